@@ -1,0 +1,72 @@
+"""Who may do what: principals, actions, and the grants that join them.
+
+Nothing is allowed that no grant allows. A node acting for another node may replicate into the repositories it is allowed,
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from replicator.core.mutability import matches_wildcard
+from replicator.core.names import NodeId, RepositoryName
+
+
+class Action(enum.StrEnum):
+    """What can be granted on a repository."""
+
+    PULL = "pull"
+    PUSH = "push"
+    DELETE = "delete"
+    REPLICATE = "replicate"
+
+
+class PrincipalKind(enum.StrEnum):
+    """What stands behind a request."""
+
+    ANONYMOUS = "anonymous"
+    USER = "user"
+    NODE = "node"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`actions` on the repositories that match one of `repositories` (`*` is any characters)."""
+
+    actions: frozenset[Action]
+    repositories: tuple[str, ...] = ("*",)
+
+    def allows(self, action: Action, repository: RepositoryName) -> bool:
+        """Tell whether this grant covers `action` on `repository`."""
+        return action in self.actions and any(
+            pattern == "*" or matches_wildcard(pattern, repository) for pattern in self.repositories
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller with what it was granted; `node` is set for a node."""
+
+    name: str
+    kind: PrincipalKind
+    grants: tuple[Grant, ...] = ()
+    node: NodeId | None = None
+
+    def may(self, action: Action, repository: RepositoryName) -> bool:
+        """Tell whether the caller may do `action` on `repository`."""
+        return any(grant.allows(action, repository) for grant in self.grants)
+
+
+ALL_USER_ACTIONS = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
+
+UNRESTRICTED = Principal("anonymous", PrincipalKind.ANONYMOUS, (Grant(ALL_USER_ACTIONS),))
+"""The caller of a node that runs without authentication."""
+
+NODE_ACTIONS = frozenset({Action.PULL, Action.REPLICATE})
+
+
+def node_principal(node: NodeId, repositories: Sequence[str] = ("*",)) -> Principal:
+    """Return the principal of a peer that may replicate into `repositories`."""
+    return Principal(str(node), PrincipalKind.NODE, (Grant(NODE_ACTIONS, tuple(repositories)),), node)

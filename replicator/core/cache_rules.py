@@ -1,0 +1,84 @@
+"""Pull-through cache: which upstream answers for a repository, and when its answer must be checked again.
+
+Matching is ECR's: the longest prefix wins, a slash is implied after it, and `ROOT` covers what no other rule does (ECR,
+"Sync an upstream registry"). Digests are never checked again: content under a digest cannot change.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from replicator.core.errors import InvalidName
+from replicator.core.names import RepositoryName, parse_repository
+
+ROOT = "ROOT"
+DEFAULT_FRESH_FOR = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRule:
+    """Repositories under `prefix` come from repositories under `upstream_prefix` of the upstream named `upstream`.
+
+    `fresh_for` is how many seconds a tag is served without asking the upstream.
+    """
+
+    prefix: str
+    upstream: str
+    upstream_prefix: str = ROOT
+    fresh_for: float = DEFAULT_FRESH_FOR
+
+    def upstream_repository(self, repository: RepositoryName) -> RepositoryName | None:
+        """Return the upstream's name for `repository`, or None when the rule does not cover it."""
+        if self.prefix == ROOT:
+            rest = str(repository)
+        elif repository.startswith(self.prefix + "/"):
+            rest = repository[len(self.prefix) + 1 :]
+        else:
+            return None
+        try:
+            return parse_repository(rest if self.upstream_prefix == ROOT else f"{self.upstream_prefix}/{rest}")
+        except InvalidName:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMatch:
+    """The rule that answers for a repository, and the repository's name at its upstream."""
+
+    rule: CacheRule
+    upstream_repository: RepositoryName
+
+
+def match_cache_rule(rules: Sequence[CacheRule], repository: RepositoryName) -> CacheMatch | None:
+    """Return the match of the rule with the longest prefix; ROOT comes last."""
+    for rule in sorted(rules, key=lambda rule: (rule.prefix != ROOT, len(rule.prefix)), reverse=True):
+        upstream_repository = rule.upstream_repository(repository)
+        if upstream_repository is not None:
+            return CacheMatch(rule, upstream_repository)
+    return None
+
+
+class Freshness(enum.StrEnum):
+    """What to do with a cached tag."""
+
+    FRESH = "fresh"
+    DUE = "due"
+
+
+FAILED_CHECK_PAUSE = 30.0
+"""Seconds after a failed check during which a due tag is served without asking again."""
+
+
+def evaluate_freshness(rule: CacheRule, checked_at: float, failed_at: float | None, now: float) -> Freshness:
+    """Tell whether a tag last confirmed at `checked_at` may be served as it is, or is due for a check.
+
+    A check that failed at `failed_at` is not repeated at once, but it does not make the tag fresh either: after a short
+    pause the next pull asks again.
+    """
+    if 0 <= now - checked_at < rule.fresh_for:
+        return Freshness.FRESH
+    if failed_at is not None and 0 <= now - failed_at < FAILED_CHECK_PAUSE:
+        return Freshness.FRESH
+    return Freshness.DUE

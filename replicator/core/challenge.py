@@ -1,0 +1,74 @@
+"""The WWW-Authenticate challenge of an upstream, and whether its token realm may see our credentials.
+
+RFC 9110 §11.6.1 for the grammar; the token flow is the distribution project's ("Token Authentication Specification").
+A realm on a host we were not told about never receives a password (CVE-2026-33540, CVE-2014-5277).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf"\s*({_TOKEN})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|({_TOKEN}))\s*(?:,|$)")
+_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|$)")
+_MAX_HEADER = 8192
+
+KNOWN_REALMS: Mapping[str, frozenset[str]] = {
+    "registry-1.docker.io": frozenset({"auth.docker.io"}),
+    "docker.io": frozenset({"auth.docker.io"}),
+    "registry.gitlab.com": frozenset({"gitlab.com"}),
+}
+"""Token hosts that a registry host is known to use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A scheme in lower case (`basic`, `bearer`) with its parameters, their names in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def parse_challenge(header: str) -> Challenge | None:
+    """Return the first challenge of a WWW-Authenticate value, or None when it cannot be read."""
+    if len(header) > _MAX_HEADER:
+        return None
+    scheme = _SCHEME.match(header)
+    if scheme is None:
+        return None
+    parameters: dict[str, str] = {}
+    position = scheme.end()
+    while (match := _PARAMETER.match(header, position)) is not None:
+        quoted, plain = match[2], match[3]
+        value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
+        parameters.setdefault(match[1].lower(), value)
+        position = match.end()
+    return Challenge(scheme[1].lower(), parameters)
+
+
+def realm_is_trusted(registry_url: str, realm: str, allowed_hosts: Collection[str] = ()) -> bool:
+    """Tell whether the token service at `realm` may receive the credentials configured for `registry_url`.
+
+    It may when it is on the registry's own host and port, on a host known to serve that registry, or on one of
+    `allowed_hosts` (`host` or `host:port`); and never over http when the registry is spoken to over https.
+    """
+    registry, token = urlsplit(registry_url), urlsplit(realm)
+    if token.scheme not in {"http", "https"} or not token.hostname or token.username is not None:
+        return False
+    if registry.scheme == "https" and token.scheme != "https":
+        return False
+    host = token.hostname.lower()
+    if host == (registry.hostname or "").lower() and _port(token.scheme, token.port) == _port(
+        registry.scheme, registry.port
+    ):
+        return True
+    authority = host if token.port is None else f"{host}:{token.port}"
+    trusted = KNOWN_REALMS.get((registry.hostname or "").lower(), frozenset()) | {item.lower() for item in allowed_hosts}
+    return authority in trusted
+
+
+def _port(scheme: str, port: int | None) -> int:
+    return port if port is not None else (443 if scheme == "https" else 80)

@@ -1,0 +1,1 @@
+"""Blob stores: verified bytes under keys that are never reused."""

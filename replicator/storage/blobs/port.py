@@ -1,0 +1,115 @@
+"""The port of a blob store: a write is a transaction, a read is of something verified.
+
+Bytes come in through an *ingest*, a growing private file that nobody reaches by digest. `commit` is the only way out of it
+into the store, and it checks size and digest first; every other exit leaves nothing readable behind. A committed blob lies
+at a *location*, an opaque key that is new for every physical write, so that deleting one key can never take the bytes of a
+later write of the same digest with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicator.core.content import BlobContent
+from replicator.core.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob as it lies in the store. `location` means something only to the store that made it."""
+
+    digest: Digest
+    size: int
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageUsage:
+    """Bytes of the volume behind the store; zero where the store has no such limit (an object store)."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class Ingest(Protocol):
+    """Bytes on their way into the store, owned by one writer at a time.
+
+    `offset` counts the bytes accepted so far. After `commit`, `abort` or `suspend` the object is spent.
+    """
+
+    name: str
+    offset: int
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Append `chunk`, hashing it on the way.
+
+        Writing runs behind: the call returns once at most one earlier chunk is still under way, and an error of that one is
+        raised by the next call. The chunk must not be changed afterwards. Raises StorageFull or StorageUnavailable.
+        """
+        ...
+
+    async def read_at(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes already accepted from `offset`; for readers that follow a growing ingest."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when every accepted byte can be read with `read_at`."""
+        ...
+
+    async def commit(self, digest: Digest, size: int | None = None) -> StoredBlob:
+        """Check size (if given), then digest; make the bytes durable; publish them at a new location.
+
+        Staircase: flush, size, digest, fsync file, rename, fsync directory. Raises SizeMismatch, DigestMismatch,
+        StorageFull or StorageUnavailable, and in every such case the ingest is gone.
+        """
+        ...
+
+    async def suspend(self) -> None:
+        """Flush and close, keeping the bytes for `resume_ingest`."""
+        ...
+
+    async def abort(self) -> None:
+        """Drop the bytes. Safe to call twice, and after `commit`."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Where blobs lie. One process owns a store at a time."""
+
+    async def open(self) -> None:
+        """Take the store into use, making what is missing; raises StorageInUse when another process has it."""
+        ...
+
+    async def close(self) -> None:
+        """Give the store up. Ingests that are open are left as a crash would leave them."""
+        ...
+
+    async def create_ingest(self, name: str, algorithm: str = "sha256") -> Ingest:
+        """Start an ingest. `name` is unique, of letters, digits, `-` and `_`. Raises StorageFull or StorageUnavailable."""
+        ...
+
+    async def resume_ingest(self, name: str, algorithm: str = "sha256") -> Ingest:
+        """Take a suspended ingest up again, also after a restart; raises UploadNotFound when there is none."""
+        ...
+
+    async def read_blob(self, blob: StoredBlob) -> BlobContent:
+        """Open a committed blob; raises CorruptBlob when it is missing or has another size, StorageUnavailable otherwise."""
+        ...
+
+    async def delete_blob(self, location: str) -> None:
+        """Delete the bytes at a location; nothing happens when they are gone already."""
+        ...
+
+    async def reclaim_ingests(self, keep: Collection[str]) -> int:
+        """Delete every ingest that is neither open nor named in `keep`; return how many."""
+        ...
+
+    def iter_locations(self) -> AsyncIterator[str]:
+        """Yield the location of every committed blob, in no particular order."""
+        ...
+
+    async def usage(self) -> StorageUsage:
+        """Return the space of the volume behind the store."""
+        ...
