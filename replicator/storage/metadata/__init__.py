@@ -1,0 +1,1 @@
+"""Metadata of one node: rows in SQLite or PostgreSQL, one statement text for both."""

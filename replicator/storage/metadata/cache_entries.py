@@ -1,0 +1,99 @@
+"""What the cache knows of a tag's upstream: which digest it had, and when that was last confirmed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from replicator.core.digest import Digest
+from replicator.core.names import RepositoryName, Tag
+from replicator.storage.metadata.schema import cache_entries
+from replicator.storage.metadata.statement import Statement, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """A cached tag. `failed_at` and `last_error` tell of a check that failed since `checked_at`."""
+
+    repository: RepositoryName
+    tag: Tag
+    upstream: str
+    digest: Digest
+    checked_at: float
+    changed_at: float
+    used_at: float
+    failed_at: float | None = None
+    last_error: str | None = None
+
+
+_NAMES = [column.name for column in cache_entries.columns]
+_FIND = Statement(
+    sa.select(cache_entries).where(
+        cache_entries.c.repository == sa.bindparam("repository"), cache_entries.c.reference == sa.bindparam("reference")
+    )
+)
+_put = insert(cache_entries).values({name: sa.bindparam(name) for name in _NAMES})
+_PUT = Statement(
+    _put.on_conflict_do_update(
+        index_elements=["repository", "reference"],
+        set_={name: _put.excluded[name] for name in _NAMES if name not in {"repository", "reference"}},
+    )
+)
+_DUE = Statement(
+    sa.select(cache_entries)
+    .where(
+        cache_entries.c.checked_at <= sa.bindparam("checked_before"),
+        cache_entries.c.used_at >= sa.bindparam("used_since"),
+    )
+    .order_by(cache_entries.c.checked_at)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_TOUCH = Statement(
+    sa.update(cache_entries)
+    .where(
+        cache_entries.c.repository == sa.bindparam("of_repository"),
+        cache_entries.c.reference == sa.bindparam("of_reference"),
+    )
+    .values(used_at=sa.bindparam("now"))
+)
+_COUNT = Statement(sa.select(sa.func.count()).select_from(cache_entries))
+
+
+def find(repository: RepositoryName, tag: Tag) -> Steps[CacheEntry | None]:
+    """Return what is known of a cached tag."""
+    rows = yield from _FIND(repository=repository, reference=tag)
+    return CacheEntry(*rows[0]) if rows else None
+
+
+def put(entry: CacheEntry) -> Steps[None]:
+    """Store what is known of a cached tag."""
+    yield from _PUT(
+        repository=entry.repository,
+        reference=entry.tag,
+        upstream=entry.upstream,
+        digest=entry.digest,
+        checked_at=entry.checked_at,
+        changed_at=entry.changed_at,
+        used_at=entry.used_at,
+        failed_at=entry.failed_at,
+        last_error=entry.last_error,
+    )
+
+
+def due(checked_before: float, used_since: float, limit: int) -> Steps[list[CacheEntry]]:
+    """Return cached tags last confirmed before one time and used since another, longest unconfirmed first."""
+    rows = yield from _DUE(checked_before=checked_before, used_since=used_since, limit=limit)
+    return [CacheEntry(*row) for row in rows]
+
+
+def touch(repository: RepositoryName, tag: Tag, now: float) -> Steps[None]:
+    """Note that a cached tag was used."""
+    yield from _TOUCH(of_repository=repository, of_reference=tag, now=now)
+
+
+def count() -> Steps[int]:
+    """Return how many cached tags there are."""
+    rows = yield from _COUNT()
+    return int(rows[0][0])

@@ -1,0 +1,126 @@
+"""How far the replication of each image is, by destination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from replicator.core.digest import Digest
+from replicator.core.names import RepositoryName, Tag
+from replicator.core.replication import ReplicateImage, ReplicationState
+from replicator.storage.metadata.schema import replication_status
+from replicator.storage.metadata.statement import Statement, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationStatus:
+    """One image, with one tag or none, at one destination. `bytes` are those that had to be sent."""
+
+    repository: RepositoryName
+    digest: Digest
+    tag: Tag | None
+    destination: str
+    rule: str
+    status: ReplicationState
+    failure_code: str | None
+    enqueued_at: float
+    completed_at: float | None
+    bytes: int
+
+
+_NO_TAG = ""
+_start = insert(replication_status).values(
+    repository=sa.bindparam("repository"),
+    digest=sa.bindparam("digest"),
+    tag=sa.bindparam("tag"),
+    destination=sa.bindparam("destination"),
+    rule=sa.bindparam("rule"),
+    status=ReplicationState.IN_PROGRESS.value,
+    enqueued_at=sa.bindparam("enqueued_at"),
+    bytes=0,
+)
+_START = Statement(
+    _start.on_conflict_do_update(
+        index_elements=["repository", "digest", "tag", "destination"],
+        set_={
+            "rule": _start.excluded.rule,
+            "status": _start.excluded.status,
+            "failure_code": None,
+            "enqueued_at": _start.excluded.enqueued_at,
+            "completed_at": None,
+        },
+    )
+)
+_SETTLE = Statement(
+    sa.update(replication_status)
+    .where(
+        replication_status.c.repository == sa.bindparam("of_repository"),
+        replication_status.c.digest == sa.bindparam("of_digest"),
+        replication_status.c.tag == sa.bindparam("of_tag"),
+        replication_status.c.destination == sa.bindparam("at"),
+    )
+    .values(
+        status=sa.bindparam("new_status"),
+        failure_code=sa.bindparam("code"),
+        completed_at=sa.bindparam("now"),
+        bytes=replication_status.c.bytes + sa.bindparam("sent", type_=sa.BigInteger),
+    )
+)
+_OF_IMAGE = Statement(
+    sa.select(replication_status)
+    .where(
+        replication_status.c.repository == sa.bindparam("repository"),
+        replication_status.c.digest == sa.bindparam("digest"),
+    )
+    .order_by(replication_status.c.destination, replication_status.c.tag)
+)
+_FORGET = Statement(
+    sa.delete(replication_status).where(
+        replication_status.c.repository == sa.bindparam("repository"),
+        replication_status.c.digest == sa.bindparam("digest"),
+    )
+)
+
+
+def start(replication: ReplicateImage, enqueued_at: float) -> Steps[None]:
+    """Note that a replication is under way."""
+    yield from _START(
+        repository=replication.repository,
+        digest=replication.digest,
+        tag=replication.tag or _NO_TAG,
+        destination=str(replication.destination),
+        rule=replication.rule,
+        enqueued_at=enqueued_at,
+    )
+
+
+def settle(
+    replication: ReplicateImage, status: ReplicationState, now: float, sent: int = 0, code: str | None = None
+) -> Steps[None]:
+    """Note how a replication ended, and the bytes that this attempt sent."""
+    yield from _SETTLE(
+        of_repository=replication.repository,
+        of_digest=replication.digest,
+        of_tag=replication.tag or _NO_TAG,
+        at=str(replication.destination),
+        new_status=status.value,
+        code=code,
+        now=now,
+        sent=sent,
+    )
+
+
+def of_image(repository: RepositoryName, digest: Digest) -> Steps[list[ReplicationStatus]]:
+    """Return the status of an image at every destination it was ever sent to."""
+    rows = yield from _OF_IMAGE(repository=repository, digest=digest)
+    return [
+        ReplicationStatus(row[0], row[1], row[2] or None, row[3], row[4], ReplicationState(row[5]), *row[6:])
+        for row in rows
+    ]
+
+
+def forget(repository: RepositoryName, digest: Digest) -> Steps[None]:
+    """Drop the status of a deleted image."""
+    yield from _FORGET(repository=repository, digest=digest)

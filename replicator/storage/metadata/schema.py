@@ -1,0 +1,163 @@
+"""The tables of one node. Access to content is by `images` and `repository_blobs`, never by a global digest.
+
+Times are Unix seconds. Names and digests compare bytewise in both databases, so that listings are sorted alike. The schema is
+changed only by the migrations beside this module; a test holds this description and the migrations together.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+HEAD_REVISION = "0001"
+"""The migration that this code expects."""
+
+metadata = sa.MetaData()
+
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+node = sa.Table(
+    "node",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", Text, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+)
+
+repositories = sa.Table(
+    "repositories",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("created_by", Text, nullable=False),
+    sa.Column("tag_mutability", Text, nullable=False),
+    sa.Column("mutability_exclusions", Text, nullable=False),
+)
+
+manifests = sa.Table(
+    "manifests",
+    metadata,
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("media_type", Text, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("artifact_type", Text),
+    sa.Column("subject", Text),
+    sa.Column("config_digest", Text),
+)
+
+images = sa.Table(
+    "images",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("subject", Text),
+    sa.Column("artifact_type", Text),
+    sa.Column("origin", Text, nullable=False),
+    sa.Column("pushed_at", sa.Double, nullable=False),
+    sa.Index("images_by_digest", "digest"),
+    sa.Index("images_by_subject", "repository", "subject", "digest"),
+)
+
+tags = sa.Table(
+    "tags",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("tag", Text, primary_key=True),
+    sa.Column("digest", Text),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("counter", sa.BigInteger, nullable=False),
+    sa.Column("origin_node", Text, nullable=False),
+    sa.Column("changed_at", sa.Double, nullable=False),
+    sa.Index("tags_by_digest", "repository", "digest"),
+)
+
+manifest_references = sa.Table(
+    "manifest_references",
+    metadata,
+    sa.Column("parent", Text, primary_key=True),
+    sa.Column("kind", Text, primary_key=True),
+    sa.Column("child", Text, primary_key=True),
+    sa.Index("manifest_references_by_child", "child"),
+)
+
+blobs = sa.Table(
+    "blobs",
+    metadata,
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("location", Text, nullable=False),
+    sa.Column("state", Text, nullable=False),
+    sa.Column("verified_at", sa.Double, nullable=False),
+)
+
+repository_blobs = sa.Table(
+    "repository_blobs",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("linked_at", sa.Double, nullable=False),
+    sa.Index("repository_blobs_by_digest", "digest"),
+)
+
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("id", Text, primary_key=True),
+    sa.Column("repository", Text, nullable=False),
+    sa.Column("principal", Text, nullable=False),
+    sa.Column("algorithm", Text, nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Index("uploads_by_expiry", "expires_at"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    sa.Column("kind", Text, nullable=False),
+    sa.Column("key", Text, nullable=False),
+    sa.Column("payload", Text, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("state", Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("enqueued_at", sa.Double, nullable=False),
+    sa.Column("not_before", sa.Double, nullable=False),
+    sa.Column("lease_owner", Text),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("last_error", Text),
+    sa.UniqueConstraint("kind", "key", name="jobs_by_key"),
+    sa.Index("jobs_due", "kind", "state", "priority", "not_before"),
+    sqlite_autoincrement=True,
+)
+
+replication_status = sa.Table(
+    "replication_status",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("tag", Text, primary_key=True),
+    sa.Column("destination", Text, primary_key=True),
+    sa.Column("rule", Text, nullable=False),
+    sa.Column("status", Text, nullable=False),
+    sa.Column("failure_code", Text),
+    sa.Column("enqueued_at", sa.Double, nullable=False),
+    sa.Column("completed_at", sa.Double),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+)
+
+cache_entries = sa.Table(
+    "cache_entries",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("reference", Text, primary_key=True),
+    sa.Column("upstream", Text, nullable=False),
+    sa.Column("digest", Text, nullable=False),
+    sa.Column("checked_at", sa.Double, nullable=False),
+    sa.Column("changed_at", sa.Double, nullable=False),
+    sa.Column("used_at", sa.Double, nullable=False),
+    sa.Column("failed_at", sa.Double),
+    sa.Column("last_error", Text),
+    sa.Index("cache_entries_by_check", "checked_at"),
+)
