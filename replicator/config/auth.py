@@ -1,0 +1,77 @@
+"""Who may use a node: users with passwords, and what callers without one may do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from replicator.config.base import Model, Name, RepositoryPattern
+from replicator.config.secrets import SecretRef
+from replicator.config.units import shown
+from replicator.core.access import ALL_USER_ACTIONS, Action, Grant
+
+_NAMES = [action.value for action in Action if action in ALL_USER_ACTIONS]
+
+
+def _user_action(value: object) -> Action:
+    if value not in _NAMES:
+        raise ValueError(f"expected one of {', '.join(_NAMES)}, got {shown(value)}")
+    return Action(value)
+
+
+UserAction = Annotated[Action, BeforeValidator(_user_action), WithJsonSchema({"type": "string", "enum": _NAMES})]
+"""What a user can be granted; only nodes replicate."""
+
+
+class GrantSettings(Model):
+    """Actions on the repositories whose names match a pattern."""
+
+    actions: Annotated[tuple[UserAction, ...], Field(min_length=1)]
+    """What is allowed: `pull`, `push`, `delete`."""
+    repositories: Annotated[tuple[RepositoryPattern, ...], Field(min_length=1)] = ("*",)
+    """Where it is allowed: repository names, in which `*` stands for any characters."""
+
+    def to_grant(self) -> Grant:
+        """Return the core's value."""
+        return Grant(frozenset(self.actions), self.repositories)
+
+
+class UserSettings(Model):
+    """A caller with a name and a password."""
+
+    name: Name
+    """The user's name, unique within the node."""
+    password: SecretRef
+    """The user's password: `{env: NAME}` or `{file: path}`."""
+    grants: Annotated[tuple[GrantSettings, ...], Field(min_length=1)]
+    """What the user may do."""
+
+    def to_grants(self) -> tuple[Grant, ...]:
+        """Return the core's values."""
+        return to_grants(self.grants)
+
+
+class AuthSettings(Model):
+    """Who may use a node. A node without this section accepts every caller."""
+
+    anonymous: tuple[GrantSettings, ...] = ()
+    """What a caller without credentials may do; nothing, if absent."""
+    users: tuple[UserSettings, ...] = ()
+    """Callers with a name and a password."""
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if not self.users and not self.anonymous:
+            raise ValueError("expected at least one user or anonymous grant; leave auth out to accept every caller")
+        return self
+
+    def anonymous_grants(self) -> tuple[Grant, ...]:
+        """Return what a caller without credentials may do."""
+        return to_grants(self.anonymous)
+
+
+def to_grants(settings: Sequence[GrantSettings]) -> tuple[Grant, ...]:
+    """Return the core's values."""
+    return tuple(one.to_grant() for one in settings)

@@ -1,0 +1,204 @@
+"""What the sections of a configuration owe each other: names that exist, places that are not shared, safe defaults.
+
+Each check sees the whole settings and yields findings; none of them reads a file or opens a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from pathlib import Path
+
+from replicator.config.base import is_loopback, url_endpoint
+from replicator.config.model import Settings
+from replicator.config.nodes import NodeSettings
+from replicator.config.problems import Finding, KeyPath, Severity, dotted
+from replicator.config.replication import MAX_DESTINATIONS
+from replicator.config.storage import FilesystemSettings, PostgresqlSettings, S3Settings
+from replicator.core.names import NodeId
+
+
+def check(settings: Settings) -> list[Finding]:
+    """Return every error and warning that concerns more than one key."""
+    return [finding for one in _CHECKS for finding in one(settings)]
+
+
+def _unique_names(settings: Settings) -> Iterator[Finding]:
+    yield from _repeated((("upstreams", i, "name"), one.name) for i, one in enumerate(settings.upstreams))
+    nodes = [(("nodes", i), one.id) for i, one in enumerate(settings.nodes)]
+    peers = [(("peers", i), one.id) for i, one in enumerate(settings.peers)]
+    yield from _repeated([*nodes, *peers], "account and region")
+    for i, node in enumerate(settings.nodes):
+        rules = node.replication.rules
+        yield from _repeated((("nodes", i, "replication", "rules", j, "name"), one.name) for j, one in enumerate(rules))
+        prefixes = node.cache.rules
+        yield from _repeated(
+            (("nodes", i, "cache", "rules", j, "prefix"), one.prefix) for j, one in enumerate(prefixes)
+        )
+        users = node.auth.users if node.auth else ()
+        yield from _repeated((("nodes", i, "auth", "users", j, "name"), one.name) for j, one in enumerate(users))
+
+
+def _unique_listen(settings: Settings) -> Iterator[Finding]:
+    for i, node in enumerate(settings.nodes):
+        for j in range(i):
+            if node.listen.clashes_with(settings.nodes[j].listen):
+                yield Finding(("nodes", i, "listen"), f"{node.listen} is taken by nodes[{j}].listen")
+                break
+
+
+def _unique_storage(settings: Settings) -> Iterator[Finding]:
+    places = [
+        (("nodes", i, "storage", *path), key) for i, node in enumerate(settings.nodes) for path, key in _remote(node)
+    ]
+    yield from _repeated(places, "place")
+    yield from _shared_directories(settings)
+
+
+def _remote(node: NodeSettings) -> Iterator[tuple[KeyPath, Hashable]]:
+    metadata, blobs = node.storage.metadata, node.storage.blobs
+    if isinstance(metadata, PostgresqlSettings):
+        yield ("metadata",), (str(metadata.dsn), metadata.schema_name)
+    if isinstance(blobs, S3Settings):
+        yield ("blobs",), (blobs.endpoint, blobs.bucket, blobs.prefix.strip("/"))
+
+
+def _shared_directories(settings: Settings) -> Iterator[Finding]:
+    """Yield directories that are, or lie inside, another node's: each node cleans up what it does not know."""
+    taken: list[tuple[int, str, Path]] = []
+    for i, node in enumerate(settings.nodes):
+        own: list[tuple[int, str, Path]] = []
+        name = "path" if isinstance(node.storage.blobs, FilesystemSettings) else "staging"
+        own.append((i, f"blobs.{name}", settings.blob_path(node)))
+        metadata = settings.metadata_path(node)
+        if metadata is not None:
+            own.append((i, "metadata.path", metadata))
+        for _, key, path in own:
+            for j, other_key, other in taken:
+                if path.is_relative_to(other) or other.is_relative_to(path):
+                    where: KeyPath = ("nodes", i, "storage", *key.split("."))
+                    yield Finding(where, f"shares {other} with nodes[{j}].storage.{other_key}; expected one of its own")
+                    break
+        taken += own
+
+
+def _replication(settings: Settings) -> Iterator[Finding]:
+    known = {one.id for one in (*settings.nodes, *settings.peers)}
+    for i, node in enumerate(settings.nodes):
+        base: KeyPath = ("nodes", i, "replication", "rules")
+        distinct: set[NodeId] = set()
+        for j, rule in enumerate(node.replication.rules):
+            for k, destination in enumerate(rule.destinations):
+                distinct.add(destination.id)
+                message = _wrong_destination(destination.id, node.id, known)
+                if message is not None:
+                    yield Finding((*base, j, "destinations", k), message)
+            yield from _repeated(
+                (((*base, j, "destinations", k), one.id) for k, one in enumerate(rule.destinations)), "destination"
+            )
+        if len(distinct) > MAX_DESTINATIONS:
+            message = f"expected at most {MAX_DESTINATIONS} different destinations over all rules, got {len(distinct)}"
+            yield Finding(base, message)
+
+
+def _wrong_destination(destination: NodeId, source: NodeId, known: set[NodeId]) -> str | None:
+    if destination == source:
+        return f"{destination} is this node itself; expected another one"
+    return None if destination in known else f"{destination} is neither a node nor a peer of this file"
+
+
+def _acceptance(settings: Settings) -> Iterator[Finding]:
+    """Warn where a node of this file sends images to another that will refuse them."""
+    targets = {node.id: node for node in settings.nodes}
+    for i, node in enumerate(settings.nodes):
+        for j, rule in enumerate(node.replication.rules):
+            for k, destination in enumerate(rule.destinations):
+                target = targets.get(destination.id)
+                if target is None or target.account == node.account:
+                    continue
+                if node.account not in {one.account for one in target.replication.accept_from}:
+                    place = ("nodes", i, "replication", "rules", j, "destinations", k)
+                    message = f"{target.id} does not accept images from {node.account}: see its replication.accept_from"
+                    yield Finding(place, message, Severity.WARNING)
+
+
+def _upstreams(settings: Settings) -> Iterator[Finding]:
+    names = {one.name for one in settings.upstreams}
+    used = {rule.upstream for node in settings.nodes for rule in node.cache.rules}
+    for i, node in enumerate(settings.nodes):
+        for j, rule in enumerate(node.cache.rules):
+            if rule.upstream not in names:
+                message = f"expected the name of an upstream of this file, got {rule.upstream!r}"
+                yield Finding(("nodes", i, "cache", "rules", j, "upstream"), message)
+    for i, upstream in enumerate(settings.upstreams):
+        if upstream.name not in used:
+            yield Finding(("upstreams", i), f"upstream {upstream.name} is not used by any cache rule", Severity.WARNING)
+        if upstream.credentials is not None and _is_exposed(upstream.url):
+            message = "credentials would cross the network in clear: expected https://"
+            yield Finding(("upstreams", i, "url"), message, Severity.WARNING)
+
+
+def _self_reference(settings: Settings) -> Iterator[Finding]:
+    """Yield upstreams and peers that are a node of this file: a node that asks itself would wait for itself."""
+    addresses = [("upstreams", i, one.url) for i, one in enumerate(settings.upstreams)]
+    addresses += [("peers", i, one.url) for i, one in enumerate(settings.peers)]
+    for section, i, url in addresses:
+        host, port = url_endpoint(url)
+        for j, node in enumerate(settings.nodes):
+            public = node.public_url is not None and url_endpoint(node.public_url) == (host, port)
+            if public or node.listen.covers(host, port):
+                yield Finding((section, i, "url"), f"{url} is nodes[{j}] of this file; expected another registry")
+                break
+
+
+def _exposure(settings: Settings) -> Iterator[Finding]:
+    for i, node in enumerate(settings.nodes):
+        if node.listen.is_loopback:
+            continue
+        if node.auth is None and not node.allow_unauthenticated_network:
+            message = (
+                f"{node.listen} is reachable by other machines and the node has no auth: add auth, listen on loopback,"
+                " or set allow_unauthenticated_network: true"
+            )
+            yield Finding(("nodes", i, "listen"), message)
+        if node.auth is not None and node.auth.users and node.tls is None:
+            behind_proxy = node.public_url is not None and node.public_url.startswith("https:")
+            if not behind_proxy:
+                message = "passwords would cross the network in clear: add tls, or an https:// public_url of a proxy"
+                yield Finding(("nodes", i, "auth"), message, Severity.WARNING)
+
+
+def _peers(settings: Settings) -> Iterator[Finding]:
+    if settings.peers and settings.peer_secret is None:
+        message = "is absent, so it is random; peers in other processes will refuse this process and be refused"
+        yield Finding(("peer_secret",), message, Severity.WARNING)
+    for i, peer in enumerate(settings.peers):
+        if _is_exposed(peer.url):
+            message = "replication would cross the network in clear: expected https://"
+            yield Finding(("peers", i, "url"), message, Severity.WARNING)
+
+
+def _is_exposed(url: str) -> bool:
+    return url.startswith("http:") and not is_loopback(url_endpoint(url)[0])
+
+
+def _repeated(values: Iterable[tuple[KeyPath, Hashable]], what: str = "") -> Iterator[Finding]:
+    first: dict[Hashable, KeyPath] = {}
+    for path, value in values:
+        if value in first:
+            subject = f"{what} " if what else f"{value} "
+            yield Finding(path, f"{subject}is already used by {dotted(first[value])}")
+        else:
+            first[value] = path
+
+
+_CHECKS = (
+    _unique_names,
+    _unique_listen,
+    _unique_storage,
+    _replication,
+    _acceptance,
+    _upstreams,
+    _self_reference,
+    _exposure,
+    _peers,
+)

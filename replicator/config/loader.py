@@ -1,0 +1,120 @@
+"""From a file to settings, or to a list of everything that is wrong with it.
+
+A file is judged as a whole: unknown keys, malformed values, keys that appear twice, names that lead nowhere and secrets
+that are not there are all reported together, each with its key and line. What makes a section unusable hides only what
+depends on that section.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from replicator.config.checks import check
+from replicator.config.document import MAX_BYTES, Document, DocumentError, read_document
+from replicator.config.explain import explain, file_path
+from replicator.config.model import Settings
+from replicator.config.problems import Finding, KeyPath, Problem, child_of, dotted, raise_errors
+from replicator.config.references import check_references
+
+
+def load_settings(path: Path | str, environ: Mapping[str, str]) -> Settings:
+    """Return the settings in a file; raise ConfigurationError, one line per problem, when it has errors.
+
+    Reads files, and is meant for the time before the loop runs.
+    """
+    settings, problems = _judge(Path(path), environ)
+    raise_errors(problems)
+    assert settings is not None  # noqa: S101 - there are no settings only where there are errors
+    return settings
+
+
+def check_settings(path: Path | str, environ: Mapping[str, str]) -> list[Problem]:
+    """Return every error and warning about a file, in the order of its lines."""
+    return _judge(Path(path), environ)[1]
+
+
+def _judge(path: Path, environ: Mapping[str, str]) -> tuple[Settings | None, list[Problem]]:
+    try:
+        document = read_document(_read(path))
+    except DocumentError as error:
+        return None, [Problem(str(path), error.line, "", str(error))]
+    findings = list(document.findings)
+    settings, more = _validate(document, path.parent)
+    if settings is not None:
+        more += [*check(settings), *check_references(settings, environ)]
+    findings += [(finding, document.line(finding.path) or 1) for finding in more]
+    problems = [
+        Problem(str(path), line, dotted(finding.path), finding.message, finding.severity) for finding, line in findings
+    ]
+    return settings, sorted(problems, key=lambda problem: (problem.line or 0, problem.key))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror or 'input/output error'}") from error
+    if len(data) > MAX_BYTES:
+        raise DocumentError(f"is larger than {MAX_BYTES // 2**20} MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        # Not chained: the decoder's error carries the bytes of the file.
+        raise DocumentError("is not UTF-8 text", line) from None
+
+
+def _validate(document: Document, directory: Path) -> tuple[Settings | None, list[Finding]]:
+    """Return the settings as far as they can be understood, for further checks, and what is wrong with them."""
+    data = document.data
+    if not isinstance(data, dict):
+        return None, [Finding((), "expected a mapping with version and nodes")]
+    context = {"directory": directory}
+    try:
+        return Settings.model_validate(data, context=context), []
+    except ValidationError as error:
+        errors = [one for one in error.errors(include_url=False) if not _is_consequence(one)]
+    findings = [explain(one, data) for one in errors]
+    try:
+        return Settings.model_validate(_without(data, errors), context=context), findings
+    except ValidationError:
+        return None, findings
+
+
+def _is_consequence(error: ErrorDetails) -> bool:
+    """Tell whether a list is said to be too short only because its items are wrong."""
+    return error["type"] == "too_short" and len(error["input"]) >= error.get("ctx", {}).get("min_length", 0)
+
+
+def _without(data: object, errors: list[ErrorDetails]) -> object:
+    """Return `data` without the keys that are wrong, so that the rest can be checked where those keys are optional."""
+    pruned = copy.deepcopy(data)
+    paths = {file_path(error["loc"], data) for error in errors if error["type"] != "missing"}
+    # From the end, so that the indexes of list items before a removed one stay true.
+    for path in sorted(paths, key=_order, reverse=True):
+        _remove(pruned, path)
+    return pruned
+
+
+def _order(path: KeyPath) -> list[tuple[int, str]]:
+    return [(part, "") if isinstance(part, int) else (-1, part) for part in path]
+
+
+def _remove(data: object, path: KeyPath) -> None:
+    if not path:
+        return
+    here = data
+    for part in path[:-1]:
+        here = child_of(here, part)
+    last = path[-1]
+    if isinstance(here, dict):
+        here.pop(last, None)
+    elif isinstance(here, list) and isinstance(last, int) and not any(isinstance(item, dict) for item in here):
+        # A section stays in its list: without it, findings about those after it would name the wrong one.
+        del here[last]

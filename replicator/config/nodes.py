@@ -1,0 +1,141 @@
+"""One node: the registry of one account in one region."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from replicator.config.auth import AuthSettings
+from replicator.config.base import BaseUrl, Count, FilePath, Flag, Listen, Model, NodeRef, Rate
+from replicator.config.cache import CacheSettings
+from replicator.config.replication import ReplicationSettings
+from replicator.config.storage import StorageSettings
+from replicator.config.units import Duration, Size
+from replicator.core.access import Grant
+from replicator.core.cache_rules import CacheRule
+from replicator.core.mutability import MutabilityRule, TagMutability
+from replicator.core.replication import ReplicationRule
+
+MIN_MANIFEST_LIMIT = 4 * 2**20
+_WITH_EXCLUSION = {TagMutability.MUTABLE_WITH_EXCLUSION, TagMutability.IMMUTABLE_WITH_EXCLUSION}
+
+ExclusionFilter = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[0-9a-zA-Z._*-]+$")]
+
+
+class TlsSettings(Model):
+    """The certificate a node shows."""
+
+    certificate: FilePath
+    """PEM file of the certificate with its chain."""
+    key: FilePath
+    """PEM file of its private key."""
+
+
+class SparseIndexes(enum.StrEnum):
+    """What to do with an index whose manifests are not all in the repository."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+class RepositorySettings(Model):
+    """How repositories of a node behave."""
+
+    create_on_push: Flag = True
+    """Whether a push creates the repository it goes to."""
+    sparse_indexes: SparseIndexes = SparseIndexes.REFUSE
+    """Whether an index may name manifests that the repository does not hold."""
+    tag_mutability: TagMutability = TagMutability.MUTABLE
+    """Whether a tag may move to another digest."""
+    tag_mutability_exclusions: Annotated[tuple[ExclusionFilter, ...], Field(max_length=5)] = ()
+    """Tags the setting does not hold for, `*` standing for any characters; only with a `…_WITH_EXCLUSION` setting."""
+
+    @model_validator(mode="after")
+    def _exclusions_fit(self) -> Self:
+        wanted = self.tag_mutability in _WITH_EXCLUSION
+        if wanted != bool(self.tag_mutability_exclusions):
+            raise ValueError(
+                f"expected {'1 to 5' if wanted else 'no'} tag_mutability_exclusions with {self.tag_mutability}"
+            )
+        return self
+
+
+class UploadSettings(Model):
+    """Uploads on their way in."""
+
+    expire_after: Duration = 86400.0
+    """How long an upload session without a new chunk is kept."""
+    max_blob_size: Size | None = None
+    """Largest blob that is accepted; unlimited, if absent."""
+
+
+class LimitSettings(Model):
+    """What one client may ask of a node."""
+
+    max_manifest_size: Annotated[Size, Field(ge=MIN_MANIFEST_LIMIT)] = 8 * 2**20
+    """Largest manifest that is accepted; at least 4MiB."""
+    requests_per_second: Rate | None = None
+    """Most requests per second of one client; unlimited, if absent."""
+    request_burst: Count | None = None
+    """Requests one client may make at once before the rate holds; twice the rate, if absent."""
+
+    @model_validator(mode="after")
+    def _burst_needs_rate(self) -> Self:
+        if self.request_burst is not None and self.requests_per_second is None:
+            raise ValueError("request_burst has no effect without requests_per_second")
+        return self
+
+    @property
+    def burst(self) -> int:
+        """Requests one client may make at once."""
+        return self.request_burst or max(1, round(2 * (self.requests_per_second or 0)))
+
+
+class NodeSettings(NodeRef):
+    """A regional registry node that this process runs."""
+
+    listen: Listen
+    """Address to listen on: `127.0.0.1:5001`, `[::1]:5001`; port 0 lets the system choose."""
+    public_url: BaseUrl | None = None
+    """Address under which clients know the node, where it differs from `listen`; used in what is printed."""
+    tls: TlsSettings | None = None
+    """Certificate and key; plain HTTP, if absent."""
+    allow_unauthenticated_network: Flag = False
+    """Whether a node without `auth` may listen on an address that other machines reach."""
+    storage: StorageSettings = StorageSettings()
+    """Where the node keeps its rows and its bytes."""
+    auth: AuthSettings | None = None
+    """Who may use the node; everybody may do everything, if absent."""
+    repositories: RepositorySettings = RepositorySettings()
+    """How repositories behave."""
+    replication: ReplicationSettings = ReplicationSettings()
+    """What goes to other nodes, and what is accepted from them."""
+    cache: CacheSettings = CacheSettings()
+    """What is fetched from upstream registries."""
+    uploads: UploadSettings = UploadSettings()
+    """Uploads on their way in."""
+    limits: LimitSettings = LimitSettings()
+    """What one client may ask."""
+
+    def replication_rules(self) -> tuple[ReplicationRule, ...]:
+        """Return the core's replication rules."""
+        return tuple(rule.to_rule() for rule in self.replication.rules)
+
+    def cache_rules(self) -> tuple[CacheRule, ...]:
+        """Return the core's cache rules."""
+        return tuple(rule.to_rule() for rule in self.cache.rules)
+
+    def mutability(self) -> MutabilityRule:
+        """Return the core's mutability rule for repositories of this node."""
+        return MutabilityRule(self.repositories.tag_mutability, self.repositories.tag_mutability_exclusions)
+
+    def anonymous_grants(self) -> tuple[Grant, ...]:
+        """Return what a caller without credentials may do on a node with `auth`."""
+        return () if self.auth is None else self.auth.anonymous_grants()
+
+    @property
+    def url(self) -> str:
+        """Address of the node as people should use it; with port 0 the true port is known only after binding."""
+        return self.public_url or f"{'https' if self.tls else 'http'}://{self.listen}"

@@ -1,0 +1,37 @@
+"""The things outside the file that it names: secrets and files, looked up before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from replicator.config.model import Settings
+from replicator.config.problems import Finding, KeyPath
+from replicator.config.secrets import SecretRef, resolve_secret
+from replicator.core.errors import ConfigurationError
+
+_FILE_KEYS = {"ca_file", "certificate", "key"}
+
+
+def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a finding for every secret and file that is named but not there; no secret's value is in it."""
+    for path, value in _walk(settings, ()):
+        if isinstance(value, SecretRef):
+            try:
+                resolve_secret(value, environ)
+            except ConfigurationError as error:
+                yield Finding(path, str(error))
+        elif isinstance(value, Path) and path[-1] in _FILE_KEYS and not value.is_file():
+            yield Finding(path, f"there is no file {value}")
+
+
+def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
+    yield path, value
+    if isinstance(value, BaseModel) and not isinstance(value, SecretRef):
+        for name, field in type(value).model_fields.items():
+            yield from _walk(getattr(value, name), (*path, field.alias or name))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _walk(item, (*path, index))

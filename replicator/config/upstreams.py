@@ -1,0 +1,56 @@
+"""Other people's registries: where they are, who we are to them, and how hard they may be used."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from replicator.config.base import BaseUrl, Count, FilePath, Host, Model, Name, NodeRef, Rate
+from replicator.config.secrets import SecretRef
+from replicator.config.units import Duration, Size
+
+
+class CredentialSettings(Model):
+    """A user name and password at an upstream registry."""
+
+    username: Annotated[str, Field(min_length=1, max_length=512)]
+    """User name at the upstream."""
+    password: SecretRef
+    """Password or access token: `{env: NAME}` or `{file: path}`."""
+
+
+class UpstreamSettings(Model):
+    """A registry that cache rules pull from."""
+
+    name: Name
+    """Name of the upstream in cache rules, logs and metrics; unique."""
+    url: BaseUrl
+    """Address of the registry, `http[s]://host[:port]`."""
+    credentials: CredentialSettings | None = None
+    """Who we are to the upstream; anonymous, if absent."""
+    realm_hosts: tuple[Host, ...] = ()
+    """Hosts other than the registry's own that may be sent the credentials in exchange for a token."""
+    ca_file: FilePath | None = None
+    """PEM file of the authorities to trust for this upstream instead of the system's."""
+    connect_timeout: Duration = 5.0
+    """How long to wait for a connection."""
+    stall_timeout: Duration = 15.0
+    """How long to wait for the next byte of an answer."""
+    total_timeout: Duration = 3600.0
+    """How long one request may take with its body."""
+    max_connections: Count = 32
+    """Connections that may be open at the same time."""
+    requests_per_second: Rate | None = None
+    """Most requests per second; unlimited, if absent."""
+    bandwidth: Size | None = None
+    """Most bytes per second that are fetched; unlimited, if absent."""
+
+
+class PeerSettings(NodeRef):
+    """A node that runs in another process and that this file's nodes replicate to."""
+
+    url: BaseUrl
+    """Address of the node, `http[s]://host[:port]`."""
+    ca_file: FilePath | None = None
+    """PEM file of the authorities to trust for this peer instead of the system's."""
