@@ -1,0 +1,105 @@
+"""Lists of what a caller may see: tags, repositories, referrers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from replicator.core.access import Action, Principal
+from replicator.core.digest import Digest
+from replicator.core.manifest import Descriptor, parse_manifest
+from replicator.core.names import RepositoryName, Tag
+from replicator.core.pagination import Page
+from replicator.registry.access import authorize
+from replicator.registry.node import RegistryNode
+from replicator.registry.pushes import require_repository
+from replicator.storage.metadata import images, repositories, tags
+from replicator.storage.metadata.images import StoredManifest
+from replicator.storage.metadata.statement import Steps
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """One page. `next_last` is the `last` of the next page, if there may be one."""
+
+    entries: tuple[T, ...]
+    next_last: str | None = None
+
+
+class Listings:
+    """Sorted, paginated listings."""
+
+    def __init__(self, node: RegistryNode) -> None:
+        self._node = node
+
+    async def list_tags(
+        self, principal: Principal, repository: RepositoryName, page: Page
+    ) -> Listing[Tag]:
+        """Return tags in bytewise order (end-8a, end-8b); raises RepositoryNotFound or an AccessError."""
+        authorize(principal, Action.PULL, repository)
+        found = await self._node.database.read(self._tags(repository, page))
+        return _cut(found, page, str)
+
+    def _tags(self, repository: RepositoryName, page: Page) -> Steps[list[Tag]]:
+        yield from require_repository(repository)
+        return (yield from tags.names_after(repository, page.last or "", page.size + 1))
+
+    async def list_repositories(
+        self, principal: Principal, page: Page
+    ) -> Listing[RepositoryName]:
+        """Return the names of the repositories that the caller may pull from, in order."""
+        readable: list[RepositoryName] = []
+        after, step = page.last or "", page.size + 1
+        while len(readable) <= page.size:
+            names = await self._node.database.read(
+                repositories.names_after(after, step)
+            )
+            readable.extend(name for name in names if principal.may(Action.PULL, name))
+            if len(names) < step:
+                break
+            after = names[-1]
+        return _cut(readable, page, str)
+
+    async def list_referrers(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        subject: Digest,
+        artifact_type: str | None,
+        page: Page,
+    ) -> Listing[Descriptor]:
+        """Return descriptors of the images whose subject is `subject` (end-12a, end-12b).
+
+        Neither the subject nor the repository needs to exist. Raises an AccessError.
+        """
+        authorize(principal, Action.PULL, repository)
+        found = await self._node.database.read(
+            images.referrers(
+                repository, subject, artifact_type, page.last or "", page.size + 1
+            )
+        )
+        return _cut(
+            [_descriptor(manifest) for manifest in found],
+            page,
+            lambda descriptor: descriptor.digest,
+        )
+
+
+def _cut(found: list[T], page: Page, key: Callable[[T], str]) -> Listing[T]:
+    entries = tuple(found[: page.size])
+    more = len(found) > page.size and entries
+    return Listing(entries, key(entries[-1]) if more else None)
+
+
+def _descriptor(manifest: StoredManifest) -> Descriptor:
+    parsed = parse_manifest(manifest.content, manifest.media_type)
+    return Descriptor(
+        media_type=manifest.media_type,
+        digest=manifest.digest,
+        size=len(manifest.content),
+        artifact_type=parsed.referrer_type,
+        annotations=parsed.annotations,
+    )

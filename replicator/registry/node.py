@@ -1,0 +1,70 @@
+"""What the use cases of one node share: its store, its clock, its settings, and the way it commits a change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from replicator.core.clock import Clock
+from replicator.core.jobs import JobKind
+from replicator.core.names import RepositoryName
+from replicator.registry.pull_index import PullIndex
+from replicator.registry.settings import RegistrySettings
+from replicator.storage.blobs.port import BlobStore, StoredBlob
+from replicator.storage.metadata.database import Database
+from replicator.storage.metadata.images import StoredManifest
+from replicator.storage.metadata.statement import Body
+
+T = TypeVar("T")
+
+_MANIFEST_INDEX_BYTES = 32 * 1024 * 1024
+_BLOB_INDEX_ENTRIES = 20_000
+
+
+@dataclass(slots=True)
+class RegistryNode:
+    """One registry: the rows and bytes of one account in one region."""
+
+    settings: RegistrySettings
+    database: Database
+    store: BlobStore
+    clock: Clock
+    manifest_index: PullIndex[StoredManifest] = field(
+        default_factory=lambda: PullIndex(_MANIFEST_INDEX_BYTES)
+    )
+    blob_index: PullIndex[StoredBlob] = field(
+        default_factory=lambda: PullIndex(_BLOB_INDEX_ENTRIES)
+    )
+    _changes: set[asyncio.Task[Any]] = field(default_factory=set)
+    _listeners: list[Callable[[JobKind], None]] = field(default_factory=list)
+
+    async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
+        """Run a transaction that may change what pulls from `repository` resolve to.
+
+        Pulls answered after this returns see the change. A cancelled caller does not undo it, and the memory of pulls
+        is right then too: the transaction runs in a task of its own, which this object owns until it ends.
+        """
+        self.manifest_index.hold(repository)
+        self.blob_index.hold(repository)
+        change = asyncio.ensure_future(self.database.write(body))  # noqa: TID251 - owned by this object until done
+        self._changes.add(change)
+        change.add_done_callback(lambda done: self._committed(repository, done))
+        return await asyncio.shield(change)
+
+    def _committed(self, repository: RepositoryName, change: asyncio.Task[Any]) -> None:
+        self.manifest_index.release(repository)
+        self.blob_index.release(repository)
+        self._changes.discard(change)
+        if not change.cancelled():
+            change.exception()  # the caller has it; a cancelled caller wants none of it
+
+    def on_jobs(self, listener: Callable[[JobKind], None]) -> None:
+        """Call `listener` whenever jobs of a kind were committed here."""
+        self._listeners.append(listener)
+
+    def announce_jobs(self, kind: JobKind) -> None:
+        """Tell the listeners that there is work."""
+        for listener in self._listeners:
+            listener(kind)

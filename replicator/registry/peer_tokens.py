@@ -1,0 +1,61 @@
+"""How nodes prove who they are to each other: short-lived signed tokens, made for one destination.
+
+A token names the node that made it and the one it is for, so that a token seen by one node is worth nothing at another. The
+algorithm is fixed here, never read from the token (CVE-2022-29217), and a token's length is bounded before it is parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import jwt
+
+from replicator.core.clock import Clock
+from replicator.core.errors import InvalidInput, Unauthenticated
+from replicator.core.names import NodeId, parse_node
+
+LIFETIME = 300.0
+_LEEWAY = 60.0
+_ALGORITHM = "HS256"
+_TYPE = "replicator-peer"
+MAX_TOKEN_LENGTH = 4096
+
+
+class PeerTokens:
+    """Makes and checks tokens of one node with the secret that all its peers share."""
+
+    def __init__(self, node: NodeId, secret: bytes, clock: Clock) -> None:
+        self._node = node
+        # The secret is an operator's text of any length; the key is not.
+        self._key = hashlib.sha256(b"replicator peer token\0" + secret).digest()
+        self._clock = clock
+
+    def issue(self, destination: NodeId) -> str:
+        """Return a token with which this node may speak to `destination` for some minutes."""
+        now = self._clock.now()
+        claims = {"iss": str(self._node), "aud": str(destination), "iat": int(now), "exp": int(now + LIFETIME)}
+        return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers={"typ": _TYPE})
+
+    def verify(self, token: str) -> NodeId:
+        """Return the node that made a token for this node; raise Unauthenticated for any other token."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise Unauthenticated("the token is not valid here")
+        try:
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[_ALGORITHM],
+                audience=str(self._node),
+                options={
+                    "require": ["iss", "aud", "exp"],
+                    "strict_aud": True,
+                    "verify_exp": False,
+                    "verify_iat": False,
+                },
+            )
+            source, expires = parse_node(str(claims["iss"])), float(claims["exp"])
+        except (jwt.PyJWTError, InvalidInput, ValueError, TypeError) as error:
+            raise Unauthenticated("the token is not valid here") from error
+        if expires + _LEEWAY < self._clock.now():
+            raise Unauthenticated("the token has expired")
+        return source

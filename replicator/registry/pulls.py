@@ -1,0 +1,139 @@
+"""Reading what a repository holds: manifests by tag or digest, blobs by digest."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from replicator.core.access import Action, Principal
+from replicator.core.content import BlobContent
+from replicator.core.digest import Digest
+from replicator.core.errors import (
+    BlobNotFound,
+    CorruptBlob,
+    ManifestNotFound,
+    RepositoryNotFound,
+)
+from replicator.core.names import RepositoryName
+from replicator.core.reference import Reference, as_digest
+from replicator.registry.access import authorize
+from replicator.registry.node import RegistryNode
+from replicator.storage.blobs.port import StoredBlob
+from replicator.storage.metadata import blobs, images, repositories
+from replicator.storage.metadata.images import StoredManifest
+from replicator.storage.metadata.statement import Steps
+
+
+class PullSource(Protocol):
+    """Where an edge pulls from: a node's own content, or the cache in front of an upstream."""
+
+    async def get_manifest(
+        self, principal: Principal, repository: RepositoryName, reference: Reference
+    ) -> StoredManifest:
+        """Return the manifest; raises ManifestNotFound, RepositoryNotFound, an AccessError or an UpstreamError."""
+        ...
+
+    async def get_blob_size(
+        self, principal: Principal, repository: RepositoryName, digest: Digest
+    ) -> int:
+        """Return a blob's size in bytes; raises like `open_blob`."""
+        ...
+
+    async def open_blob(
+        self, principal: Principal, repository: RepositoryName, digest: Digest
+    ) -> BlobContent:
+        """Open a blob; raises BlobNotFound, RepositoryNotFound, CorruptBlob, an AccessError or an UpstreamError."""
+        ...
+
+
+class Pulls:
+    """Pulls from the node's own content."""
+
+    def __init__(self, node: RegistryNode) -> None:
+        self._node = node
+
+    async def get_manifest(
+        self, principal: Principal, repository: RepositoryName, reference: Reference
+    ) -> StoredManifest:
+        """Return the exact bytes pushed under a tag or digest; see PullSource."""
+        authorize(principal, Action.PULL, repository)
+        manifest = await self.find_manifest(repository, reference)
+        if manifest is None:
+            await self._require_repository(repository)
+            raise ManifestNotFound(
+                f"repository {repository} has no manifest {reference}"
+            )
+        return manifest
+
+    async def find_manifest(
+        self, repository: RepositoryName, reference: Reference
+    ) -> StoredManifest | None:
+        """Return the manifest if this node has it, asking nobody's permission; for the engines."""
+        index = self._node.manifest_index
+        manifest = index.find(repository, reference)
+        if manifest is not None:
+            return manifest
+        mark = index.mark
+        manifest = await self._node.database.read(_resolve(repository, reference))
+        if manifest is not None:
+            index.keep(
+                repository, reference, manifest, len(manifest.content) + 512, mark
+            )
+        return manifest
+
+    async def get_blob_size(
+        self, principal: Principal, repository: RepositoryName, digest: Digest
+    ) -> int:
+        """Return the size of a blob that the repository holds; see PullSource."""
+        return (await self._get_blob(principal, repository, digest)).size
+
+    async def open_blob(
+        self, principal: Principal, repository: RepositoryName, digest: Digest
+    ) -> BlobContent:
+        """Open a blob that the repository holds; see PullSource."""
+        return await self.read(await self._get_blob(principal, repository, digest))
+
+    async def find_blob(
+        self, repository: RepositoryName, digest: Digest
+    ) -> StoredBlob | None:
+        """Return the blob if the repository holds it, asking nobody's permission; for the engines."""
+        index = self._node.blob_index
+        blob = index.find(repository, digest)
+        if blob is not None:
+            return blob
+        mark = index.mark
+        blob = await self._node.database.read(blobs.find_linked(repository, digest))
+        if blob is not None:
+            index.keep(repository, digest, blob, 1, mark)
+        return blob
+
+    async def read(self, blob: StoredBlob) -> BlobContent:
+        """Open stored bytes. Damaged ones are quarantined: not served again, and replaced by the next push or fill."""
+        try:
+            return await self._node.store.read_blob(blob)
+        except CorruptBlob:
+            await self._node.database.write(lambda: blobs.mark_corrupt(blob))
+            self._node.blob_index.clear()
+            raise
+
+    async def _get_blob(
+        self, principal: Principal, repository: RepositoryName, digest: Digest
+    ) -> StoredBlob:
+        authorize(principal, Action.PULL, repository)
+        blob = await self.find_blob(repository, digest)
+        if blob is None:
+            await self._require_repository(repository)
+            raise BlobNotFound(f"repository {repository} has no blob {digest}")
+        return blob
+
+    async def _require_repository(self, repository: RepositoryName) -> None:
+        if await self._node.database.read(repositories.find(repository)) is None:
+            raise RepositoryNotFound(f"there is no repository {repository}")
+
+
+def _resolve(
+    repository: RepositoryName, reference: Reference
+) -> Steps[StoredManifest | None]:
+    digest = as_digest(reference)
+    if digest is not None:
+        return images.find(repository, digest)
+    return images.find_by_tag(repository, reference)  # type: ignore[arg-type]

@@ -1,0 +1,251 @@
+"""Writing manifests: one transaction that stores the image, moves its tags and plans what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.digest import Digest, algorithm_of, digest_of
+from replicator.core.errors import (
+    DigestMismatch,
+    ManifestNotFound,
+    ManifestTooLarge,
+    MissingReferences,
+    RepositoryNotFound,
+    TagImmutable,
+)
+from replicator.core.jobs import JobKind
+from replicator.core.manifest import Manifest, parse_manifest
+from replicator.core.names import NodeId, RepositoryName, Tag
+from replicator.core.reference import Reference, as_digest, as_tag
+from replicator.core.replication import Origin, plan_replication
+from replicator.registry.access import authorize, authorize_push
+from replicator.registry.node import RegistryNode
+from replicator.storage.metadata import (
+    blobs,
+    images,
+    jobs,
+    replication_status,
+    repositories,
+    tags,
+)
+from replicator.storage.metadata.images import StoredImage, StoredManifest
+from replicator.storage.metadata.repositories import Repository
+from replicator.storage.metadata.statement import Steps
+
+
+@dataclass(frozen=True, slots=True)
+class PushedManifest:
+    """A stored manifest: its digest, its subject's (for `OCI-Subject`), and the tags that now point to it."""
+
+    digest: Digest
+    subject: Digest | None
+    tags: tuple[Tag, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    """One push as the transaction needs it."""
+
+    repository: RepositoryName
+    image: StoredImage
+    tags: tuple[Tag, ...]
+    by: NodeId
+    now: float
+
+
+class Pushes:
+    """Puts and deletes manifests and tags."""
+
+    def __init__(self, node: RegistryNode) -> None:
+        self._node = node
+
+    async def put_manifest(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        reference: Reference,
+        content: bytes,
+        content_type: str | None,
+        extra_tags: Sequence[Tag] = (),
+    ) -> PushedManifest:
+        """Store a manifest under a tag, or under its digest and any `extra_tags` (distribution-spec end-7a, end-7b).
+
+        When this returns, the image is durable and so are the jobs that replicate it. Raises an AccessError,
+        InvalidManifest, ManifestTooLarge, DigestMismatch, MissingReferences, TagImmutable, RepositoryNotFound or a
+        StorageError; nothing is changed then.
+        """
+        authorize_push(principal, repository)
+        self._check_size(content)
+        image = _image(reference, content, content_type, _origin(principal))
+        tag = as_tag(reference)
+        wanted = dict.fromkeys((*((tag,) if tag else ()), *extra_tags))
+        by = principal.node or self._node.settings.node
+        push = _Push(repository, image, tuple(wanted), by, self._node.clock.now())
+        kept = await self._node.commit(repository, lambda: self._put(push))
+        self._node.announce_jobs(JobKind.REPLICATE)
+        subject = image.parsed.subject
+        return PushedManifest(
+            image.manifest.digest, subject.digest if subject else None, kept
+        )
+
+    def _check_size(self, content: bytes) -> None:
+        limit = self._node.settings.max_manifest_size
+        if len(content) > limit:
+            raise ManifestTooLarge(
+                f"the manifest has {len(content)} bytes; this registry accepts up to {limit}"
+            )
+
+    def _put(self, push: _Push) -> Steps[tuple[Tag, ...]]:
+        repository = yield from ensure_repository(self._node, push.repository, push.now)
+        yield from self._check_references(push.repository, push.image.parsed)
+        kept = yield from _movable(repository, push)
+        yield from images.put(push.repository, push.image, push.now)
+        for tag in kept:
+            yield from tags.put(
+                push.repository, tag, push.image.manifest.digest, push.by, push.now
+            )
+        yield from plan_follow_up(
+            self._node, push.repository, push.image, kept, push.now
+        )
+        return kept
+
+    def _check_references(
+        self, repository: RepositoryName, manifest: Manifest
+    ) -> Steps[None]:
+        absent = yield from blobs.missing(repository, manifest.required_blobs)
+        if absent:
+            raise MissingReferences(
+                f"repository {repository} lacks blobs that the manifest refers to",
+                digests=absent,
+            )
+        if self._node.settings.sparse_indexes:
+            return
+        absent = yield from images.missing(repository, manifest.children)
+        if absent:
+            raise MissingReferences(
+                f"repository {repository} lacks manifests that the index refers to",
+                digests=absent,
+            )
+
+    async def delete_manifest(
+        self, principal: Principal, repository: RepositoryName, reference: Reference
+    ) -> None:
+        """Delete a tag, or an image with all its tags; gone on the next request (distribution-spec end-9).
+
+        Raises an AccessError, ManifestNotFound, RepositoryNotFound or a StorageError.
+        """
+        authorize(principal, Action.DELETE, repository)
+        digest = as_digest(reference)
+        if digest is not None:
+            body = partial(self._delete_image, repository, digest)
+        else:
+            body = partial(self._delete_tag, repository, Tag(reference))
+        deleted = await self._node.commit(repository, body)
+        if not deleted:
+            raise ManifestNotFound(
+                f"repository {repository} has no manifest {reference}"
+            )
+
+    def _delete_image(self, repository: RepositoryName, digest: Digest) -> Steps[bool]:
+        yield from require_repository(repository)
+        deleted = yield from images.delete(repository, digest)
+        if deleted:
+            for tag in (yield from tags.of_digest(repository, digest)):
+                yield from tags.put(
+                    repository,
+                    tag,
+                    None,
+                    self._node.settings.node,
+                    self._node.clock.now(),
+                )
+            yield from replication_status.forget(repository, digest)
+        return deleted
+
+    def _delete_tag(self, repository: RepositoryName, tag: Tag) -> Steps[bool]:
+        yield from require_repository(repository)
+        state = yield from tags.find(repository, tag)
+        if state is None or state.digest is None:
+            return False
+        yield from tags.put(
+            repository, tag, None, self._node.settings.node, self._node.clock.now()
+        )
+        return True
+
+
+def _image(
+    reference: Reference, content: bytes, content_type: str | None, origin: Origin
+) -> StoredImage:
+    stated = as_digest(reference)
+    parsed = parse_manifest(content, content_type)
+    digest = digest_of(content, algorithm_of(stated)) if stated else digest_of(content)
+    if stated is not None and digest != stated:
+        raise DigestMismatch(f"the manifest has digest {digest}, not {stated}")
+    return StoredImage(
+        StoredManifest(digest, parsed.media_type, content), parsed, origin
+    )
+
+
+def _origin(principal: Principal) -> Origin:
+    return Origin.REPLICA if principal.kind is PrincipalKind.NODE else Origin.DIRECT
+
+
+def _movable(repository: Repository, push: _Push) -> Steps[tuple[Tag, ...]]:
+    """Return the tags that may be set. A replica leaves an immutable tag with its owner (ECR §9.3); a push is refused."""
+    kept = []
+    for tag in push.tags:
+        state = yield from tags.find(push.repository, tag)
+        current = state.digest if state else None
+        if repository.mutability.permits(tag, current, push.image.manifest.digest):
+            kept.append(tag)
+        elif push.image.origin is not Origin.REPLICA:
+            raise TagImmutable(
+                f"the tag {tag} exists in repository {push.repository} and is immutable there"
+            )
+    return tuple(kept)
+
+
+def plan_follow_up(
+    node: RegistryNode,
+    repository: RepositoryName,
+    image: StoredImage,
+    kept: Sequence[Tag],
+    now: float,
+) -> Steps[None]:
+    """Store the jobs that an image causes, in the transaction that stores the image."""
+    settings = node.settings
+    planned = plan_replication(
+        settings.replication_rules,
+        settings.node,
+        repository,
+        image.manifest.digest,
+        kept,
+        image.origin,
+    )
+    for replication in planned:
+        yield from replication_status.start(replication, now)
+        yield from jobs.enqueue(replication.to_job(), now)
+
+
+def ensure_repository(
+    node: RegistryNode, name: RepositoryName, now: float, cause: str = "push"
+) -> Steps[Repository]:
+    """Return the repository, creating it where the settings allow; raise RepositoryNotFound where they do not."""
+    found = yield from repositories.find(name)
+    if found is not None:
+        return found
+    if cause == "push" and not node.settings.create_on_push:
+        raise RepositoryNotFound(f"there is no repository {name}")
+    created = Repository(name, now, cause, node.settings.mutability)
+    yield from repositories.create(created)
+    return created
+
+
+def require_repository(name: RepositoryName) -> Steps[Repository]:
+    """Return the repository; raise RepositoryNotFound when there is none."""
+    found = yield from repositories.find(name)
+    if found is None:
+        raise RepositoryNotFound(f"there is no repository {name}")
+    return found

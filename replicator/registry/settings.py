@@ -1,0 +1,24 @@
+"""What an operator decides about one node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from replicator.core.manifest import MAX_MANIFEST_BYTES
+from replicator.core.mutability import MutabilityRule
+from replicator.core.names import NodeId
+from replicator.core.replication import ReplicationRule
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """The settings of a node. Sizes are bytes, durations seconds."""
+
+    node: NodeId
+    create_on_push: bool = True
+    sparse_indexes: bool = False
+    mutability: MutabilityRule = field(default_factory=MutabilityRule)
+    upload_expiry: float = 24 * 3600.0
+    max_blob_size: int | None = None
+    max_manifest_size: int = MAX_MANIFEST_BYTES
+    replication_rules: tuple[ReplicationRule, ...] = ()

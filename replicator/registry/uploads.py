@@ -1,0 +1,333 @@
+"""Upload sessions: bytes of a blob that arrive in one piece or in many, and are checked before anybody can read them.
+
+Between two requests a session is a row and a suspended ingest, nothing in memory, so it survives a restart and costs no file
+descriptor. Its id is random and bound to the repository and the caller that began it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from weakref import WeakValueDictionary
+
+from replicator.core.access import Action, Principal
+from replicator.core.byte_range import ByteRange
+from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of
+from replicator.core.errors import (
+    BlobNotFound,
+    InvalidUpload,
+    SizeMismatch,
+    StorageError,
+    UploadNotFound,
+    UploadOutOfOrder,
+)
+from replicator.core.names import RepositoryName
+from replicator.registry.access import authorize, authorize_push
+from replicator.registry.node import RegistryNode
+from replicator.registry.pushes import ensure_repository, require_repository
+from replicator.storage.blobs.port import Ingest, StoredBlob
+from replicator.storage.metadata import blobs, uploads
+from replicator.storage.metadata.statement import Steps
+from replicator.storage.metadata.uploads import UploadSession
+
+Chunks = AsyncIterator[bytes]
+
+_ID_BYTES = 24
+_MOUNT_CANDIDATES = 1000
+
+
+class Uploads:
+    """Blob uploads into repositories, and the mounts and deletes of blobs."""
+
+    def __init__(self, node: RegistryNode) -> None:
+        self._node = node
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def start(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        algorithm: str = CANONICAL_ALGORITHM,
+    ) -> UploadSession:
+        """Open a session; `algorithm` is the one the final digest will most likely have (end-4a, end-4c).
+
+        Raises an AccessError, RepositoryNotFound or a StorageError.
+        """
+        authorize_push(principal, repository)
+        now = self._node.clock.now()
+        session = UploadSession(
+            id=secrets.token_urlsafe(_ID_BYTES),
+            repository=repository,
+            principal=principal.name,
+            algorithm=algorithm,
+            started_at=now,
+            expires_at=now + self._node.settings.upload_expiry,
+        )
+        ingest = await self._node.store.create_ingest(session.id, algorithm)
+        try:
+            await self._node.database.write(lambda: self._start(session))
+        except BaseException:
+            await ingest.abort()
+            raise
+        await ingest.suspend()
+        return session
+
+    def _start(self, session: UploadSession) -> Steps[None]:
+        yield from ensure_repository(self._node, session.repository, session.started_at)
+        yield from uploads.create(session)
+
+    async def get_offset(
+        self, principal: Principal, repository: RepositoryName, session_id: str
+    ) -> int:
+        """Return how many bytes a session holds (end-13); raises UploadNotFound or an AccessError."""
+        async with self._session(principal, repository, session_id) as session:
+            ingest = await self._node.store.resume_ingest(session.id, session.algorithm)
+            offset = ingest.offset
+            await ingest.suspend()
+            return offset
+
+    async def append(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        session_id: str,
+        chunks: Chunks,
+        place: ByteRange | None = None,
+    ) -> int:
+        """Add bytes to a session and return how many it holds now (end-5).
+
+        With a `place` they must start where the session stands (UploadOutOfOrder) and have its length (SizeMismatch). What
+        arrived before the caller broke off is kept, so that it can go on from there. Raises also UploadNotFound, an
+        AccessError or a StorageError; a full store drops the session.
+        """
+        async with self._session(principal, repository, session_id) as session:
+            ingest = await self._node.store.resume_ingest(session.id, session.algorithm)
+            try:
+                await self._receive(ingest, chunks, place)
+                await ingest.suspend()
+            except StorageError:
+                await self._drop(ingest, session)
+                raise
+            except BaseException:
+                await ingest.suspend()
+                raise
+            await self._node.database.write(
+                lambda: uploads.extend(session.id, self._expiry())
+            )
+            return ingest.offset
+
+    async def finish(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        session_id: str,
+        digest: Digest,
+        chunks: Chunks,
+        place: ByteRange | None = None,
+    ) -> StoredBlob:
+        """Add the last bytes, check the digest, and make the blob readable in the repository (end-6).
+
+        A wrong digest (DigestMismatch) ends the session. Otherwise raises like `append`.
+        """
+        async with self._session(principal, repository, session_id) as session:
+            # An empty session has hashed nothing yet, so the digest may still choose the algorithm.
+            ingest = await self._node.store.resume_ingest(session.id, session.algorithm)
+            try:
+                await self._receive(ingest, chunks, place)
+            except (UploadOutOfOrder, SizeMismatch, ConnectionError, TimeoutError):
+                await ingest.suspend()
+                raise
+            except BaseException:
+                await self._drop(ingest, session)
+                raise
+            return await self._publish(ingest, repository, digest, session.id)
+
+    async def put_blob(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        digest: Digest,
+        chunks: Chunks,
+    ) -> StoredBlob:
+        """Store a whole blob in one request (end-4b); nothing is left of one that breaks off. Raises like `finish`."""
+        authorize_push(principal, repository)
+        await self._node.database.read(self._may_create(repository))
+        ingest = await self._node.store.create_ingest(
+            secrets.token_urlsafe(_ID_BYTES), algorithm_of(digest)
+        )
+        try:
+            await self._receive(ingest, chunks, None)
+        except BaseException:
+            await ingest.abort()
+            raise
+        return await self._publish(ingest, repository, digest, None)
+
+    def _may_create(self, repository: RepositoryName) -> Steps[None]:
+        if not self._node.settings.create_on_push:
+            yield from require_repository(repository)
+
+    async def cancel(
+        self, principal: Principal, repository: RepositoryName, session_id: str
+    ) -> None:
+        """End a session and drop its bytes (end-14); raises UploadNotFound or an AccessError."""
+        async with self._session(principal, repository, session_id) as session:
+            ingest = await self._node.store.resume_ingest(session.id, session.algorithm)
+            await self._drop(ingest, session)
+
+    async def mount(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        digest: Digest,
+        source: RepositoryName | None,
+    ) -> bool:
+        """Make a blob of another repository readable in this one (end-11); return False when that cannot be.
+
+        Only repositories that the caller may pull from are considered, whether `source` names one or not.
+        """
+        authorize_push(principal, repository)
+        now = self._node.clock.now()
+        holder = await self._readable_holder(principal, digest, source)
+        if holder is None:
+            return False
+        return await self._node.database.write(
+            lambda: self._mount(repository, digest, holder, now)
+        )
+
+    async def _readable_holder(
+        self, principal: Principal, digest: Digest, source: RepositoryName | None
+    ) -> RepositoryName | None:
+        if source is not None:
+            return source if principal.may(Action.PULL, source) else None
+        candidates = await self._node.database.read(
+            blobs.holders(digest, "", _MOUNT_CANDIDATES)
+        )
+        return next(
+            (name for name in candidates if principal.may(Action.PULL, name)), None
+        )
+
+    def _mount(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        source: RepositoryName,
+        now: float,
+    ) -> Steps[bool]:
+        found = yield from blobs.find_linked(source, digest)
+        if found is None:
+            return False
+        yield from ensure_repository(self._node, repository, now)
+        yield from blobs.link(repository, digest, now)
+        return True
+
+    async def delete_blob(
+        self, principal: Principal, repository: RepositoryName, digest: Digest
+    ) -> None:
+        """Take a blob out of a repository; gone there on the next request (end-10).
+
+        Raises an AccessError, BlobNotFound, RepositoryNotFound or a StorageError.
+        """
+        authorize(principal, Action.DELETE, repository)
+        deleted = await self._node.commit(
+            repository, lambda: self._unlink(repository, digest)
+        )
+        if not deleted:
+            raise BlobNotFound(f"repository {repository} has no blob {digest}")
+
+    def _unlink(self, repository: RepositoryName, digest: Digest) -> Steps[bool]:
+        yield from require_repository(repository)
+        return (yield from blobs.unlink(repository, digest))
+
+    async def reclaim(self) -> int:
+        """Drop expired sessions and every ingest that no session owns; return how many ingests went.
+
+        At start this removes what a crash left; later, what clients abandoned.
+        """
+        now = self._node.clock.now()
+        for session in await self._node.database.read(uploads.expired(now)):
+            async with self._lock(session.id):
+                await self._node.database.write(partial(uploads.delete, session.id))
+        keep = await self._node.database.read(uploads.ids())
+        return await self._node.store.reclaim_ingests(frozenset(keep))
+
+    async def _receive(
+        self, ingest: Ingest, chunks: Chunks, place: ByteRange | None
+    ) -> None:
+        start = ingest.offset
+        if place is not None and place.start != start:
+            raise UploadOutOfOrder(
+                f"expected a chunk that starts at byte {start}, got one that starts at {place.start}",
+                offset=start,
+            )
+        limit = self._node.settings.max_blob_size
+        async for chunk in chunks:
+            await ingest.write(chunk)
+            if limit is not None and ingest.offset > limit:
+                raise InvalidUpload(
+                    f"the blob is larger than the {limit} bytes this registry accepts"
+                )
+        received = ingest.offset - start
+        if place is not None and received != place.length:
+            raise SizeMismatch(
+                f"expected a chunk of {place.length} bytes, got {received}"
+            )
+
+    async def _publish(
+        self,
+        ingest: Ingest,
+        repository: RepositoryName,
+        digest: Digest,
+        session_id: str | None,
+    ) -> StoredBlob:
+        """Commit the bytes, then the row. If another push of the digest won meanwhile, its bytes stay and ours go."""
+        try:
+            blob = await ingest.commit(digest)
+        finally:
+            if session_id is not None:
+                await self._node.database.write(lambda: uploads.delete(session_id))
+        now = self._node.clock.now()
+        if not await self._node.database.write(
+            lambda: self._record(repository, blob, now)
+        ):
+            await self._node.store.delete_blob(blob.location)
+        return blob
+
+    def _record(
+        self, repository: RepositoryName, blob: StoredBlob, now: float
+    ) -> Steps[bool]:
+        yield from ensure_repository(self._node, repository, now)
+        recorded = yield from blobs.record(blob, now)
+        yield from blobs.link(repository, blob.digest, now)
+        return recorded
+
+    async def _drop(self, ingest: Ingest, session: UploadSession) -> None:
+        await ingest.abort()
+        await self._node.database.write(lambda: uploads.delete(session.id))
+
+    def _expiry(self) -> float:
+        return self._node.clock.now() + self._node.settings.upload_expiry
+
+    def _lock(self, session_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(session_id, asyncio.Lock())
+
+    @asynccontextmanager
+    async def _session(
+        self, principal: Principal, repository: RepositoryName, session_id: str
+    ) -> AsyncIterator[UploadSession]:
+        """Find a session of this caller and repository, and have it alone until the block ends."""
+        authorize_push(principal, repository)
+        lock = self._lock(session_id)
+        async with lock:
+            session = await self._node.database.read(uploads.find(session_id))
+            if (
+                session is None
+                or session.repository != repository
+                or session.principal != principal.name
+            ):
+                raise UploadNotFound("the upload session does not exist or has expired")
+            if session.expires_at <= self._node.clock.now():
+                raise UploadNotFound("the upload session does not exist or has expired")
+            yield session

@@ -1,0 +1,233 @@
+"""The edge itself: every request passes here once, from its path to its log line.
+
+Parse, authenticate, admit, one use case, render; and whatever is raised on the way is turned into an answer in one place. An
+answer that has begun cannot become another one: then the connection is closed, so that nobody takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from aiohttp import web
+
+from replicator.core.access import Principal, PrincipalKind
+from replicator.core.clock import Clock
+from replicator.core.errors import InvalidInput, NotFound, ReplicatorError, Unauthenticated, Unsupported
+from replicator.registry_api import blobs, listings, manifests, uploads
+from replicator.registry_api.authentication import Authenticator
+from replicator.registry_api.blobs import AnswerBroken
+from replicator.registry_api.call import Call, Services
+from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
+from replicator.registry_api.errors import RenderedError, render, render_unexpected
+from replicator.registry_api.rate_limit import RateLimit
+from replicator.registry_api.request_body import ClientGone
+from replicator.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+HANDLERS: Mapping[Route, Mapping[str, Handler]] = {
+    Route.CATALOG: {"GET": listings.list_repositories},
+    Route.TAGS: {"GET": listings.list_tags},
+    Route.MANIFEST: {
+        "GET": manifests.get_manifest,
+        "HEAD": manifests.get_manifest,
+        "PUT": manifests.put_manifest,
+        "DELETE": manifests.delete_manifest,
+    },
+    Route.BLOB: {"GET": blobs.get_blob, "HEAD": blobs.get_blob, "DELETE": blobs.delete_blob},
+    Route.UPLOADS: {"POST": uploads.start_upload},
+    Route.UPLOAD: {
+        "GET": uploads.get_upload,
+        "PATCH": uploads.append_chunk,
+        "PUT": uploads.finish_upload,
+        "DELETE": uploads.cancel_upload,
+    },
+    Route.REFERRERS: {"GET": listings.list_referrers},
+}
+
+_API_VERSION = "registry/2.0"
+_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished request, as metrics and the access log see it. `received` and `sent` are body bytes."""
+
+    request_id: str
+    route: str
+    method: str
+    path: str
+    status: int
+    seconds: float
+    sent: int
+    received: int
+    principal: str
+    remote: str
+    agent: str
+
+
+class Observer(Protocol):
+    """Sees every finished request. Must be quick, and must not raise."""
+
+    def __call__(self, outcome: Outcome) -> None: ...
+
+
+class RegistryApi:
+    """Serves `/v2/` of one node."""
+
+    def __init__(
+        self,
+        services: Services,
+        authenticator: Authenticator,
+        clock: Clock,
+        observe: Observer,
+        rate_limit: RateLimit | None = None,
+        public_url: str | None = None,
+    ) -> None:
+        self._services = services
+        self._authenticator = authenticator
+        self._clock = clock
+        self._observe = observe
+        self._rate_limit = rate_limit
+        self._public_url = public_url
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request below `/v2`."""
+        started = self._clock.monotonic()
+        visit = _Visit(request, secrets.token_hex(8))
+        try:
+            response = await self._answer(visit)
+        except ClientGone:
+            response = _closing(web.Response(status=499, reason="Client Closed Request"))
+        except TimeoutError:
+            response = _closing(web.Response(status=408))
+        except ReplicatorError as error:
+            response = self._refusal(visit, error)
+        except AnswerBroken as error:
+            _log.warning("answer broken off", request_id=visit.id, route=visit.route, error=str(error.__cause__))
+            response = _closing(web.Response(status=500))
+        except ConnectionError:
+            # The client left while we were sending; there is nobody to tell.
+            response = _closing(web.Response(status=499, reason="Client Closed Request"))
+        except Exception:
+            _log.exception("request failed", request_id=visit.id, method=request.method, route=visit.route)
+            response = self._rendered(visit, render_unexpected())
+        self._finish(visit, response, self._clock.monotonic() - started)
+        return response
+
+    async def _answer(self, visit: _Visit) -> web.StreamResponse:
+        request = visit.request
+        visit.principal = self._authenticator.authenticate(request.headers.get("Authorization"))
+        self._admit(visit)
+        endpoint = parse_endpoint(_path(request))
+        visit.route = endpoint.route.value
+        if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
+            return self._entrance(visit, endpoint)
+        methods = HANDLERS[endpoint.route]
+        handler = methods.get(request.method)
+        if handler is None:
+            raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
+        return await handler(Call(request, endpoint, visit.principal, self._services))
+
+    def _admit(self, visit: _Visit) -> None:
+        if self._rate_limit is None or visit.principal is None or visit.principal.kind is PrincipalKind.NODE:
+            return
+        named = visit.principal.kind is PrincipalKind.USER
+        self._rate_limit.admit(visit.principal.name if named else f"@{visit.request.remote}")
+
+    def _entrance(self, visit: _Visit, endpoint: Endpoint) -> web.Response:
+        """Answer `GET /v2/`, where clients learn whether to authenticate, and the token endpoint."""
+        if visit.request.method not in {"GET", "HEAD"}:
+            raise Unsupported("only GET is supported here", allow=("GET", "HEAD"))
+        principal = visit.principal
+        assert principal is not None  # noqa: S101 - set by _answer
+        if endpoint.route is Route.TOKEN:
+            token = self._authenticator.issue_token(principal)
+            return web.json_response({"token": token, "access_token": token, "expires_in": 3600})
+        open_to_all = self._authenticator.challenge("") is None
+        if principal.kind is PrincipalKind.ANONYMOUS and not open_to_all and "Authorization" not in visit.request.headers:
+            raise Unauthenticated("authentication is required")
+        return web.json_response({})
+
+    def _refusal(self, visit: _Visit, error: ReplicatorError) -> web.StreamResponse:
+        rendered = render(error)
+        if rendered.status >= 500:  # noqa: PLR2004
+            _log.warning(
+                "request could not be served",
+                request_id=visit.id,
+                method=visit.request.method,
+                route=visit.route,
+                error=str(error),
+                kind=type(error).__name__,
+            )
+        if isinstance(error, Unauthenticated):
+            challenge = self._authenticator.challenge(self._base_url(visit.request))
+            if challenge is not None:
+                rendered = replace(rendered, headers={**rendered.headers, "WWW-Authenticate": challenge})
+        return self._rendered(visit, rendered)
+
+    def _rendered(self, visit: _Visit, rendered: RenderedError) -> web.StreamResponse:
+        headers = {**rendered.headers, "Content-Type": "application/json"}
+        if visit.request.method == "HEAD":
+            response = web.Response(status=rendered.status, headers=headers)
+        else:
+            response = web.Response(status=rendered.status, headers=headers, body=rendered.body)
+        if visit.request.body_exists and not visit.request.content.is_eof():
+            _closing(response)
+        return response
+
+    def _base_url(self, request: web.BaseRequest) -> str:
+        if self._public_url:
+            return self._public_url.rstrip("/")
+        host = request.headers.get("Host", "")
+        if not host or not _HOST_CHARACTERS.issuperset(host):
+            raise InvalidInput("expected a Host header of letters, digits, '.', '-' and ':'")
+        return f"{request.scheme}://{host}"
+
+    def _finish(self, visit: _Visit, response: web.StreamResponse, seconds: float) -> None:
+        request = visit.request
+        if not response.prepared:
+            response.headers["Docker-Distribution-Api-Version"] = _API_VERSION
+            response.headers["X-Request-Id"] = visit.id
+        sent = response.content_length or 0
+        self._observe(
+            Outcome(
+                request_id=visit.id,
+                route=visit.route,
+                method=request.method,
+                path=request.raw_path,
+                status=response.status,
+                seconds=seconds,
+                sent=0 if request.method == "HEAD" else sent,
+                received=request.content.total_bytes,
+                principal=visit.principal.name if visit.principal else "",
+                remote=request.remote or "",
+                agent=request.headers.get("User-Agent", ""),
+            )
+        )
+
+
+class _Visit:
+    """What is known of a request so far; kept for its log line whatever happens."""
+
+    __slots__ = ("id", "principal", "request", "route")
+
+    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
+        self.request = request
+        self.id = request_id
+        self.route = "unknown"
+        self.principal: Principal | None = None
+
+
+def _path(request: web.BaseRequest) -> str:
+    return request.raw_path.partition("?")[0]
+
+
+def _closing(response: web.Response) -> web.Response:
+    response.force_close()
+    return response

@@ -1,0 +1,74 @@
+"""Blob endpoints: end-2 (pull, with ranges) and end-10 (delete)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from replicator.core.byte_range import ByteRange, parse_range
+from replicator.core.content import BlobContent
+from replicator.core.digest import Digest
+from replicator.core.errors import ReplicatorError
+from replicator.registry_api.call import Call
+
+BLOB_TYPE = "application/octet-stream"
+_FOR_EVER = "max-age=31536000, immutable"
+
+
+class AnswerBroken(Exception):
+    """an answer that had begun could not be finished; its connection is closed"""
+
+
+async def get_blob(call: Call) -> web.StreamResponse:
+    """GET a blob or a part of it, or HEAD it."""
+    digest = call.digest
+    if call.request.method == "HEAD":
+        size = await call.services.pulls.get_blob_size(call.principal, call.repository, digest)
+        return web.Response(headers=_headers(digest) | {"Content-Length": str(size)})
+    async with await call.services.pulls.open_blob(call.principal, call.repository, digest) as blob:
+        part = _wanted(call.request, blob)
+        return await _send(call.request, blob, part)
+
+
+def _headers(digest: Digest) -> dict[str, str]:
+    return {
+        "Content-Type": BLOB_TYPE,
+        "Docker-Content-Digest": digest,
+        "ETag": f'"{digest}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": _FOR_EVER,
+    }
+
+
+def _wanted(request: web.BaseRequest, blob: BlobContent) -> ByteRange | None:
+    header = request.headers.get("Range")
+    if header is None:
+        return None
+    condition = request.headers.get("If-Range")
+    if condition is not None and condition.strip().strip('"') != blob.digest:
+        return None
+    return parse_range(header, blob.size)
+
+
+async def _send(request: web.BaseRequest, blob: BlobContent, part: ByteRange | None) -> web.StreamResponse:
+    wanted = part or ByteRange(0, blob.size)
+    response = web.StreamResponse(status=206 if part else 200, headers=_headers(blob.digest))
+    response.content_length = wanted.length
+    if part:
+        response.headers["Content-Range"] = part.content_range(blob.size)
+    await response.prepare(request)
+    try:
+        async for piece in blob.read(wanted.start, wanted.length):
+            await response.write(piece)
+    except ReplicatorError as error:
+        # The status line is gone: only a connection that breaks can still say that this is not the whole.
+        if request.transport is not None:
+            request.transport.abort()
+        raise AnswerBroken("the content could not be read to its end") from error
+    await response.write_eof()
+    return response
+
+
+async def delete_blob(call: Call) -> web.StreamResponse:
+    """DELETE a blob from the repository."""
+    await call.services.uploads.delete_blob(call.principal, call.repository, call.digest)
+    return web.Response(status=202)

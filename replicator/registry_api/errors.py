@@ -1,0 +1,132 @@
+"""The one table from our errors to the distribution specification's codes and HTTP statuses.
+
+A class that is not listed is answered like its nearest listed ancestor. A 5xx of our own making carries no text of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from replicator.core import errors
+from replicator.core.byte_range import session_range
+from replicator.core.errors import ReplicatorError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status with the specification's error code (`code-1` … `code-14`, or UNKNOWN and UNAVAILABLE for our faults)."""
+
+    status: int
+    code: str
+
+
+ANSWERS: Mapping[type[ReplicatorError], Answer] = {
+    ReplicatorError: Answer(500, "UNKNOWN"),
+    errors.InvalidInput: Answer(400, "UNSUPPORTED"),
+    errors.InvalidDigest: Answer(400, "DIGEST_INVALID"),
+    errors.InvalidName: Answer(400, "NAME_INVALID"),
+    errors.InvalidTag: Answer(400, "MANIFEST_INVALID"),
+    errors.InvalidReference: Answer(400, "MANIFEST_INVALID"),
+    errors.InvalidManifest: Answer(400, "MANIFEST_INVALID"),
+    errors.ManifestTooLarge: Answer(413, "SIZE_INVALID"),
+    errors.InvalidPagination: Answer(400, "UNSUPPORTED"),
+    errors.UnsupportedEncoding: Answer(415, "UNSUPPORTED"),
+    errors.InvalidUpload: Answer(400, "BLOB_UPLOAD_INVALID"),
+    errors.SizeMismatch: Answer(400, "SIZE_INVALID"),
+    errors.DigestMismatch: Answer(400, "DIGEST_INVALID"),
+    errors.UploadOutOfOrder: Answer(416, "BLOB_UPLOAD_INVALID"),
+    errors.RangeNotSatisfiable: Answer(416, "SIZE_INVALID"),
+    errors.NotFound: Answer(404, "UNSUPPORTED"),
+    errors.PageNotFound: Answer(404, "UNSUPPORTED"),
+    errors.RepositoryNotFound: Answer(404, "NAME_UNKNOWN"),
+    errors.ManifestNotFound: Answer(404, "MANIFEST_UNKNOWN"),
+    errors.BlobNotFound: Answer(404, "BLOB_UNKNOWN"),
+    errors.UploadNotFound: Answer(404, "BLOB_UPLOAD_UNKNOWN"),
+    errors.Conflict: Answer(409, "DENIED"),
+    errors.TagImmutable: Answer(400, "TAG_INVALID"),
+    errors.MissingReferences: Answer(404, "MANIFEST_BLOB_UNKNOWN"),
+    errors.AccessError: Answer(403, "DENIED"),
+    errors.Unauthenticated: Answer(401, "UNAUTHORIZED"),
+    errors.Denied: Answer(403, "DENIED"),
+    errors.Throttled: Answer(429, "TOOMANYREQUESTS"),
+    errors.Unsupported: Answer(405, "UNSUPPORTED"),
+    errors.CorruptBlob: Answer(500, "UNKNOWN"),
+    errors.UpstreamError: Answer(502, "UNAVAILABLE"),
+    errors.UpstreamNotFound: Answer(404, "MANIFEST_UNKNOWN"),
+    errors.UpstreamDenied: Answer(502, "UNAVAILABLE"),
+    errors.UpstreamThrottled: Answer(429, "TOOMANYREQUESTS"),
+    errors.UpstreamUnavailable: Answer(503, "UNAVAILABLE"),
+    errors.UpstreamTimeout: Answer(504, "UNAVAILABLE"),
+    errors.UpstreamContent: Answer(502, "UNAVAILABLE"),
+    errors.UpstreamRefused: Answer(502, "UNAVAILABLE"),
+    errors.StorageError: Answer(503, "UNAVAILABLE"),
+    errors.StorageFull: Answer(507, "UNAVAILABLE"),
+    errors.StorageUnavailable: Answer(503, "UNAVAILABLE"),
+    errors.StorageInUse: Answer(503, "UNAVAILABLE"),
+    errors.StorageVersion: Answer(503, "UNAVAILABLE"),
+    errors.ShuttingDown: Answer(503, "UNAVAILABLE"),
+    errors.ConfigurationError: Answer(500, "UNKNOWN"),
+}
+
+DEFAULT_RETRY_AFTER = 5
+"""Seconds, for answers that may be retried when nobody said when."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedError:
+    """A status, headers and a JSON body, ready to be sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def answer_to(error: ReplicatorError) -> Answer:
+    """Return the answer of the error's nearest listed class."""
+    return next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+
+
+def render(error: ReplicatorError) -> RenderedError:
+    """Turn an error into what is sent."""
+    answer = answer_to(error)
+    return RenderedError(answer.status, _headers(error, answer), _body(error, answer))
+
+
+def render_unexpected() -> RenderedError:
+    """Turn a bug of ours into what is sent: nothing of it but the status."""
+    answer = ANSWERS[ReplicatorError]
+    return RenderedError(answer.status, {}, _document([{"code": answer.code, "message": "internal error"}]))
+
+
+def _headers(error: ReplicatorError, answer: Answer) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.UploadOutOfOrder):
+        headers["Range"] = session_range(error.offset)
+        if error.location:
+            headers["Location"] = error.location
+    elif isinstance(error, errors.RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.size}"
+    elif isinstance(error, errors.Unsupported) and error.allow:
+        headers["Allow"] = ", ".join(error.allow)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, -int(-error.retry_after // 1)))
+    elif error.retryable and answer.status in {429, 503, 504}:
+        headers["Retry-After"] = str(DEFAULT_RETRY_AFTER)
+    return headers
+
+
+def _body(error: ReplicatorError, answer: Answer) -> bytes:
+    if isinstance(error, errors.MissingReferences) and error.digests:
+        return _document(
+            [{"code": answer.code, "message": str(error), "detail": {"digest": digest}} for digest in error.digests[:100]]
+        )
+    if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _document([{"code": answer.code, "message": "internal error"}])
+    return _document([{"code": answer.code, "message": str(error)}])
+
+
+def _document(entries: list[dict[str, object]]) -> bytes:
+    return json.dumps({"errors": entries}, separators=(",", ":")).encode()

@@ -1,0 +1,74 @@
+"""Listing endpoints: end-8a, end-8b (tags), end-12a, end-12b (referrers), and the catalog."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from replicator.core.manifest import Descriptor
+from replicator.core.media_types import OCI_INDEX
+from replicator.core.pagination import parse_page
+from replicator.registry_api.call import Call
+
+
+async def list_tags(call: Call) -> web.StreamResponse:
+    """GET the tags of a repository, in bytewise order."""
+    page = parse_page(call.query("n"), call.query("last"))
+    listing = await call.services.listings.list_tags(call.principal, call.repository, page)
+    headers = _next_link(f"/v2/{call.repository}/tags/list", listing.next_last, {"n": str(page.size)})
+    return _json({"name": call.repository, "tags": listing.entries}, headers)
+
+
+async def list_repositories(call: Call) -> web.StreamResponse:
+    """GET the repositories that the caller may pull from."""
+    page = parse_page(call.query("n"), call.query("last"))
+    listing = await call.services.listings.list_repositories(call.principal, page)
+    headers = _next_link("/v2/_catalog", listing.next_last, {"n": str(page.size)})
+    return _json({"repositories": listing.entries}, headers)
+
+
+async def list_referrers(call: Call) -> web.StreamResponse:
+    """GET an index of the manifests that refer to a digest, optionally of one artifact type."""
+    digest, artifact_type = call.digest, call.query("artifactType") or None
+    page = parse_page(call.query("n"), call.query("last"))
+    listing = await call.services.listings.list_referrers(
+        call.principal, call.repository, digest, artifact_type, page
+    )
+    filters = {"artifactType": artifact_type} if artifact_type else {}
+    path = f"/v2/{call.repository}/referrers/{digest}"
+    headers = _next_link(path, listing.next_last, {"n": str(page.size), **filters})
+    if artifact_type:
+        headers["OCI-Filters-Applied"] = "artifactType"
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": _descriptors(listing.entries),
+    }
+    return _json(document, headers, OCI_INDEX)
+
+
+def _descriptors(entries: Sequence[Descriptor]) -> list[Mapping[str, object]]:
+    return [
+        {
+            "mediaType": entry.media_type,
+            "digest": entry.digest,
+            "size": entry.size,
+            **({"artifactType": entry.artifact_type} if entry.artifact_type else {}),
+            **({"annotations": entry.annotations} if entry.annotations else {}),
+        }
+        for entry in entries
+    ]
+
+
+def _next_link(path: str, last: str | None, parameters: Mapping[str, str]) -> dict[str, str]:
+    if last is None:
+        return {}
+    return {"Link": f'<{path}?{urlencode({**parameters, "last": last})}>; rel="next"'}
+
+
+def _json(document: object, headers: Mapping[str, str], media_type: str = "application/json") -> web.Response:
+    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    return web.Response(body=body, headers={**headers, "Content-Type": media_type})
