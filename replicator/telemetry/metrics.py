@@ -1,0 +1,196 @@
+"""The daemon's metrics, in a registry of their own: no globals, so that a test or a second daemon starts from zero.
+
+Every label has few values: nodes, rules, destinations and upstreams come from the configuration, the rest from
+enumerations. Nothing a client chooses becomes a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from replicator.telemetry.requests import RequestCollector, RequestObserver
+
+LAG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+CACHE_RESULTS = ("hit", "miss", "stale", "revalidated")
+
+
+class Metrics:
+    """Every metric of one process. Parts of the program take the view they need, such as `cache(node)`."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = RequestCollector()
+        self.registry.register(self._requests)
+        ProcessCollector(registry=self.registry)
+        build = self._gauge("build_info", "The running version; always 1.", "version")
+        build.labels(version).set(1)
+        self._lag = Histogram(
+            "replicator_replication_lag_seconds",
+            "Time from an image's push to its being complete at the destination.",
+            ("node", "rule", "destination"),
+            buckets=LAG_SECONDS,
+            registry=self.registry,
+        )
+        self._attempts = self._counter(
+            "replication_attempts_total", "Replication attempts by outcome.", "node", "destination", "outcome"
+        )
+        self._replicated = self._counter(
+            "replication_bytes_total", "Bytes sent to destinations.", "node", "destination"
+        )
+        self._jobs = self._gauge("replication_jobs", "Replication jobs by state.", "node", "state")
+        self._oldest = self._gauge(
+            "replication_oldest_pending_seconds", "Age of the oldest replication job that is not done.", "node"
+        )
+        self._cache = self._counter(
+            "cache_requests_total", "Pulls of cached repositories by result.", "node", "rule", "result"
+        )
+        self._upstream_requests = self._counter(
+            "upstream_requests_total", "Requests to upstreams by outcome.", "node", "upstream", "method", "outcome"
+        )
+        self._upstream_bytes = self._counter(
+            "upstream_bytes_total", "Bytes fetched from upstreams.", "node", "upstream"
+        )
+        self._storage = self._gauge("storage_bytes", "Bytes stored, by kind.", "node", "kind")
+        self._free = self._gauge("storage_free_bytes", "Bytes free where the node stores.", "node")
+        self._blobs = self._gauge("blobs", "Blobs stored.", "node")
+        self._uploads = self._gauge("uploads_open", "Upload sessions that are open.", "node")
+
+    def request_observer(self, node: str) -> RequestObserver:
+        """Return what counts the requests of a node."""
+        return self._requests.observer(node)
+
+    def replication(self, node: str) -> ReplicationMetrics:
+        """Return what counts the replication out of a node."""
+        return ReplicationMetrics(node, self._lag, self._attempts, self._replicated, self._jobs, self._oldest)
+
+    def cache(self, node: str) -> CacheMetrics:
+        """Return what counts the pulls of a node's cached repositories."""
+        return CacheMetrics(node, self._cache)
+
+    def upstream(self, node: str, upstream: str) -> UpstreamMetrics:
+        """Return what counts a node's use of one upstream."""
+        return UpstreamMetrics(node, upstream, self._upstream_requests, self._upstream_bytes)
+
+    def storage(self, node: str) -> StorageMetrics:
+        """Return what shows a node's storage."""
+        return StorageMetrics(node, self._storage, self._free, self._blobs, self._uploads)
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the text that Prometheus scrapes, and its content type."""
+        return generate_latest(_WithoutCreated(self.registry)), CONTENT_TYPE_LATEST
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"replicator_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"replicator_{name}", text, labels, registry=self.registry)
+
+
+class ReplicationMetrics:
+    """Replication out of one node."""
+
+    def __init__(self, node: str, lag: Histogram, attempts: Counter, sent: Counter, jobs: Gauge, oldest: Gauge) -> None:
+        self._node = node
+        self._lag = lag
+        self._attempts = attempts
+        self._sent = sent
+        self._jobs = jobs
+        self._oldest = oldest.labels(node)
+
+    def complete(self, rule: str, destination: str, lag_seconds: float) -> None:
+        """Note that an image is complete at a destination, so long after its push."""
+        self._lag.labels(self._node, rule, destination).observe(max(0.0, lag_seconds))
+
+    def attempt(self, destination: str, outcome: str) -> None:
+        """Count an attempt; `outcome` is a word of an enumeration, such as `complete` or `retry`."""
+        self._attempts.labels(self._node, destination, outcome).inc()
+
+    def sent(self, destination: str, size: int) -> None:
+        """Count bytes sent to a destination."""
+        self._sent.labels(self._node, destination).inc(size)
+
+    def queue(self, jobs: Mapping[str, int], oldest_pending_seconds: float) -> None:
+        """Show how many jobs are in each state, and the age of the oldest that is not done (0: none)."""
+        for state, count in jobs.items():
+            self._jobs.labels(self._node, state).set(count)
+        self._oldest.set(oldest_pending_seconds)
+
+
+class CacheMetrics:
+    """Pulls of one node's cached repositories."""
+
+    def __init__(self, node: str, requests: Counter) -> None:
+        self._node = node
+        self._requests = requests
+        self._bound: dict[tuple[str, str], Counter] = {}
+
+    def request(self, rule: str, result: str) -> None:
+        """Count a pull; `rule` is the rule's prefix, `result` one of hit, miss, stale and revalidated."""
+        counter = self._bound.get((rule, result))
+        if counter is None:
+            if result not in CACHE_RESULTS:
+                raise ValueError(f"expected one of {', '.join(CACHE_RESULTS)}, got {result!r}")
+            counter = self._bound[rule, result] = self._requests.labels(self._node, rule, result)
+        counter.inc()
+
+
+class UpstreamMetrics:
+    """One node's use of one upstream."""
+
+    def __init__(self, node: str, upstream: str, requests: Counter, received: Counter) -> None:
+        self._node = node
+        self._upstream = upstream
+        self._requests = requests
+        self._received = received.labels(node, upstream)
+
+    def request(self, method: str, outcome: str) -> None:
+        """Count a request; `outcome` is a word of an enumeration, such as `ok`, `not_found` or `timeout`."""
+        self._requests.labels(self._node, self._upstream, method, outcome).inc()
+
+    def received(self, size: int) -> None:
+        """Count fetched bytes."""
+        self._received.inc(size)
+
+
+class StorageMetrics:
+    """What one node has stored, as last looked up."""
+
+    def __init__(self, node: str, stored: Gauge, free: Gauge, blobs: Gauge, uploads: Gauge) -> None:
+        self._node = node
+        self._stored = stored
+        self._free = free.labels(node)
+        self._blobs = blobs.labels(node)
+        self._uploads = uploads.labels(node)
+
+    def stored(self, kind: str, size: int) -> None:
+        """Show how many bytes of a kind (`blobs`, `metadata`, `ingest`) are stored."""
+        self._stored.labels(self._node, kind).set(size)
+
+    def free(self, size: int) -> None:
+        """Show how many bytes are free where the node stores."""
+        self._free.set(size)
+
+    def blobs(self, count: int) -> None:
+        """Show how many blobs are stored."""
+        self._blobs.set(count)
+
+    def uploads_open(self, count: int) -> None:
+        """Show how many upload sessions are open."""
+        self._uploads.set(count)
+
+
+class _WithoutCreated(Collector):
+    """A registry without the `_created` series, which double the output and which nobody asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
