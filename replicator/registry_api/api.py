@@ -132,7 +132,7 @@ class RegistryApi:
         handler = methods.get(request.method)
         if handler is None:
             raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
-        return await handler(Call(request, endpoint, visit.principal, self._services))
+        return await handler(Call(request, endpoint, visit.principal, self._services, visit.id))
 
     def _admit(self, visit: _Visit) -> None:
         if self._rate_limit is None or visit.principal is None or visit.principal.kind is PrincipalKind.NODE:

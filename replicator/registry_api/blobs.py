@@ -26,7 +26,7 @@ async def get_blob(call: Call) -> web.StreamResponse:
         return web.Response(headers=_headers(digest) | {"Content-Length": str(size)})
     async with await call.services.pulls.open_blob(call.principal, call.repository, digest) as blob:
         part = _wanted(call.request, blob)
-        return await _send(call.request, blob, part)
+        return await _send(call, blob, part)
 
 
 def _headers(digest: Digest) -> dict[str, str]:
@@ -49,9 +49,10 @@ def _wanted(request: web.BaseRequest, blob: BlobContent) -> ByteRange | None:
     return parse_range(header, blob.size)
 
 
-async def _send(request: web.BaseRequest, blob: BlobContent, part: ByteRange | None) -> web.StreamResponse:
+async def _send(call: Call, blob: BlobContent, part: ByteRange | None) -> web.StreamResponse:
+    request = call.request
     wanted = part or ByteRange(0, blob.size)
-    response = web.StreamResponse(status=206 if part else 200, headers=_headers(blob.digest))
+    response = web.StreamResponse(status=206 if part else 200, headers=call.common_headers | _headers(blob.digest))
     response.content_length = wanted.length
     if part:
         response.headers["Content-Range"] = part.content_range(blob.size)

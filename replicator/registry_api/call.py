@@ -37,6 +37,12 @@ class Call:
     endpoint: Endpoint
     principal: Principal
     services: Services
+    request_id: str
+
+    @property
+    def common_headers(self) -> dict[str, str]:
+        """What every answer carries."""
+        return {"Docker-Distribution-Api-Version": "registry/2.0", "X-Request-Id": self.request_id}
 
     @property
     def repository(self) -> RepositoryName:

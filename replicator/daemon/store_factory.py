@@ -1,0 +1,58 @@
+"""Which store a node has: the one place that knows the concrete databases and blob stores.
+
+What only a cluster needs is imported only when it is configured, so that a sidecar does not carry it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from replicator.config.model import Settings
+from replicator.config.nodes import NodeSettings
+from replicator.config.secrets import SecretRef, resolve_secret
+from replicator.config.storage import PostgresqlSettings, S3Settings
+from replicator.core.errors import ConfigurationError
+from replicator.storage.blobs.filesystem import FilesystemBlobStore
+from replicator.storage.blobs.port import BlobStore
+from replicator.storage.metadata.database import Database
+from replicator.storage.metadata.sqlite import SqliteDatabase
+
+
+def make_database(settings: Settings, node: NodeSettings, environ: Mapping[str, str]) -> Database:
+    """Return the node's database, not yet opened; raises ConfigurationError when an extra is not installed."""
+    metadata = node.storage.metadata
+    if isinstance(metadata, PostgresqlSettings):
+        try:
+            from replicator.storage.metadata.postgresql import PostgresqlDatabase  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ConfigurationError("PostgreSQL needs the extra: pip install 'replicator[postgres]'") from error
+        dsn = resolve_secret(metadata.dsn, environ).reveal()
+        return PostgresqlDatabase(dsn, metadata.schema_name, metadata.pool_size)
+    path = settings.metadata_path(node)
+    assert path is not None  # noqa: S101 - it is SQLite
+    return SqliteDatabase(path)
+
+
+def make_blob_store(settings: Settings, node: NodeSettings, environ: Mapping[str, str]) -> BlobStore:
+    """Return the node's blob store, not yet opened; raises ConfigurationError when an extra is not installed."""
+    blobs = node.storage.blobs
+    if not isinstance(blobs, S3Settings):
+        return FilesystemBlobStore(settings.blob_path(node))
+    try:
+        from replicator.storage.blobs.object_store import ObjectStoreBlobStore  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigurationError("S3 needs the extra: pip install 'replicator[object-store]'") from error
+    return ObjectStoreBlobStore(
+        bucket=blobs.bucket,
+        prefix=blobs.prefix,
+        endpoint=blobs.endpoint,
+        region=blobs.region,
+        access_key_id=_revealed(blobs.access_key_id, environ),
+        secret_access_key=_revealed(blobs.secret_access_key, environ),
+        allow_http=blobs.allow_http,
+        staging=settings.blob_path(node),
+    )
+
+
+def _revealed(ref: SecretRef | None, environ: Mapping[str, str]) -> str | None:
+    return None if ref is None else resolve_secret(ref, environ).reveal()

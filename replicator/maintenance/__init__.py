@@ -1,0 +1,1 @@
+"""Housekeeping of one node: what nobody asks for and everybody relies on."""

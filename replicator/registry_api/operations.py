@@ -1,0 +1,94 @@
+"""What operators and their tools ask a node: is it alive, is it ready, how is it doing.
+
+Liveness says that the process answers, nothing more: restarting it would not make room on a full disk. Readiness is asked
+separately for reading and for writing, because a node that cannot write should go on serving pulls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from replicator.core.access import PrincipalKind
+from replicator.core.errors import Denied, InvalidInput, PageNotFound, ReplicatorError, Unauthenticated, Unsupported
+from replicator.registry_api.authentication import Authenticator
+from replicator.registry_api.errors import render
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a node can do something now, and why not."""
+
+    ready: bool
+    reason: str = ""
+
+
+ReadinessCheck = Callable[[str], Awaitable[Readiness]]
+"""Given `read` or `write`."""
+
+
+class Operations:
+    """Serves `/healthz`, `/readyz`, `/metrics` and `/_replicator/v1/` of one node."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        check: ReadinessCheck,
+        render_metrics: Callable[[], tuple[bytes, str]],
+        get_status: Callable[[], Awaitable[Mapping[str, object]]],
+    ) -> None:
+        self._authenticator = authenticator
+        self._check = check
+        self._render_metrics = render_metrics
+        self._get_status = get_status
+        self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+            "/_replicator/v1/status": self._status,
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request that is not below `/v2`."""
+        try:
+            page = self._pages.get(request.path)
+            if page is None:
+                raise PageNotFound("there is nothing at this path")
+            if request.method not in {"GET", "HEAD"}:
+                raise Unsupported("only GET is supported here", allow=("GET", "HEAD"))
+            return await page(request)
+        except ReplicatorError as error:
+            rendered = render(error)
+            headers = {**rendered.headers, "Content-Type": "application/json"}
+            return web.Response(status=rendered.status, headers=headers, body=rendered.body)
+
+    async def _healthz(self, _: web.BaseRequest) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.BaseRequest) -> web.Response:
+        mode = request.query.get("mode", "read")
+        if mode not in {"read", "write"}:
+            raise InvalidInput(f"expected mode=read or mode=write, got {mode[:40]!r}")
+        readiness = await self._check(mode)
+        if readiness.ready:
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text=f"not ready: {readiness.reason}\n")
+
+    async def _metrics(self, _: web.BaseRequest) -> web.Response:
+        body, content_type = self._render_metrics()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _status(self, request: web.BaseRequest) -> web.Response:
+        self._require_operator(request)
+        body = json.dumps(await self._get_status(), separators=(",", ":")).encode()
+        return web.Response(body=body, headers={"Content-Type": "application/json"})
+
+    def _require_operator(self, request: web.BaseRequest) -> None:
+        principal = self._authenticator.authenticate(request.headers.get("Authorization"))
+        if principal.kind is PrincipalKind.NODE:
+            raise Denied("a peer may not read this node's status")
+        if principal.kind is PrincipalKind.ANONYMOUS and self._authenticator.challenge("") is not None:
+            raise Unauthenticated("authentication is required")
