@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -11,6 +10,9 @@ from replicator.config.base import Model, Name, RepositoryPattern
 from replicator.config.secrets import SecretRef
 from replicator.config.units import shown
 from replicator.core.access import ALL_USER_ACTIONS, Action, Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NAMES = [action.value for action in Action if action in ALL_USER_ACTIONS]
 

@@ -128,12 +128,12 @@ def parse_base_url(value: object) -> str:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host or not value.isprintable() or " " in value:
+    except ValueError as error:
+        raise ValueError(f"expected http://host or https://host, got {shown(value)}") from error
+    if parts.scheme not in {"http", "https"} or not host or not value.isprintable():
         raise ValueError(f"expected http://host or https://host, got {shown(value)}")
-    if parts.scheme not in {"http", "https"} or parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ValueError(f"expected http://host or https://host without a path, got {shown(value)}")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError(f"expected a URL without a path, got {shown(value)}")
     _check_host(host, value)
     return f"{parts.scheme}://{parts.netloc.lower()}"
 

@@ -5,16 +5,20 @@ Each check sees the whole settings and yields findings; none of them reads a fil
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from replicator.config.base import is_loopback, url_endpoint
-from replicator.config.model import Settings
-from replicator.config.nodes import NodeSettings
 from replicator.config.problems import Finding, KeyPath, Severity, dotted
 from replicator.config.replication import MAX_DESTINATIONS
 from replicator.config.storage import FilesystemSettings, PostgresqlSettings, S3Settings
-from replicator.core.names import NodeId
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator
+    from pathlib import Path
+
+    from replicator.config.model import Settings
+    from replicator.config.nodes import NodeSettings
+    from replicator.core.names import NodeId
 
 
 def check(settings: Settings) -> list[Finding]:

@@ -8,12 +8,15 @@ file can blow up. The values are built from parser events, so nothing in a file 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import yaml
 
 from replicator.config.problems import Finding, KeyPath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 32

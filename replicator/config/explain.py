@@ -7,13 +7,16 @@ value, and the secret reference validates itself without quoting.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-
-from pydantic_core import ErrorDetails
+from typing import TYPE_CHECKING
 
 from replicator.config.problems import ABSENT, Finding, KeyPath, child_of
 from replicator.config.schema import keys_of
 from replicator.config.units import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
 
 _PLAIN = {
     "missing": "is required",

@@ -8,11 +8,10 @@ depends on that section.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from replicator.config.checks import check
 from replicator.config.document import MAX_BYTES, Document, DocumentError, read_document
@@ -20,6 +19,11 @@ from replicator.config.explain import explain, file_path
 from replicator.config.model import Settings
 from replicator.config.problems import Finding, KeyPath, Problem, child_of, dotted, raise_errors
 from replicator.config.references import check_references
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
 
 
 def load_settings(path: Path | str, environ: Mapping[str, str]) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,9 @@ from replicator.config.storage import FilesystemSettings, S3Settings, SqliteSett
 from replicator.config.units import Duration
 from replicator.config.upstreams import PeerSettings, UpstreamSettings
 from replicator.core.errors import ConfigurationError
-from replicator.core.names import NodeId
+
+if TYPE_CHECKING:
+    from replicator.core.names import NodeId
 
 
 class LogLevel(enum.StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -13,10 +13,12 @@ from replicator.config.cache import CacheSettings
 from replicator.config.replication import ReplicationSettings
 from replicator.config.storage import StorageSettings
 from replicator.config.units import Duration, Size
-from replicator.core.access import Grant
-from replicator.core.cache_rules import CacheRule
 from replicator.core.mutability import MutabilityRule, TagMutability
-from replicator.core.replication import ReplicationRule
+
+if TYPE_CHECKING:
+    from replicator.core.access import Grant
+    from replicator.core.cache_rules import CacheRule
+    from replicator.core.replication import ReplicationRule
 
 MIN_MANIFEST_LIMIT = 4 * 2**20
 _WITH_EXCLUSION = {TagMutability.MUTABLE_WITH_EXCLUSION, TagMutability.IMMUTABLE_WITH_EXCLUSION}

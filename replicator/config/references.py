@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from replicator.config.model import Settings
 from replicator.config.problems import Finding, KeyPath
 from replicator.config.secrets import SecretRef, resolve_secret
 from replicator.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from replicator.config.model import Settings
 
 _FILE_KEYS = {"ca_file", "certificate", "key"}
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from replicator.config.base import Model, resolve_path
 from replicator.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _REFUSAL = "a secret is never written here: use {env: NAME} or {file: path}"

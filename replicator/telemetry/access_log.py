@@ -1,4 +1,4 @@
-"""One line per request, cheap enough to be on: a line costs about a microsecond, and no request waits for a disk.
+"""One line per request, cheap enough to be on: a line costs a few microseconds, and no request waits for a disk.
 
 A line is put together from ready pieces and appended to a buffer. The buffer goes to a writer thread when it holds
 64 KiB, every second (`run`), and at `close`, which returns when everything is written: an orderly stop loses nothing. A
@@ -11,13 +11,17 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from replicator.core.clock import Clock
 from replicator.telemetry.logs import get_logger
-from replicator.telemetry.redaction import Redactor
 from replicator.telemetry.rendering import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicator.core.clock import Clock
+    from replicator.telemetry.redaction import Redactor
 
 log = get_logger(__name__)
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from contextlib import AbstractContextManager
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
 
 from replicator.config.model import LogFormat, LogLevel
 from replicator.telemetry.redaction import Redactor, redact_keys
 from replicator.telemetry.rendering import render_console, render_json
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 Logger = structlog.stdlib.BoundLogger
 _Event = MutableMapping[str, Any]

@@ -10,9 +10,11 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
-from replicator.config.secrets import Secret
+if TYPE_CHECKING:
+    from replicator.config.secrets import Secret
 
 REDACTED = "[redacted]"
 MIN_LENGTH = 4
