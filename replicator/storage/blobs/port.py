@@ -1,19 +1,21 @@
 """The port of a blob store: a write is a transaction, a read is of something verified.
 
-Bytes come in through an *ingest*, a growing private file that nobody reaches by digest. `commit` is the only way out of it
-into the store, and it checks size and digest first; every other exit leaves nothing readable behind. A committed blob lies
-at a *location*, an opaque key that is new for every physical write, so that deleting one key can never take the bytes of a
-later write of the same digest with it.
+Bytes come in through an *ingest*, a growing private file that nobody reaches by digest. `commit` is the only way out
+of it into the store, and it checks size and digest first; every other exit leaves nothing readable behind. A committed
+blob lies at a *location*, an opaque key that is new for every physical write, so that deleting one key can never take
+the bytes of a later write of the same digest with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from replicator.core.content import BlobContent
-from replicator.core.digest import Digest
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    from replicator.core.content import BlobContent
+    from replicator.core.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ class StorageUsage:
 class Ingest(Protocol):
     """Bytes on their way into the store, owned by one writer at a time.
 
-    `offset` counts the bytes accepted so far. After `commit`, `abort` or `suspend` the object is spent.
+    `offset` counts the bytes accepted so far. After `commit`, `abort` or `suspend`, successful or not, the object is
+    spent: `abort` does nothing then, and everything else raises UploadNotFound. Readers may follow it meanwhile with
+    `read_at`.
     """
 
     name: str
@@ -45,33 +49,41 @@ class Ingest(Protocol):
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Append `chunk`, hashing it on the way.
 
-        Writing runs behind: the call returns once at most one earlier chunk is still under way, and an error of that one is
-        raised by the next call. The chunk must not be changed afterwards. Raises StorageFull or StorageUnavailable.
+        Writing runs behind: chunks are gathered, and the call returns once at most one earlier batch is still under
+        way. An error of that one is raised by this and every later call, and takes `offset` back to the bytes that are
+        stored. The chunk must not be changed afterwards. Raises StorageFull or StorageUnavailable.
         """
         ...
 
-    async def read_at(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes already accepted from `offset`; for readers that follow a growing ingest."""
+    async def read_at(self, offset: int, length: int) -> bytes | memoryview:
+        """Return up to `length` of the bytes accepted so far from `offset`, for readers that follow a growing ingest.
+
+        At least one byte comes while `offset` is below the ingest's own, with or without `flush`. The buffer is the
+        caller's.
+        """
         ...
 
     async def flush(self) -> None:
-        """Return when every accepted byte can be read with `read_at`."""
+        """Return when every accepted byte is stored; raises StorageFull or StorageUnavailable."""
         ...
 
     async def commit(self, digest: Digest, size: int | None = None) -> StoredBlob:
         """Check size (if given), then digest; make the bytes durable; publish them at a new location.
 
         Staircase: flush, size, digest, fsync file, rename, fsync directory. Raises SizeMismatch, DigestMismatch,
-        StorageFull or StorageUnavailable, and in every such case the ingest is gone.
+        StorageFull or StorageUnavailable, and in every such case, and after a cancellation, the ingest is gone.
         """
         ...
 
     async def suspend(self) -> None:
-        """Flush and close, keeping the bytes for `resume_ingest`."""
+        """Flush and close, keeping the bytes for `resume_ingest`.
+
+        Raises StorageFull or StorageUnavailable when the last bytes cannot be stored; those before them are kept.
+        """
         ...
 
     async def abort(self) -> None:
-        """Drop the bytes. Safe to call twice, and after `commit`."""
+        """Drop the bytes. Safe to call twice, and after `commit` or `suspend`."""
         ...
 
 
@@ -87,15 +99,25 @@ class BlobStore(Protocol):
         ...
 
     async def create_ingest(self, name: str, algorithm: str = "sha256") -> Ingest:
-        """Start an ingest. `name` is unique, of letters, digits, `-` and `_`. Raises StorageFull or StorageUnavailable."""
+        """Start an ingest. `name` is unique, at most 128 letters, digits, `-` and `_`.
+
+        Raises Conflict when the name is taken, StorageFull or StorageUnavailable.
+        """
         ...
 
     async def resume_ingest(self, name: str, algorithm: str = "sha256") -> Ingest:
-        """Take a suspended ingest up again, also after a restart; raises UploadNotFound when there is none."""
+        """Take a suspended ingest up again, also after a restart.
+
+        Raises UploadNotFound when there is none, Conflict while somebody else has it open.
+        """
         ...
 
     async def read_blob(self, blob: StoredBlob) -> BlobContent:
-        """Open a committed blob; raises CorruptBlob when it is missing or has another size, StorageUnavailable otherwise."""
+        """Open a committed blob; raises CorruptBlob when it is missing or of another size, else StorageUnavailable.
+
+        The content stays readable when the blob is deleted meanwhile, as far as the store can do that (an object store
+        raises CorruptBlob).
+        """
         ...
 
     async def delete_blob(self, location: str) -> None:
