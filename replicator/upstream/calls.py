@@ -1,0 +1,154 @@
+"""The requests of the distribution protocol, as values: what is sent where, and what to call it in a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from yarl import URL
+
+from replicator.core.media_types import ACCEPT_MANIFESTS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Mapping
+
+    from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName
+    from replicator.core.reference import Reference
+    from replicator.upstream.endpoint import UpstreamEndpoint
+
+PULL = ("pull",)
+PUSH = ("pull", "push")
+
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to an upstream. `kind` groups the calls that an upstream throttles together; `what` is for messages.
+
+    `repeatable` calls may be sent twice: they change nothing, or the same thing again, and their body is in memory.
+    """
+
+    method: str
+    url: URL
+    kind: str
+    what: str
+    repository: RepositoryName | None = None
+    actions: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | AsyncIterable[bytes] | None = None
+    mount_from: RepositoryName | None = None
+    repeatable: bool = True
+    answer_timeout: float | None = None
+
+
+class Calls:
+    """Builds the calls to one upstream. Names, tags and digests are parsed values: they fit a URL as they are."""
+
+    def __init__(self, endpoint: UpstreamEndpoint) -> None:
+        self._name = endpoint.name
+        self._base = endpoint.api_url
+
+    def ping(self) -> Call:
+        """Build the call that asks whether the protocol is spoken (distribution-spec, end-1)."""
+        return Call("GET", self._url("/v2/"), "ping", self._named("ping"))
+
+    def manifest(self, method: str, repository: RepositoryName, reference: Reference) -> Call:
+        """Build the call for a manifest or its head (end-3)."""
+        return Call(
+            method,
+            self._url(f"/v2/{repository}/manifests/{reference}"),
+            f"{method} manifest",
+            self._named(f"manifest {reference} of {repository}"),
+            repository,
+            PULL,
+            {"Accept": ACCEPT_MANIFESTS},
+        )
+
+    def blob(self, method: str, repository: RepositoryName, digest: Digest, start: int = 0) -> Call:
+        """Build the call for a blob from offset `start`, or its head (end-2)."""
+        return Call(
+            method,
+            self._url(f"/v2/{repository}/blobs/{digest}"),
+            f"{method} blob",
+            self._named(f"blob {digest} of {repository}"),
+            repository,
+            PULL,
+            {"Range": f"bytes={start}-"} if start else {},
+        )
+
+    def start_upload(self, repository: RepositoryName, digest: Digest, mount_from: RepositoryName | None) -> Call:
+        """Build the call that opens an upload session, or mounts the blob instead (end-4a, end-11)."""
+        query = "" if mount_from is None else f"?mount={quote(digest, safe='')}&from={quote(mount_from, safe='')}"
+        return Call(
+            "POST",
+            self._url(f"/v2/{repository}/blobs/uploads/{query}"),
+            "push",
+            self._named(f"upload of blob {digest} to {repository}"),
+            repository,
+            PUSH,
+            body=b"",
+            mount_from=mount_from,
+        )
+
+    def upload(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        location: URL,
+        body: AsyncIterable[bytes],
+        size: int,
+        answer_timeout: float,
+    ) -> Call:
+        """Build the call that sends a whole blob and ends its upload session (end-6)."""
+        separator = "&" if location.raw_query_string else "?"
+        return Call(
+            "PUT",
+            URL(f"{location}{separator}digest={quote(digest, safe='')}", encoded=True),
+            "push",
+            self._named(f"upload of blob {digest} to {repository}"),
+            repository,
+            PUSH,
+            {"Content-Type": "application/octet-stream", "Content-Length": str(size)},
+            body,
+            repeatable=False,
+            answer_timeout=answer_timeout,
+        )
+
+    def put_manifest(
+        self, repository: RepositoryName, reference: Reference, content: bytes, headers: Mapping[str, str]
+    ) -> Call:
+        """Build the call that puts a manifest (end-7)."""
+        return Call(
+            "PUT",
+            self._url(f"/v2/{repository}/manifests/{reference}"),
+            "push",
+            self._named(f"put of manifest {reference} to {repository}"),
+            repository,
+            PUSH,
+            headers,
+            content,
+        )
+
+    def json(self, method: str, path: str, content: bytes | None) -> Call:
+        """Build a call of a peer's own API."""
+        headers = {"Accept": "application/json"}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        return Call(
+            method,
+            self._url(path),
+            "peer",
+            self._named(f"{method} {path.partition('?')[0]}"),
+            headers=headers,
+            body=content,
+            repeatable=method in _REPEATABLE,
+        )
+
+    def _url(self, path: str) -> URL:
+        return URL(self._base + path, encoded=True)
+
+    def _named(self, what: str) -> str:
+        return f"{self._name}: {what}"

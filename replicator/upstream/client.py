@@ -1,0 +1,269 @@
+"""A client of one upstream registry, to pull from and to push to; peers are registries with a few calls more.
+
+What it returns was checked: a manifest parses and has the digest it was asked by, a partial blob starts where it
+says. What it raises is an UpstreamError that names the upstream and the reason. Nothing an upstream does makes it
+wait without end, hold more than a bounded amount of memory, or show a credential to another host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of, digest_of, is_digest
+from replicator.core.errors import InvalidInput, UpstreamContent, UpstreamNotFound
+from replicator.core.manifest import MAX_MANIFEST_BYTES, parse_manifest
+from replicator.core.media_types import MANIFEST_TYPES, without_parameters
+from replicator.core.reference import Reference, as_digest
+from replicator.upstream.body import BlobStream, Patience, read_bounded, stream_chunks
+from replicator.upstream.calls import Call, Calls
+from replicator.upstream.errors import RangeRefused, translated
+from replicator.upstream.exchange import Exchange, Observe
+from replicator.upstream.limits import UpstreamLimits
+from replicator.upstream.push import Push
+from replicator.upstream.session import Session
+from replicator.upstream.token_service import ChallengeAuthorizer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    import aiohttp
+
+    from replicator.core.clock import Clock
+    from replicator.core.names import RepositoryName
+    from replicator.upstream.auth import Authorizer
+    from replicator.upstream.endpoint import UpstreamEndpoint
+    from replicator.upstream.rate_limit import RateLimit
+
+MAX_JSON_ANSWER = 8 * 1024 * 1024
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestHead:
+    """What an upstream says of a manifest without sending it. Not verified: a reason to fetch, never a proof."""
+
+    media_type: str
+    digest: Digest | None
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedManifest:
+    """A manifest as it came; `digest` was computed here from `content`, which parses as `media_type`."""
+
+    content: bytes
+    media_type: str
+    digest: Digest
+
+
+class UpstreamClient:
+    """One upstream. Close it when done; calls in flight then fail. Cancelling a call closes its connection.
+
+    `observe` is told the method and the outcome of every call: `ok`, `not_found`, `denied`, `throttled`, `timeout`,
+    `unavailable`, `content`, `refused`, `error` for a failure of our own, `abandoned` when the caller left. The methods
+    raise UpstreamError, and ShuttingDown once the client is closed. The client is to be used in one event loop.
+    """
+
+    def __init__(
+        self,
+        endpoint: UpstreamEndpoint,
+        authorizer: Authorizer,
+        clock: Clock,
+        observe: Observe | None = None,
+        *,
+        session: Session | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._clock = clock
+        self._authorizer = authorizer
+        self._session = session or Session(endpoint)
+        self._limits = UpstreamLimits(endpoint, clock)
+        self._calls = Calls(endpoint)
+        self._exchange = Exchange(endpoint, authorizer, self._session, self._limits, clock, observe)
+        self._push = Push(endpoint, self._exchange, self._calls, self._limits)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the upstream last said about its own rate limit."""
+        return self._exchange.rate_limit
+
+    async def close(self) -> None:
+        """Close every connection and end what is under way."""
+        await self._authorizer.close()
+        await self._session.close()
+
+    async def ping(self) -> None:
+        """Return if the upstream speaks the protocol and accepts us (distribution-spec, end-1)."""
+        async with self._exchange.small(self._calls.ping(), HTTPStatus.OK):
+            pass
+
+    async def head_manifest(self, repository: RepositoryName, reference: Reference) -> ManifestHead:
+        """Return what the upstream holds under `reference`; costs no pull at registries that count pulls.
+
+        Raises UpstreamContent when the answer is not a manifest's, or is another digest's than the one asked for.
+        """
+        call = self._calls.manifest("HEAD", repository, reference)
+        async with self._exchange.small(call, HTTPStatus.OK) as response:
+            media_type = without_parameters(response.headers.get("Content-Type", ""))
+            if media_type not in MANIFEST_TYPES:
+                raise UpstreamContent(f"{call.what}: expected a manifest, got media type {media_type[:100]!r}")
+            wanted, stated = as_digest(reference), _stated_digest(response)
+            if wanted is not None and stated not in {None, wanted}:
+                raise UpstreamContent(f"{call.what}: answered for another digest, {stated}")
+            return ManifestHead(media_type, wanted or stated, response.content_length)
+
+    async def get_manifest(self, repository: RepositoryName, reference: Reference) -> FetchedManifest:
+        """Fetch a manifest and verify it.
+
+        Raises UpstreamContent when it is too large (the rest is not read), does not parse strictly, has another media
+        type than stated, or does not have the digest it was asked by.
+        """
+        call = self._calls.manifest("GET", repository, reference)
+        async with self._exchange.small(call, HTTPStatus.OK) as response:
+            content = await read_bounded(response, MAX_MANIFEST_BYTES, call.what)
+            return _verified(call, reference, content, response.headers.get("Content-Type"))
+
+    async def manifest_exists(self, repository: RepositoryName, digest: Digest) -> bool:
+        """Tell whether the upstream has a manifest in `repository`."""
+        try:
+            await self.head_manifest(repository, digest)
+        except UpstreamNotFound:
+            return False
+        return True
+
+    async def blob_exists(self, repository: RepositoryName, digest: Digest) -> bool:
+        """Tell whether the upstream has a blob in `repository`."""
+        try:
+            async with self._exchange.small(self._calls.blob("HEAD", repository, digest), HTTPStatus.OK):
+                return True
+        except UpstreamNotFound:
+            return False
+
+    @asynccontextmanager
+    async def open_blob(self, repository: RepositoryName, digest: Digest, start: int = 0) -> AsyncIterator[BlobStream]:
+        """Open a blob from offset `start`; leaving before the end closes the connection.
+
+        An upstream that cannot serve from there serves the whole: look at the stream's own `start`. Raises
+        UpstreamContent when a partial answer is not the part asked for.
+        """
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._exchange.observed("GET"))
+            call = self._calls.blob("GET", repository, digest, start)
+            try:
+                response = await self._blob_answer(stack, call)
+            except RangeRefused:
+                call = self._calls.blob("GET", repository, digest)
+                response = await self._blob_answer(stack, call)
+            size, begins = _extent(call, response, start)
+            chunks = stream_chunks(
+                response,
+                None if size is None else size - begins,
+                self._limits,
+                self._clock,
+                Patience(self.endpoint.stall_timeout, call.what),
+                call.what,
+            )
+            await stack.enter_async_context(aclosing(chunks))
+            yield BlobStream(size, begins, chunks)
+
+    async def put_blob(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        size: int,
+        chunks: AsyncIterator[bytes | memoryview],
+        mount_from: RepositoryName | None = None,
+    ) -> bool:
+        """Put a blob into `repository`; return True when bytes were sent, False when it was mounted from `mount_from`.
+
+        Raises UpstreamContent when the upstream sends us elsewhere for the upload or takes in another digest,
+        SizeMismatch when `chunks` are not `size` bytes, and whatever `chunks` raises.
+        """
+        return await self._push.put_blob(repository, digest, size, chunks, mount_from)
+
+    async def put_manifest(
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        content: bytes,
+        media_type: str,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> None:
+        """Put a manifest under a tag or its digest.
+
+        Raises UpstreamContent when the upstream took it for another digest.
+        """
+        await self._push.put_manifest(repository, reference, content, {**headers, "Content-Type": media_type})
+
+    async def request_json(self, method: str, path: str, body: object = None) -> object:
+        """Send `body` as JSON to `path` and return the JSON answer, None for an empty one; for the API of peers.
+
+        Raises UpstreamContent when the answer is not JSON or longer than 8 MiB.
+        """
+        content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        call = self._calls.json(method, path, content)
+        expected = (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT)
+        async with self._exchange.small(call, *expected) as response:
+            answer = await read_bounded(response, MAX_JSON_ANSWER, call.what)
+            return _parsed(call, answer) if answer else None
+
+    async def _blob_answer(self, stack: AsyncExitStack, call: Call) -> aiohttp.ClientResponse:
+        """Return the answer to a blob call, within the total timeout; its body may take as long as it moves."""
+        expected = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) if call.headers else (HTTPStatus.OK,)
+        with translated(call.what):
+            async with asyncio.timeout(self.endpoint.total_timeout):
+                return await stack.enter_async_context(self._exchange.open(call, *expected))
+
+
+def open_client(endpoint: UpstreamEndpoint, clock: Clock, observe: Observe | None = None) -> UpstreamClient:
+    """Return a client that answers the registry's challenges with the endpoint's credentials, or anonymously."""
+    session = Session(endpoint)
+    return UpstreamClient(endpoint, ChallengeAuthorizer(endpoint, session, clock), clock, observe, session=session)
+
+
+def _verified(call: Call, reference: Reference, content: bytes, content_type: str | None) -> FetchedManifest:
+    wanted = as_digest(reference)
+    digest = digest_of(content, CANONICAL_ALGORITHM if wanted is None else algorithm_of(wanted))
+    if wanted is not None and digest != wanted:
+        raise UpstreamContent(f"{call.what}: the content has another digest, {digest}")
+    try:
+        manifest = parse_manifest(content, content_type)
+    except InvalidInput as error:
+        raise UpstreamContent(f"{call.what}: {error}") from error
+    return FetchedManifest(content, manifest.media_type, digest)
+
+
+def _parsed(call: Call, answer: bytes) -> object:
+    try:
+        parsed: object = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamContent(f"{call.what}: the answer is not JSON") from error
+    return parsed
+
+
+def _stated_digest(response: aiohttp.ClientResponse) -> Digest | None:
+    stated = response.headers.get("Docker-Content-Digest", "")
+    return Digest(stated) if is_digest(stated) else None
+
+
+def _extent(call: Call, response: aiohttp.ClientResponse, start: int) -> tuple[int | None, int]:
+    """Return the blob's size, if stated, and where the answer begins; a part must be all that follows `start`."""
+    if response.status != HTTPStatus.PARTIAL_CONTENT:
+        return response.content_length, 0
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if match is None:
+        raise UpstreamContent(f"{call.what}: a partial answer that does not say which part it is")
+    first, last, size = map(int, match.groups())
+    if first != start or last != size - 1:
+        raise UpstreamContent(f"{call.what}: asked for bytes from {start}, got {first} to {last} of {size}")
+    if response.content_length not in {None, size - first}:
+        raise UpstreamContent(f"{call.what}: the length of a partial answer contradicts its range")
+    return size, first

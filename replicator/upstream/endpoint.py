@@ -1,0 +1,95 @@
+"""Where an upstream is, who we are there, and how patient we are with it.
+
+A password is held here and shown nowhere: neither value's representation contains it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from yarl import URL
+
+from replicator.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCKER_HUB_API = "https://registry-1.docker.io"
+_DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io"})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """A user name and a password (or access token)."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r}, password=***)"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Origin:
+    """Scheme, host and port: what credentials are bound to (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def origin_of(url: URL) -> Origin:
+    """Return the origin of an absolute http or https URL."""
+    default = 443 if url.scheme == "https" else 80
+    return Origin(url.scheme, (url.raw_host or "").lower().rstrip("."), url.port or default)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamEndpoint:
+    """One upstream registry. Durations are seconds; a rate of None is unlimited.
+
+    `realm_hosts` are token hosts, besides the registry's own and the known ones, that may receive the credentials.
+    `ca_file` is trusted in addition to the system's authorities. `stall_timeout` bounds the silence within an answer,
+    `total_timeout` a whole small request, and the wait for the first byte of a large one. Raises ConfigurationError
+    when `url` is not the plain address of a registry.
+    """
+
+    name: str
+    url: str
+    credentials: Credentials | None = None
+    realm_hosts: frozenset[str] = frozenset()
+    ca_file: Path | None = None
+    connect_timeout: float = 10.0
+    stall_timeout: float = 30.0
+    total_timeout: float = 60.0
+    max_connections: int = 32
+    requests_per_second: float | None = None
+    bytes_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ConfigurationError(f"upstream {self.name!r}: expected an http or https URL with a host")
+        if "@" in parts.netloc:
+            raise ConfigurationError(
+                f"upstream {self.name!r}: expected a URL without user and password; use credentials"
+            )
+        if parts.query or parts.fragment:
+            raise ConfigurationError(f"upstream {self.name!r}: expected a URL without query and fragment")
+
+    @property
+    def api_url(self) -> str:
+        """The URL that `/v2/` is appended to; Docker Hub's well-known names stand for its registry host."""
+        host = (urlsplit(self.url).hostname or "").lower()
+        return DOCKER_HUB_API if host in _DOCKER_HUB_NAMES else self.url.rstrip("/")
+
+    @property
+    def origin(self) -> Origin:
+        """Where the registry is, and the only place its credentials go to (its token service aside)."""
+        return origin_of(URL(self.api_url))

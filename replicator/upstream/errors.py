@@ -1,0 +1,142 @@
+"""What went wrong at an upstream, in our words: the only place where HTTP statuses and aiohttp's exceptions are read.
+
+Messages name the upstream and the reason. They never contain a query string (presigned URLs), a header, or text of the
+upstream's own beyond an error code of the distribution specification.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from replicator.core.errors import (
+    ReplicatorError,
+    UpstreamContent,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamNotFound,
+    UpstreamRefused,
+    UpstreamThrottled,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from replicator.core.retry import parse_retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_CODE = re.compile(r"[A-Za-z_]{1,40}")
+_THROTTLED_CODE = "TOOMANYREQUESTS"
+_SERVER_ERRORS = 500
+_CLIENT_ERRORS = 400
+
+
+class ForbiddenAddress(OSError):
+    """An upstream sent us to an address it may not send us to."""
+
+
+class RangeRefused(UpstreamContent):
+    """The upstream has nothing at the offset asked for."""
+
+
+_BY_STATUS: Mapping[int, type[UpstreamError]] = {
+    HTTPStatus.UNAUTHORIZED: UpstreamDenied,
+    HTTPStatus.FORBIDDEN: UpstreamDenied,
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: UpstreamDenied,
+    HTTPStatus.NOT_FOUND: UpstreamNotFound,
+    HTTPStatus.GONE: UpstreamNotFound,
+    HTTPStatus.REQUEST_TIMEOUT: UpstreamTimeout,
+    HTTPStatus.GATEWAY_TIMEOUT: UpstreamTimeout,
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: RangeRefused,
+    HTTPStatus.TOO_EARLY: UpstreamUnavailable,
+    HTTPStatus.TOO_MANY_REQUESTS: UpstreamThrottled,
+}
+
+_OUTCOMES: Mapping[type[BaseException], str] = {
+    UpstreamDenied: "denied",
+    UpstreamNotFound: "not_found",
+    UpstreamThrottled: "throttled",
+    UpstreamTimeout: "timeout",
+    UpstreamUnavailable: "unavailable",
+    UpstreamContent: "content",
+    UpstreamRefused: "refused",
+}
+
+
+def outcome_of(error: BaseException) -> str:
+    """Return the metric label of a failure."""
+    for kind in type(error).__mro__:
+        if kind in _OUTCOMES:
+            return _OUTCOMES[kind]
+    return "error" if isinstance(error, ReplicatorError) else "abandoned"
+
+
+def failure(
+    what: str, status: int, headers: Mapping[str, str], content: bytes, now: Callable[[], float]
+) -> UpstreamError:
+    """Return the error that an unexpected status stands for; `what` names the upstream and the request."""
+    code = _error_code(content)
+    kind = UpstreamThrottled if code == _THROTTLED_CODE else _kind_of(status)
+    message = f"{what}: answered {status}" + (f" {code}" if code else "")
+    return kind(message, retry_after=_retry_after(headers.get("Retry-After"), now()))
+
+
+def _kind_of(status: int) -> type[UpstreamError]:
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= _SERVER_ERRORS:
+        return UpstreamUnavailable
+    return UpstreamRefused if status >= _CLIENT_ERRORS else UpstreamContent
+
+
+def _error_code(content: bytes) -> str | None:
+    """Return the first code of an error body of the distribution specification ("Error Codes")."""
+    try:
+        code = json.loads(content)["errors"][0]["code"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return code.upper() if isinstance(code, str) and _CODE.fullmatch(code) else None
+
+
+def _retry_after(header: str | None, now: float) -> float | None:
+    try:
+        date = parsedate_to_datetime(header).timestamp() if header else None
+    except (ValueError, OverflowError):
+        date = None
+    return parse_retry_after(header, now, date)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn failures of the transport inside the block into ours; `what` names the upstream and the request."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise UpstreamTimeout(f"{what}: no answer in time") from error
+    except aiohttp.ClientPayloadError as error:
+        raise UpstreamContent(f"{what}: the answer is short") from error
+    except aiohttp.ClientConnectorError as error:
+        raise UpstreamUnavailable(f"{what}: {_connection_failure(error)}") from error
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        raise UpstreamUnavailable(f"{what}: the connection was lost") from error
+    except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
+        raise UpstreamContent(f"{what}: the answer is not HTTP as it should be") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise UpstreamUnavailable(f"{what}: the connection failed") from error
+
+
+def _connection_failure(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its host name cannot be resolved"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "the TLS handshake failed"
+    cause = error.os_error
+    if isinstance(cause, ForbiddenAddress):
+        return str(cause)
+    return f"cannot connect ({cause.strerror or type(cause).__name__})"

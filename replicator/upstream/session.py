@@ -1,0 +1,253 @@
+"""HTTP to one upstream, with the habits that keep credentials and our own network safe.
+
+- Redirects are followed by hand. Authorization goes to the origin the request was made to, and is not sent again once
+  a hop has left it, not even when a later hop comes back (CVE-2020-15157). https never continues as http
+  (CVE-2014-5277).
+- Hosts that the upstream names reach no network that is closer to us than the registry itself (see `addresses`); the
+  check is made on the address that is being connected to, so that a name cannot resolve twice in two ways.
+- Content comes as it was sent: nothing is decompressed, no cookie is kept, no proxy is taken from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import re
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from replicator import __version__
+from replicator.core.errors import ShuttingDown, UpstreamContent, UpstreamUnavailable
+from replicator.upstream.addresses import Network, home_network, is_address, may_reach
+from replicator.upstream.endpoint import Origin, UpstreamEndpoint, origin_of
+from replicator.upstream.errors import ForbiddenAddress
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Mapping
+    from pathlib import Path
+
+MAX_REDIRECTS = 5
+
+_FOLLOWED_METHODS = frozenset({"GET", "HEAD"})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_URL_TEXT = re.compile(r"[!-\[\]-~]{1,8192}")  # printable ASCII but the backslash, on which parsers disagree
+_HEADERS = {"User-Agent": f"replicator/{__version__}", "Accept-Encoding": "identity"}
+
+AddressInfo = tuple[int, int, int, str, tuple[object, ...]]
+
+
+class Lane(enum.Enum):
+    """Who named the host of a request, and so where it may lead."""
+
+    CONFIGURED = "named by the configuration: any address"
+    NAMED = "named by the upstream: no address closer to us than the registry"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request as it goes over the wire, redirects included.
+
+    `authorization` is sent to the origin of `url` only. `answer_timeout` replaces the endpoint's stall timeout for
+    the wait after a large body was sent.
+    """
+
+    method: str
+    url: URL
+    headers: Mapping[str, str] = field(default_factory=dict)
+    authorization: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | AsyncIterable[bytes] | None = None
+    lane: Lane = Lane.CONFIGURED
+    answer_timeout: float | None = None
+
+
+def parse_url(text: str, base: URL | None = None) -> URL:
+    """Return an http or https URL that an upstream sent, relative to `base` if it has no host of its own.
+
+    Raises UpstreamContent for anything that two parsers could read in two ways, and for a URL with a password in it.
+    """
+    if _URL_TEXT.fullmatch(text) is None:
+        raise UpstreamContent("the upstream sent a malformed URL")
+    try:
+        url = URL(text, encoded=True) if base is None else base.join(URL(text, encoded=True))
+        other = urlsplit(str(url))
+        consistent = (url.raw_host or "").lower() == other.hostname and url.explicit_port == other.port
+    except ValueError as error:
+        raise UpstreamContent("the upstream sent a malformed URL") from error
+    if url.scheme not in {"http", "https"} or not url.raw_host or not consistent or "@" in other.netloc:
+        raise UpstreamContent("the upstream sent a URL that is not plain http or https")
+    return url
+
+
+class Session:
+    """The connections to one upstream and to the hosts it refers us to. Close it when done."""
+
+    def __init__(self, endpoint: UpstreamEndpoint, resolver: AbstractResolver | None = None) -> None:
+        self._endpoint = endpoint
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=endpoint.connect_timeout,
+            sock_connect=endpoint.connect_timeout,
+            sock_read=endpoint.stall_timeout,
+        )
+        self._given_resolver = resolver
+        self._resolver: _HomeResolver | None = None
+        self._clients: dict[Lane, aiohttp.ClientSession] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
+
+    async def send(self, outgoing: Outgoing) -> aiohttp.ClientResponse:
+        """Send a request, follow redirects of GET and HEAD, and return the answer with its body unread.
+
+        Hand the answer to `finish` when done. Raises UpstreamContent for a redirect that must not be followed;
+        failures of the transport are left to the caller to translate. Cancellation closes the connection.
+        """
+        home = origin_of(outgoing.url)
+        url, authorization = outgoing.url, outgoing.authorization
+        for _ in range(MAX_REDIRECTS + 1):
+            lane = outgoing.lane if origin_of(url) == home else Lane.NAMED
+            response = await self._hop(outgoing, url, authorization, lane)
+            if response.status not in _REDIRECTS or outgoing.method not in _FOLLOWED_METHODS:
+                return response
+            try:
+                url = self._redirected(url, response)
+            finally:
+                finish(response)
+            if origin_of(url) != home:
+                authorization = {}
+        raise UpstreamContent(f"{self._endpoint.name}: more than {MAX_REDIRECTS} redirects")
+
+    async def close(self) -> None:
+        """Close every connection, those in use too."""
+        self._closed = True
+        async with self._opening:
+            clients = list(self._clients.values())
+            self._clients.clear()
+        for client in clients:
+            await client.close()
+        if self._resolver is not None:
+            await self._resolver.close()
+
+    def _redirected(self, url: URL, response: aiohttp.ClientResponse) -> URL:
+        name = self._endpoint.name
+        location = response.headers.get("Location")
+        if not location:
+            raise UpstreamContent(f"{name}: answered {response.status} without a Location")
+        target = parse_url(location, url)
+        if url.scheme == "https" and target.scheme != "https":
+            raise UpstreamContent(f"{name}: refused to follow a redirect from https to {origin_of(target)}")
+        return target
+
+    async def _hop(
+        self, outgoing: Outgoing, url: URL, authorization: Mapping[str, str], lane: Lane
+    ) -> aiohttp.ClientResponse:
+        client = await self._client(lane)
+        timeout = self._timeout
+        if outgoing.answer_timeout is not None:
+            timeout = aiohttp.ClientTimeout(
+                total=None,
+                connect=timeout.connect,
+                sock_connect=timeout.sock_connect,
+                sock_read=outgoing.answer_timeout,
+            )
+        return await client.request(
+            outgoing.method,
+            url,
+            headers={**_HEADERS, **outgoing.headers, **authorization},
+            data=outgoing.body,
+            allow_redirects=False,
+            timeout=timeout,
+        )
+
+    async def _client(self, lane: Lane) -> aiohttp.ClientSession:
+        """Return the lane's connections; they are made at first use, since both need a running loop."""
+        async with self._opening:
+            if self._closed:
+                raise ShuttingDown
+            if lane not in self._clients:
+                self._clients[lane] = await self._open(lane)
+            return self._clients[lane]
+
+    async def _open(self, lane: Lane) -> aiohttp.ClientSession:
+        if self._tls is None:
+            self._tls = await self._load_tls()
+        if self._resolver is None:
+            self._resolver = _HomeResolver(self._given_resolver or aiohttp.ThreadedResolver(), self._endpoint.origin)
+        connector = aiohttp.TCPConnector(
+            limit=0,  # the upstream's limit is held by UpstreamLimits, across both lanes
+            resolver=self._resolver,
+            ssl=self._tls,
+            socket_factory=self._guarded_socket if lane is Lane.NAMED else None,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def _load_tls(self) -> ssl.SSLContext:
+        try:
+            return await asyncio.to_thread(_tls_context, self._endpoint.ca_file)
+        except OSError as error:  # a missing file, or one that holds no certificate
+            raise UpstreamUnavailable(f"{self._endpoint.name}: cannot load {self._endpoint.ca_file}") from error
+
+    def _guarded_socket(self, info: AddressInfo) -> socket.socket:
+        """Return a socket for an address that the upstream may send us to; raise ForbiddenAddress for any other."""
+        family, kind, protocol, _, destination = info
+        home = self._resolver.home if self._resolver is not None else Network.PUBLIC
+        if not may_reach(home, str(destination[0])):
+            raise ForbiddenAddress("refused to follow the upstream into an internal network")
+        return socket.socket(family, kind, protocol)
+
+
+def finish(response: aiohttp.ClientResponse) -> None:
+    """Give the connection back if the answer was read to its end, else close it."""
+    if response.content.at_eof():
+        response.release()
+    else:
+        response.close()
+
+
+class _HomeResolver(AbstractResolver):
+    """Resolves names, and remembers the network that the registry itself was first found in.
+
+    The first finding stays: a name that moves into our network later opens nothing to redirects.
+    """
+
+    def __init__(self, resolver: AbstractResolver, origin: Origin) -> None:
+        self._resolver = resolver
+        self._origin = origin
+        self._home = home_network([origin.host]) if is_address(origin.host) else None
+
+    @property
+    def home(self) -> Network:
+        """The registry's network; public until it is known."""
+        return Network.PUBLIC if self._home is None else self._home
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Resolve as the resolver behind it does."""
+        found = await self._resolver.resolve(host, port, family)
+        if self._home is None and found and host.lower().rstrip(".") == self._origin.host:
+            self._home = home_network([result["host"] for result in found])
+        return found
+
+    async def close(self) -> None:
+        """Close the resolver behind it."""
+        await self._resolver.close()
+
+
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(cafile=ca_file)
+    return context
