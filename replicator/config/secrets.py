@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema, model_validator
 
 from replicator.config.base import Model, resolve_path
 from replicator.core.errors import ConfigurationError
@@ -68,11 +68,9 @@ def _secret_path(value: object, info: ValidationInfo) -> Path:
 class SecretRef(Model):
     """Where a secret is: an environment variable or a file, one of them."""
 
-    env: Annotated[
-        str | None, BeforeValidator(_environment_name), WithJsonSchema({"type": "string"}), Field(default=None)
-    ]
+    env: Annotated[str | None, BeforeValidator(_environment_name), WithJsonSchema({"type": "string"})] = None
     """Name of the environment variable that holds the secret."""
-    file: Annotated[Path | None, BeforeValidator(_secret_path), WithJsonSchema({"type": "string"}), Field(default=None)]
+    file: Annotated[Path | None, BeforeValidator(_secret_path), WithJsonSchema({"type": "string"})] = None
     """Path of the file that holds the secret; one line break at its end is ignored."""
 
     @model_validator(mode="before")

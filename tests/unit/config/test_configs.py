@@ -1,0 +1,91 @@
+"""The configurations that come with the program: each loads, and does what its comments say."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replicator.config.loader import check_settings, load_settings
+from replicator.core.cache_rules import match_cache_rule
+from replicator.core.names import parse_node, parse_repository
+from replicator.core.replication import destinations_of
+
+if TYPE_CHECKING:
+    from replicator.config.model import Settings
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+FILES = sorted(CONFIGS.glob("*.yaml"))
+NAMES = (
+    "DOCKER_HUB_TOKEN",
+    "REPLICATOR_ADMIN_PASSWORD",
+    "REPLICATOR_CI_PASSWORD",
+    "REPLICATOR_CLUSTER_PASSWORD",
+    "REPLICATOR_PEER_SECRET",
+    "REPLICATOR_POSTGRES_DSN",
+    "REPLICATOR_S3_ACCESS_KEY_ID",
+    "REPLICATOR_S3_SECRET_ACCESS_KEY",
+)
+SECRETS = dict.fromkeys(NAMES, "a-secret-of-this-test")
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> Path:
+    """The directory as it is, with the certificates that its user would put there."""
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    certificates = tmp_path / "configs" / "tls"
+    certificates.mkdir()
+    for name in ("registry.crt", "registry.key"):
+        (certificates / name).touch()
+    return tmp_path / "configs"
+
+
+def load(configs: Path, name: str) -> Settings:
+    return load_settings(configs / name, SECRETS)
+
+
+def test_there_are_configurations() -> None:
+    assert {path.name for path in FILES} >= {"three-regions.yaml", "sidecar.yaml", "production.yaml"}
+
+
+@pytest.mark.parametrize("name", [path.name for path in FILES])
+def test_each_is_without_errors_and_warnings(configs: Path, name: str) -> None:
+    assert [str(problem) for problem in check_settings(configs / name, SECRETS)] == []
+    assert load(configs, name).nodes
+
+
+def test_three_regions_replicate_as_promised(configs: Path) -> None:
+    settings = load(configs, "three-regions.yaml")
+
+    def destinations(node: str, repository: str) -> set[str]:
+        source = parse_node(node)
+        rules = settings.node(source).replication_rules()
+        return {str(one.node) for one in destinations_of(rules, parse_repository(repository), source)}
+
+    us, eu, ap = "111122223333/us-east-1", "111122223333/eu-west-1", "444455556666/ap-southeast-1"
+    assert destinations(us, "team-a/app") == {eu, ap}
+    assert destinations(us, "demo/app") == {eu, ap}
+    assert destinations(us, "team-b/app") == set()
+    assert destinations(eu, "eu-services/app") == {us}
+    assert destinations(ap, "team-a/app") == set()
+    [accepted] = settings.node(parse_node(ap)).replication.accept_from
+    assert accepted.account == "111122223333"
+
+
+def test_three_regions_pull_through_as_promised(configs: Path) -> None:
+    settings = load(configs, "three-regions.yaml")
+    for node in settings.nodes:
+        match = match_cache_rule(node.cache_rules(), parse_repository("docker-hub/library/alpine"))
+        assert match is not None
+        assert match.upstream_repository == "library/alpine"
+        assert settings.upstream(match.rule.upstream).url == "https://registry-1.docker.io"
+        assert {rule.prefix for rule in node.cache_rules()} == {"docker-hub", "quay", "ecr-public", "k8s", "local"}
+    assert settings.upstream("local").url == "http://127.0.0.1:5100"
+
+
+def test_production_has_no_secret_of_its_own(configs: Path) -> None:
+    problems = "\n".join(map(str, check_settings(configs / "production.yaml", {})))
+    for name in NAMES:
+        assert f"environment variable {name} is not set" in problems
