@@ -6,6 +6,7 @@ answer that has begun cannot become another one: then the connection is closed, 
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -95,11 +96,14 @@ class RegistryApi:
         self._observe = observe
         self._rate_limit = rate_limit
         self._public_url = public_url
+        # Ids only need to be unlike each other: a random start per process and a number, not a system call each.
+        self._id_prefix = secrets.token_hex(4)
+        self._id_numbers = itertools.count(1)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request below `/v2`."""
         started = self._clock.monotonic()
-        visit = _Visit(request, secrets.token_hex(8))
+        visit = _Visit(request, f"{self._id_prefix}{next(self._id_numbers):08x}")
         try:
             response = await self._answer(visit)
         except ClientGone:
