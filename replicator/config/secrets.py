@@ -96,6 +96,9 @@ def resolve_secret(ref: SecretRef, environ: Mapping[str, str]) -> Secret:
         raise ConfigurationError(f"{ref} is not set")
     if not value:
         raise ConfigurationError(f"{ref} is empty")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        # How the operating system's bytes arrive that are no UTF-8.
+        raise ConfigurationError(f"{ref} is not UTF-8 text")
     if any(character in value for character in "\0\r\n"):
         raise ConfigurationError(f"{ref} holds more than one line")
     return Secret(value)

@@ -108,10 +108,14 @@ class AccessLog:
         while True:
             await self._clock.sleep(FLUSH_SECONDS)
             self.flush()
-            lost = self.dropped + self._writer.failed
-            if lost > reported:
-                log.warning("access log lost lines", lines=lost - reported)
-                reported = lost
+            if self.lost > reported:
+                log.warning("access log lost lines", lines=self.lost - reported)
+                reported = self.lost
+
+    @property
+    def lost(self) -> int:
+        """Lines that will never be written: dropped, or refused by the output."""
+        return self.dropped + self._writer.failed
 
     def close(self) -> None:
         """Write what is buffered and end the writer thread; waits for it, for at most five seconds."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _LEVEL_COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
 _RESET = "\x1b[0m"
 _HIDDEN = [*range(0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_HIDDEN += range(0xD800, 0xE000)  # bytes that are no UTF-8 arrive as lone surrogates, which cannot be written
 _ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _HIDDEN}
 _ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 _TRACEBACK_ESCAPES = {code: escape for code, escape in _ESCAPES.items() if code not in {ord("\n"), ord("\t")}}

@@ -56,6 +56,7 @@ def test_the_file_of_a_secret_is_relative_to_the_configuration(tmp_path: Path) -
         ({"NAME": ""}, "environment variable NAME is empty"),
         ({"NAME": f"{CANARY}\nx"}, "environment variable NAME holds more than one line"),
         ({"NAME": f"{CANARY}\x00"}, "environment variable NAME holds more than one line"),
+        ({"NAME": f"{CANARY}\udcff"}, "environment variable NAME is not UTF-8 text"),
     ],
 )
 def test_a_missing_secret_is_named_but_not_shown(environ: dict[str, str], message: str) -> None:
