@@ -11,7 +11,8 @@ class FakeClock:
     """A `core.clock.Clock` whose time passes only through `advance`.
 
     With `auto=True` a sleep moves the clock on by itself, for tests that only want to know how long was slept: see
-    `slept`. Otherwise `await clock.sleepers(n)` waits until `n` coroutines sleep, so that a test advances at a known point.
+    `slept`. Otherwise `await clock.sleepers(n)` waits until `n` coroutines sleep, so that a test advances at a known
+    point.
     """
 
     def __init__(self, start: float = 1_750_000_000.0, *, auto: bool = False) -> None:

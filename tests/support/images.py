@@ -1,15 +1,14 @@
 """Small images with known bytes: Docker and OCI images, artifacts with a subject, and indexes of them.
 
-A built image is a value: the exact manifest bytes and the exact blobs, so that a test can serve it, push it, damage a byte
-of it, and compare what came back.
+A built image is a value: the exact manifest bytes and the exact blobs, so that a test can serve it, push it, damage a
+byte of it, and compare what came back.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, digest_of
 from replicator.core.media_types import (
@@ -19,6 +18,9 @@ from replicator.core.media_types import (
     OCI_INDEX,
     OCI_MANIFEST,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Media = Literal["oci", "docker"]
 Platform = tuple[str, str]
