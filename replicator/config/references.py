@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from replicator.config.problems import Finding, KeyPath
-from replicator.config.secrets import SecretRef, resolve_secret
+from replicator.config.secrets import Secret, SecretRef, resolve_secret
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,16 +19,32 @@ if TYPE_CHECKING:
 _FILE_KEYS = {"ca_file", "certificate", "key"}
 
 
+MIN_PEER_SECRET = 16
+
+
+def secrets_of(settings: Settings, environ: Mapping[str, str]) -> tuple[Secret, ...]:
+    """Return every secret of a configuration, to be kept out of logs; raise ConfigurationError when one is missing."""
+    return tuple(resolve_secret(value, environ) for _, value in _walk(settings, ()) if isinstance(value, SecretRef))
+
+
 def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield a finding for every secret and file that is named but not there; no secret's value is in it."""
     for path, value in _walk(settings, ()):
         if isinstance(value, SecretRef):
-            try:
-                resolve_secret(value, environ)
-            except ConfigurationError as error:
-                yield Finding(path, str(error))
+            yield from _check_secret(path, value, environ)
         elif isinstance(value, Path) and path[-1] in _FILE_KEYS and not value.is_file():
             yield Finding(path, f"there is no file {value}")
+
+
+def _check_secret(path: KeyPath, ref: SecretRef, environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        secret = resolve_secret(ref, environ)
+    except ConfigurationError as error:
+        yield Finding(path, str(error))
+        return
+    # It signs what peers say about themselves: one that can be guessed opens every node.
+    if path == ("peer_secret",) and len(secret.reveal()) < MIN_PEER_SECRET:
+        yield Finding(path, f"expected a secret of at least {MIN_PEER_SECRET} characters")
 
 
 def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 if TYPE_CHECKING:
     from replicator.config.secrets import Secret
@@ -23,6 +23,7 @@ MIN_LENGTH = 4
 _SECRET_KEY = re.compile(
     r"passw|passphrase|secret|token|authorization|credential|cookie|dsn|signature|private_?key|api_?key", re.IGNORECASE
 )
+_PASSWORD_IN_URL = re.compile(r"://[^:/@]*:([^/@]*)@")
 _MAX_DEPTH = 4
 _SHAPES = (
     (re.compile(r"\b(basic|bearer)(\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{REDACTED}"),
@@ -41,11 +42,17 @@ class Redactor:
             self.add(secret)
 
     def add(self, secret: Secret) -> None:
-        """Know one more secret from now on; a value shorter than `MIN_LENGTH` is only hidden by its key."""
+        """Know one more secret from now on; a value shorter than `MIN_LENGTH` is only hidden by its key.
+
+        Of a connection string the password alone is known too: drivers take it apart before they complain.
+        """
         value = secret.reveal()
         if len(value) < MIN_LENGTH:
             return
         self._forms |= _forms(value)
+        password = _PASSWORD_IN_URL.search(value)
+        if password is not None and len(password[1]) >= MIN_LENGTH:
+            self._forms |= _forms(password[1]) | _forms(unquote(password[1]))
         longest_first = sorted(self._forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
 
@@ -55,9 +62,11 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Return `text` without known secrets and without anything shaped like a credential."""
+        # Known secrets first: a shape may match the half of one and leave the other.
+        text = self.redact_known(text)
         for pattern, replacement in _SHAPES:
             text = pattern.sub(replacement, text)
-        return self.redact_known(text)
+        return text
 
 
 def redact_keys(fields: Mapping[str, object], depth: int = 0) -> dict[str, object]:

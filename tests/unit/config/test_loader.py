@@ -7,6 +7,7 @@ import pytest
 
 from replicator.config.loader import check_settings, load_settings
 from replicator.config.problems import Severity
+from replicator.config.references import secrets_of
 from replicator.core.errors import ConfigurationError
 
 CANARY = "canary-5f2a91"
@@ -195,6 +196,26 @@ peer_secret: {file: no.secret}
     ]
 
 
+def test_a_peer_secret_that_can_be_guessed_is_refused(write: Write) -> None:
+    path = write(MINIMAL + "peer_secret: {env: PEER}\n")
+    assert problems_of(path, {"PEER": "x" * 15}) == ["6: peer_secret: expected a secret of at least 16 characters"]
+    assert problems_of(path, {"PEER": "x" * 16}) == []
+
+
+def test_every_secret_is_found_for_the_redactor(write: Write) -> None:
+    path = write(
+        MINIMAL
+        + """\
+    auth: {users: [{name: ci, password: {env: A}, grants: [{actions: [pull]}]}]}
+    storage: {metadata: {kind: postgresql, dsn: {env: B}}}
+peer_secret: {env: C}
+"""
+    )
+    environ = {"A": "a" * 20, "B": "b" * 20, "C": "c" * 20, "D": "d" * 20}
+    found = secrets_of(load_settings(path, environ), environ)
+    assert {secret.reveal() for secret in found} == {"a" * 20, "b" * 20, "c" * 20}
+
+
 def test_warnings_do_not_keep_the_daemon_from_starting(write: Write) -> None:
     path = write(MINIMAL + "upstreams: [{name: hub, url: 'https://hub'}]\n")
     [problem] = check_settings(path, {})
@@ -230,5 +251,5 @@ def test_a_secret_in_the_wrong_place_is_never_quoted(write: Write, line: str) ->
 
 def test_settings_do_not_show_secrets(write: Write) -> None:
     path = write(MINIMAL + "peer_secret: {env: PEER}\n")
-    settings = load_settings(path, {"PEER": CANARY})
+    settings = load_settings(path, {"PEER": CANARY + "-long"})
     assert CANARY not in repr(settings) + settings.model_dump_json()

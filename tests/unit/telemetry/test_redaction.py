@@ -47,6 +47,12 @@ def test_a_longer_secret_is_removed_whole() -> None:
     assert redactor.redact("x hunter2-long y") == f"x {REDACTED} y"
 
 
+def test_a_secret_shaped_like_a_url_is_removed_whole() -> None:
+    redactor = Redactor([Secret("postgresql://user:pass%40word@db/name?a=b@c")])
+    assert redactor.redact("at postgresql://user:pass%40word@db/name?a=b@c now") == f"at {REDACTED} now"
+    assert redactor.redact("password pass@word or pass%40word") == f"password {REDACTED} or {REDACTED}"
+
+
 def test_a_very_short_secret_does_not_blank_the_log() -> None:
     assert Redactor([Secret("a")]).redact("a banana") == "a banana"
 
