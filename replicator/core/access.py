@@ -1,17 +1,21 @@
 """Who may do what: principals, actions, and the grants that join them.
 
-Nothing is allowed that no grant allows. A node acting for another node may replicate into the repositories it is allowed,
-and nothing else.
+Nothing is allowed that no grant allows. A node acting for another node may replicate into the repositories it is
+allowed, and nothing else.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from replicator.core.mutability import matches_wildcard
-from replicator.core.names import NodeId, RepositoryName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replicator.core.names import NodeId, RepositoryName
 
 
 class Action(enum.StrEnum):

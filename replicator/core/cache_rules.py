@@ -7,11 +7,14 @@ Matching is ECR's: the longest prefix wins, a slash is implied after it, and `RO
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from replicator.core.errors import InvalidName
 from replicator.core.names import RepositoryName, parse_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = "ROOT"
 DEFAULT_FRESH_FOR = 24 * 3600.0

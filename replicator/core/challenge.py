@@ -7,13 +7,16 @@ A realm on a host we were not told about never receives a password (CVE-2026-335
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf"\s*({_TOKEN})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|({_TOKEN}))\s*(?:,|$)")
-_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|$)")
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf"\s*({_WORD})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|({_WORD}))\s*(?:,|$)")
+_SCHEME = re.compile(rf"\s*({_WORD})(?:\s+|$)")
 _MAX_HEADER = 8192
 
 KNOWN_REALMS: Mapping[str, frozenset[str]] = {
@@ -66,7 +69,9 @@ def realm_is_trusted(registry_url: str, realm: str, allowed_hosts: Collection[st
     ):
         return True
     authority = host if token.port is None else f"{host}:{token.port}"
-    trusted = KNOWN_REALMS.get((registry.hostname or "").lower(), frozenset()) | {item.lower() for item in allowed_hosts}
+    trusted = KNOWN_REALMS.get((registry.hostname or "").lower(), frozenset()) | {
+        item.lower() for item in allowed_hosts
+    }
     return authority in trusted
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
-from replicator.core.digest import Digest
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from replicator.core.digest import Digest
 
 
 class BlobContent(Protocol):
     """An open blob of known size. Use it as an async context manager; leaving closes it.
 
-    A reader that gets all `size` bytes got the bytes of `digest`: content that is still arriving holds its last bytes back
-    until the digest is verified.
+    A reader that gets all `size` bytes got the bytes of `digest`: content that is still arriving holds its last bytes
+    back until the digest is verified.
     """
 
     digest: Digest
@@ -25,6 +27,6 @@ class BlobContent(Protocol):
         """
         ...
 
-    async def __aenter__(self) -> BlobContent: ...
+    async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc_info: object) -> None: ...

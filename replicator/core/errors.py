@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class ReplicatorError(Exception):
-    """something went wrong"""
+    """something went wrong."""
 
     retryable: ClassVar[bool] = False
 
@@ -21,59 +21,59 @@ class ReplicatorError(Exception):
 
 
 class InvalidInput(ReplicatorError):
-    """the request is malformed"""
+    """the request is malformed."""
 
 
 class InvalidDigest(InvalidInput):
-    """the digest is malformed or uses an unsupported algorithm"""
+    """the digest is malformed or uses an unsupported algorithm."""
 
 
 class InvalidName(InvalidInput):
-    """the repository name is malformed"""
+    """the repository name is malformed."""
 
 
 class InvalidTag(InvalidInput):
-    """the tag is malformed"""
+    """the tag is malformed."""
 
 
 class InvalidReference(InvalidInput):
-    """the reference is neither a tag nor a digest"""
+    """the reference is neither a tag nor a digest."""
 
 
 class InvalidManifest(InvalidInput):
-    """the manifest is malformed"""
+    """the manifest is malformed."""
 
 
 class UnsupportedManifest(InvalidManifest):
-    """the manifest's media type is not supported"""
+    """the manifest's media type is not supported."""
 
 
 class ManifestTooLarge(InvalidInput):
-    """the manifest is larger than this registry accepts"""
+    """the manifest is larger than this registry accepts."""
 
 
 class InvalidPagination(InvalidInput):
-    """the page size or position is malformed"""
+    """the page size or position is malformed."""
 
 
 class UnsupportedEncoding(InvalidInput):
-    """the body is compressed; expected an identity Content-Encoding"""
+    """the body is compressed; expected an identity Content-Encoding."""
 
 
 class InvalidUpload(InvalidInput):
-    """the upload request is malformed"""
+    """the upload request is malformed."""
 
 
 class SizeMismatch(InvalidInput):
-    """the content does not have the stated size"""
+    """the content does not have the stated size."""
 
 
 class DigestMismatch(InvalidInput):
-    """the content does not have the stated digest"""
+    """the content does not have the stated digest."""
 
 
 class UploadOutOfOrder(InvalidInput):
-    """the chunk does not start where the upload session stands"""
+    """the chunk does not start where the upload session stands."""
 
     def __init__(self, message: str | None = None, *, offset: int = 0, location: str = "") -> None:
         super().__init__(message)
@@ -84,7 +84,7 @@ class UploadOutOfOrder(InvalidInput):
 
 
 class RangeNotSatisfiable(InvalidInput):
-    """the requested range lies outside the content"""
+    """the requested range lies outside the content."""
 
     def __init__(self, message: str | None = None, *, size: int = 0) -> None:
         super().__init__(message)
@@ -92,39 +92,39 @@ class RangeNotSatisfiable(InvalidInput):
 
 
 class NotFound(ReplicatorError):
-    """there is no such thing"""
+    """there is no such thing."""
 
 
 class RepositoryNotFound(NotFound):
-    """the repository does not exist"""
+    """the repository does not exist."""
 
 
 class ManifestNotFound(NotFound):
-    """the manifest does not exist in this repository"""
+    """the manifest does not exist in this repository."""
 
 
 class BlobNotFound(NotFound):
-    """the blob does not exist in this repository"""
+    """the blob does not exist in this repository."""
 
 
 class UploadNotFound(NotFound):
-    """the upload session does not exist or has expired"""
+    """the upload session does not exist or has expired."""
 
 
 class PageNotFound(NotFound):
-    """there is nothing at this path"""
+    """there is nothing at this path."""
 
 
 class Conflict(ReplicatorError):
-    """the request conflicts with what is stored"""
+    """the request conflicts with what is stored."""
 
 
 class TagImmutable(Conflict):
-    """the tag exists and must not move"""
+    """the tag exists and must not move."""
 
 
 class MissingReferences(Conflict):
-    """the manifest refers to content that this repository does not hold"""
+    """the manifest refers to content that this repository does not hold."""
 
     def __init__(self, message: str | None = None, *, digests: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -132,25 +132,25 @@ class MissingReferences(Conflict):
 
 
 class AccessError(ReplicatorError):
-    """access is not granted"""
+    """access is not granted."""
 
 
 class Unauthenticated(AccessError):
-    """authentication is required"""
+    """authentication is required."""
 
 
 class Denied(AccessError):
-    """the caller may not do this"""
+    """the caller may not do this."""
 
 
 class Throttled(ReplicatorError):
-    """too many requests"""
+    """too many requests."""
 
     retryable = True
 
 
 class Unsupported(ReplicatorError):
-    """the operation is not supported"""
+    """the operation is not supported."""
 
     def __init__(self, message: str | None = None, *, allow: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -159,78 +159,78 @@ class Unsupported(ReplicatorError):
 
 
 class CorruptBlob(ReplicatorError):
-    """stored content is damaged"""
+    """stored content is damaged."""
 
 
 class UpstreamError(ReplicatorError):
-    """the upstream registry could not be used"""
+    """the upstream registry could not be used."""
 
 
 class UpstreamNotFound(UpstreamError):
-    """the upstream does not have it"""
+    """the upstream does not have it."""
 
 
 class UpstreamDenied(UpstreamError):
-    """the upstream refuses our credentials"""
+    """the upstream refuses our credentials."""
 
 
 class UpstreamThrottled(UpstreamError):
-    """the upstream asks us to slow down"""
+    """the upstream asks us to slow down."""
 
     retryable = True
 
 
 class UpstreamUnavailable(UpstreamError):
-    """the upstream cannot be reached or is failing"""
+    """the upstream cannot be reached or is failing."""
 
     retryable = True
 
 
 class UpstreamTimeout(UpstreamUnavailable):
-    """the upstream did not answer in time"""
+    """the upstream did not answer in time."""
 
 
 class UpstreamContent(UpstreamError):
-    """the upstream's answer is not what was asked for"""
+    """the upstream's answer is not what was asked for."""
 
     retryable = True
 
 
 class UpstreamRefused(UpstreamError):
-    """the upstream refuses the content or operation"""
+    """the upstream refuses the content or operation."""
 
 
 class StorageError(ReplicatorError):
-    """the store cannot do it now"""
+    """the store cannot do it now."""
 
     retryable = True
 
 
 class StorageFull(StorageError):
-    """the store is full"""
+    """the store is full."""
 
 
 class StorageUnavailable(StorageError):
-    """the store cannot be reached"""
+    """the store cannot be reached."""
 
 
 class StorageInUse(StorageError):
-    """the store is opened by another process"""
+    """the store is opened by another process."""
 
     retryable = False
 
 
 class StorageVersion(StorageError):
-    """the store was written by a newer version of this program"""
+    """the store was written by a newer version of this program."""
 
     retryable = False
 
 
 class ShuttingDown(ReplicatorError):
-    """the daemon is shutting down"""
+    """the daemon is shutting down."""
 
     retryable = True
 
 
 class ConfigurationError(ReplicatorError):
-    """the configuration is not usable"""
+    """the configuration is not usable."""

@@ -1,7 +1,7 @@
 """Work that must happen later, as a value.
 
-A job is stored in the transaction of the change that causes it (the outbox rule), leased by a worker, and removed when it
-is done::
+A job is stored in the transaction of the change that causes it (the outbox rule), leased by a worker, and removed
+when it is done::
 
     queued --lease--> leased --complete--> (gone)
        ^                 |
@@ -13,8 +13,11 @@ A lease that runs out puts the job back: a worker that was killed loses nothing.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class JobKind(enum.StrEnum):
@@ -40,12 +43,16 @@ class Priority(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to be stored. `key` names the work: at most one queued job of a kind has a given key."""
+    """A job to be stored. `key` names the work: at most one queued job of a kind has a given key.
+
+    Jobs of one `lane` wait for the same thing, such as a destination; whoever works on a lane leaves the others alone.
+    """
 
     kind: JobKind
     key: str
     payload: Mapping[str, object] = field(default_factory=dict)
     priority: int = Priority.PUSH
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)

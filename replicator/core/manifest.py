@@ -8,9 +8,8 @@ advisories GHSA-qq97-vm5h-rrhg and GHSA-5j5w-g665-5m35). The bytes are never rew
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from replicator.core.digest import Digest, parse_digest
 from replicator.core.errors import InvalidDigest, InvalidManifest, UnsupportedManifest
@@ -25,6 +24,9 @@ from replicator.core.media_types import (
     is_nondistributable,
     without_parameters,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 """The largest manifest accepted; the specification asks for at least 4 MiB."""
@@ -93,8 +95,8 @@ def parse_manifest(content: bytes, content_type: str | None = None) -> Manifest:
     """Parse a manifest of one of the four supported types.
 
     `content_type` is the Content-Type it came with, if any; it must agree with the document's own `mediaType`. Raises
-    InvalidManifest for anything malformed or ambiguous, UnsupportedManifest (one of these) for other media types and for
-    Docker schema 1, InvalidDigest for a malformed digest inside.
+    InvalidManifest for anything malformed or ambiguous, UnsupportedManifest (one of these) for other media types and
+    for Docker schema 1, InvalidDigest for a malformed digest inside.
     """
     document = _load(content)
     media_type = _media_type(document, content_type)
@@ -106,7 +108,9 @@ def parse_manifest(content: bytes, content_type: str | None = None) -> Manifest:
 def _load(content: bytes) -> Mapping[str, object]:
     try:
         document = json.loads(
-            content.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
+            content.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
         )
     except RecursionError as error:
         raise InvalidManifest("the manifest is nested too deeply") from error
@@ -133,7 +137,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _media_type(document: Mapping[str, object], content_type: str | None) -> str:
     if document.get("schemaVersion") == 1:
         raise UnsupportedManifest("Docker schema 1 is not supported; push it as schema 2 or as an OCI image")
-    if document.get("schemaVersion") != 2:  # noqa: PLR2004
+    if document.get("schemaVersion") != 2:
         raise InvalidManifest(f"expected schemaVersion 2, got {document.get('schemaVersion')!r:.40}")
     own = _optional_text(document, "mediaType")
     stated = without_parameters(content_type) if content_type else None
@@ -199,7 +203,11 @@ def _optional_descriptor(document: Mapping[str, object], key: str) -> Descriptor
 def _descriptor(value: object, where: str) -> Descriptor:
     if not isinstance(value, dict):
         raise InvalidManifest(f"expected {where} to be a descriptor object")
-    media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
+    media_type, digest, size = (
+        value.get("mediaType"),
+        value.get("digest"),
+        value.get("size"),
+    )
     if not isinstance(media_type, str) or not media_type:
         raise InvalidManifest(f"expected {where}.mediaType to be a media type")
     if not isinstance(digest, str):

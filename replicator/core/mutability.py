@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from replicator.core.digest import Digest
-from replicator.core.names import Tag
+if TYPE_CHECKING:
+    from replicator.core.digest import Digest
+    from replicator.core.names import Tag
 
 
 class TagMutability(enum.StrEnum):
@@ -28,7 +30,10 @@ class MutabilityRule:
 
     def is_mutable(self, tag: Tag) -> bool:
         """Tell whether an existing `tag` may point to another digest."""
-        mutable = self.setting in {TagMutability.MUTABLE, TagMutability.MUTABLE_WITH_EXCLUSION}
+        mutable = self.setting in {
+            TagMutability.MUTABLE,
+            TagMutability.MUTABLE_WITH_EXCLUSION,
+        }
         return not mutable if self._excluded(tag) else mutable
 
     def permits(self, tag: Tag, current: Digest | None, wanted: Digest) -> bool:

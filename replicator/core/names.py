@@ -1,7 +1,7 @@
 """The names that address things: repository, tag, account, region, node.
 
-The grammar is the distribution specification's ("Pulling manifests"); a name that parses has no way to leave its place in
-a URL, a file system or a log line.
+The grammar is the distribution specification's ("Pulling manifests"); a name that parses has no way to leave its
+place in a URL, a file system or a log line.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def parse_tag(text: str) -> Tag:
     """Return `text` as a tag; raise InvalidTag when it breaks the grammar."""
     if _TAG.fullmatch(text) is None:
         raise InvalidTag(
-            f"expected a tag of 1 to 128 letters, digits, '_', '.' or '-', not starting with '.' or '-', got {_shown(text)}"
+            f"expected a tag of 1 to 128 letters, digits, '_', '.' or '-', not starting with '.' or '-',"
+            f" got {_shown(text)}"
         )
     return Tag(text)
 
@@ -64,7 +65,7 @@ def parse_account(text: str) -> AccountId:
 
 def parse_region(text: str) -> Region:
     """Return `text` as a region name; raise InvalidInput unless it looks like `eu-west-1`."""
-    if len(text) > 40 or _REGION.fullmatch(text) is None:  # noqa: PLR2004
+    if len(text) > 40 or _REGION.fullmatch(text) is None:
         raise InvalidInput(f"expected a region such as eu-west-1, got {_shown(text)}")
     return Region(text)
 

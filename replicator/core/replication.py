@@ -1,19 +1,29 @@
 """Which images go where: ECR's replication rules, and the jobs a push causes.
 
-Rules of one registry are evaluated together: a rule matches when it has no filter or one of its filters is a prefix of the
-repository name, and the destinations of all matching rules are united (ECR, "Private image replication"). A replica never
-replicates again: one hop.
+Rules of one registry are evaluated together: a rule matches when it has no filter or one of its filters is a prefix
+of the repository name, and the destinations of all matching rules are united (ECR, "Private image replication"). A
+replica never replicates again: one hop.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from replicator.core.digest import Digest, parse_digest
 from replicator.core.jobs import JobKind, NewJob, Priority
-from replicator.core.names import NodeId, RepositoryName, Tag, parse_node, parse_repository, parse_tag
+from replicator.core.names import (
+    NodeId,
+    RepositoryName,
+    Tag,
+    parse_node,
+    parse_repository,
+    parse_tag,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 class Origin(enum.StrEnum):
@@ -34,7 +44,7 @@ class ReplicationState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicationRule:
-    """Images of repositories that start with one of `filters` (any repository, if there is none) go to `destinations`."""
+    """Images of repositories that start with one of `filters` (any, if there is none) go to `destinations`."""
 
     name: str
     destinations: tuple[NodeId, ...]
@@ -88,7 +98,7 @@ class ReplicateImage:
     def to_job(self) -> NewJob:
         """Return the job that carries this out; its key is unique per image, tag and destination."""
         key = f"{self.destination}|{self.repository}|{self.digest}|{self.tag or ''}"
-        return NewJob(JobKind.REPLICATE, key, self.to_payload(), Priority.PUSH)
+        return NewJob(JobKind.REPLICATE, key, self.to_payload(), Priority.PUSH, lane=str(self.destination))
 
 
 def destinations_of(

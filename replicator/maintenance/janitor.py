@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from replicator.core.clock import Clock
+from typing import TYPE_CHECKING
+
 from replicator.core.errors import StorageError
-from replicator.registry.uploads import Uploads
 from replicator.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from replicator.core.clock import Clock
+    from replicator.registry.uploads import Uploads
 
 _log = get_logger(__name__)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import Denied, Unauthenticated
-from replicator.core.names import RepositoryName
+
+if TYPE_CHECKING:
+    from replicator.core.names import RepositoryName
 
 
 def authorize(principal: Principal, action: Action, repository: RepositoryName) -> None:
@@ -23,6 +27,4 @@ def refuse(principal: Principal, action: Action, repository: RepositoryName) -> 
     """Raise the error that tells this caller what is missing."""
     if principal.kind is PrincipalKind.ANONYMOUS:
         raise Unauthenticated("authentication is required")
-    raise Denied(
-        f"{principal.kind} {principal.name} is not allowed to {action} in repository {repository}"
-    )
+    raise Denied(f"{principal.kind} {principal.name} is not allowed to {action} in repository {repository}")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from replicator.core.access import Action, Principal
-from replicator.core.digest import Digest
 from replicator.core.manifest import Descriptor, parse_manifest
-from replicator.core.names import RepositoryName, Tag
-from replicator.core.pagination import Page
 from replicator.registry.access import authorize
-from replicator.registry.node import RegistryNode
 from replicator.registry.pushes import require_repository
 from replicator.storage.metadata import images, repositories, tags
-from replicator.storage.metadata.images import StoredManifest
-from replicator.storage.metadata.statement import Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName, Tag
+    from replicator.core.pagination import Page
+    from replicator.registry.node import RegistryNode
+    from replicator.storage.metadata.images import StoredManifest
+    from replicator.storage.metadata.statement import Steps
 
 T = TypeVar("T")
 
@@ -35,9 +38,7 @@ class Listings:
     def __init__(self, node: RegistryNode) -> None:
         self._node = node
 
-    async def list_tags(
-        self, principal: Principal, repository: RepositoryName, page: Page
-    ) -> Listing[Tag]:
+    async def list_tags(self, principal: Principal, repository: RepositoryName, page: Page) -> Listing[Tag]:
         """Return tags in bytewise order (end-8a, end-8b); raises RepositoryNotFound or an AccessError."""
         authorize(principal, Action.PULL, repository)
         found = await self._node.database.read(self._tags(repository, page))
@@ -47,16 +48,12 @@ class Listings:
         yield from require_repository(repository)
         return (yield from tags.names_after(repository, page.last or "", page.size + 1))
 
-    async def list_repositories(
-        self, principal: Principal, page: Page
-    ) -> Listing[RepositoryName]:
+    async def list_repositories(self, principal: Principal, page: Page) -> Listing[RepositoryName]:
         """Return the names of the repositories that the caller may pull from, in order."""
         readable: list[RepositoryName] = []
         after, step = page.last or "", page.size + 1
         while len(readable) <= page.size:
-            names = await self._node.database.read(
-                repositories.names_after(after, step)
-            )
+            names = await self._node.database.read(repositories.names_after(after, step))
             readable.extend(name for name in names if principal.may(Action.PULL, name))
             if len(names) < step:
                 break
@@ -77,9 +74,7 @@ class Listings:
         """
         authorize(principal, Action.PULL, repository)
         found = await self._node.database.read(
-            images.referrers(
-                repository, subject, artifact_type, page.last or "", page.size + 1
-            )
+            images.referrers(repository, subject, artifact_type, page.last or "", page.size + 1)
         )
         return _cut(
             [_descriptor(manifest) for manifest in found],

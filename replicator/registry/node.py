@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from replicator.core.clock import Clock
-from replicator.core.jobs import JobKind
-from replicator.core.names import RepositoryName
 from replicator.registry.pull_index import PullIndex
-from replicator.registry.settings import RegistrySettings
-from replicator.storage.blobs.port import BlobStore, StoredBlob
-from replicator.storage.metadata.database import Database
-from replicator.storage.metadata.images import StoredManifest
-from replicator.storage.metadata.statement import Body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicator.core.clock import Clock
+    from replicator.core.jobs import JobKind
+    from replicator.core.names import RepositoryName
+    from replicator.registry.settings import RegistrySettings
+    from replicator.storage.blobs.port import BlobStore, StoredBlob
+    from replicator.storage.metadata.database import Database
+    from replicator.storage.metadata.images import StoredManifest
+    from replicator.storage.metadata.statement import Body
 
 T = TypeVar("T")
 
@@ -31,12 +34,8 @@ class RegistryNode:
     database: Database
     store: BlobStore
     clock: Clock
-    manifest_index: PullIndex[StoredManifest] = field(
-        default_factory=lambda: PullIndex(_MANIFEST_INDEX_BYTES)
-    )
-    blob_index: PullIndex[StoredBlob] = field(
-        default_factory=lambda: PullIndex(_BLOB_INDEX_ENTRIES)
-    )
+    manifest_index: PullIndex[StoredManifest] = field(default_factory=lambda: PullIndex(_MANIFEST_INDEX_BYTES))
+    blob_index: PullIndex[StoredBlob] = field(default_factory=lambda: PullIndex(_BLOB_INDEX_ENTRIES))
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
     _listeners: list[Callable[[JobKind], None]] = field(default_factory=list)
 

@@ -1,18 +1,22 @@
 """How nodes prove who they are to each other: short-lived signed tokens, made for one destination.
 
-A token names the node that made it and the one it is for, so that a token seen by one node is worth nothing at another. The
-algorithm is fixed here, never read from the token (CVE-2022-29217), and a token's length is bounded before it is parsed.
+A token names the node that made it and the one it is for, so that a token seen by one node is worth nothing at
+another. The algorithm is fixed here, never read from the token (CVE-2022-29217), and a token's length is bounded
+before it is parsed.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import jwt
 
-from replicator.core.clock import Clock
 from replicator.core.errors import InvalidInput, Unauthenticated
 from replicator.core.names import NodeId, parse_node
+
+if TYPE_CHECKING:
+    from replicator.core.clock import Clock
 
 LIFETIME = 300.0
 _LEEWAY = 60.0

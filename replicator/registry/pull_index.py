@@ -1,17 +1,20 @@
 """A bounded memory of what pulls resolve to, in front of the database.
 
-An entry must never outlive the row it was read from. Whoever changes a repository *holds* it from before the change until after
-the commit: holding drops its entries and keeps new ones out, so a pull that reads the old row cannot put it back. A pull whose
-read spans a suspension passes the mark it took before reading; when anything was held since, its result is not kept.
+An entry must never outlive the row it was read from. Whoever changes a repository *holds* it from before the change
+until after the commit: holding drops its entries and keeps new ones out, so a pull that reads the old row cannot put
+it back. A pull whose read spans a suspension passes the mark it took before reading; when anything was held since,
+its result is not kept.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from replicator.core.names import RepositoryName
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from replicator.core.names import RepositoryName
 
 V = TypeVar("V")
 
@@ -21,9 +24,7 @@ class PullIndex(Generic[V]):
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._entries: OrderedDict[tuple[RepositoryName, Hashable], tuple[V, int]] = (
-            OrderedDict()
-        )
+        self._entries: OrderedDict[tuple[RepositoryName, Hashable], tuple[V, int]] = OrderedDict()
         self._keys: dict[RepositoryName, set[Hashable]] = {}
         self._held: dict[RepositoryName, int] = {}
         self._weight = 0

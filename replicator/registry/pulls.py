@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.access import Action, Principal
-from replicator.core.content import BlobContent
-from replicator.core.digest import Digest
 from replicator.core.errors import (
     BlobNotFound,
     CorruptBlob,
     ManifestNotFound,
     RepositoryNotFound,
 )
-from replicator.core.names import RepositoryName
 from replicator.core.reference import Reference, as_digest
 from replicator.registry.access import authorize
-from replicator.registry.node import RegistryNode
-from replicator.storage.blobs.port import StoredBlob
 from replicator.storage.metadata import blobs, images, repositories
-from replicator.storage.metadata.images import StoredManifest
-from replicator.storage.metadata.statement import Steps
+
+if TYPE_CHECKING:
+    from replicator.core.content import BlobContent
+    from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName
+    from replicator.registry.node import RegistryNode
+    from replicator.storage.blobs.port import StoredBlob
+    from replicator.storage.metadata.images import StoredManifest
+    from replicator.storage.metadata.statement import Steps
 
 
 class PullSource(Protocol):
@@ -32,15 +34,11 @@ class PullSource(Protocol):
         """Return the manifest; raises ManifestNotFound, RepositoryNotFound, an AccessError or an UpstreamError."""
         ...
 
-    async def get_blob_size(
-        self, principal: Principal, repository: RepositoryName, digest: Digest
-    ) -> int:
+    async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
         """Return a blob's size in bytes; raises like `open_blob`."""
         ...
 
-    async def open_blob(
-        self, principal: Principal, repository: RepositoryName, digest: Digest
-    ) -> BlobContent:
+    async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
         """Open a blob; raises BlobNotFound, RepositoryNotFound, CorruptBlob, an AccessError or an UpstreamError."""
         ...
 
@@ -59,14 +57,10 @@ class Pulls:
         manifest = await self.find_manifest(repository, reference)
         if manifest is None:
             await self._require_repository(repository)
-            raise ManifestNotFound(
-                f"repository {repository} has no manifest {reference}"
-            )
+            raise ManifestNotFound(f"repository {repository} has no manifest {reference}")
         return manifest
 
-    async def find_manifest(
-        self, repository: RepositoryName, reference: Reference
-    ) -> StoredManifest | None:
+    async def find_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
         """Return the manifest if this node has it, asking nobody's permission; for the engines."""
         index = self._node.manifest_index
         manifest = index.find(repository, reference)
@@ -75,26 +69,18 @@ class Pulls:
         mark = index.mark
         manifest = await self._node.database.read(_resolve(repository, reference))
         if manifest is not None:
-            index.keep(
-                repository, reference, manifest, len(manifest.content) + 512, mark
-            )
+            index.keep(repository, reference, manifest, len(manifest.content) + 512, mark)
         return manifest
 
-    async def get_blob_size(
-        self, principal: Principal, repository: RepositoryName, digest: Digest
-    ) -> int:
+    async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
         """Return the size of a blob that the repository holds; see PullSource."""
         return (await self._get_blob(principal, repository, digest)).size
 
-    async def open_blob(
-        self, principal: Principal, repository: RepositoryName, digest: Digest
-    ) -> BlobContent:
+    async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
         """Open a blob that the repository holds; see PullSource."""
         return await self.read(await self._get_blob(principal, repository, digest))
 
-    async def find_blob(
-        self, repository: RepositoryName, digest: Digest
-    ) -> StoredBlob | None:
+    async def find_blob(self, repository: RepositoryName, digest: Digest) -> StoredBlob | None:
         """Return the blob if the repository holds it, asking nobody's permission; for the engines."""
         index = self._node.blob_index
         blob = index.find(repository, digest)
@@ -115,9 +101,7 @@ class Pulls:
             self._node.blob_index.clear()
             raise
 
-    async def _get_blob(
-        self, principal: Principal, repository: RepositoryName, digest: Digest
-    ) -> StoredBlob:
+    async def _get_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> StoredBlob:
         authorize(principal, Action.PULL, repository)
         blob = await self.find_blob(repository, digest)
         if blob is None:
@@ -130,9 +114,7 @@ class Pulls:
             raise RepositoryNotFound(f"there is no repository {repository}")
 
 
-def _resolve(
-    repository: RepositoryName, reference: Reference
-) -> Steps[StoredManifest | None]:
+def _resolve(repository: RepositoryName, reference: Reference) -> Steps[StoredManifest | None]:
     digest = as_digest(reference)
     if digest is not None:
         return images.find(repository, digest)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.digest import Digest, algorithm_of, digest_of
@@ -22,7 +22,6 @@ from replicator.core.names import NodeId, RepositoryName, Tag
 from replicator.core.reference import Reference, as_digest, as_tag
 from replicator.core.replication import Origin, plan_replication
 from replicator.registry.access import authorize, authorize_push
-from replicator.registry.node import RegistryNode
 from replicator.storage.metadata import (
     blobs,
     images,
@@ -33,7 +32,12 @@ from replicator.storage.metadata import (
 )
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 from replicator.storage.metadata.repositories import Repository
-from replicator.storage.metadata.statement import Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replicator.registry.node import RegistryNode
+    from replicator.storage.metadata.statement import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,12 @@ class Pushes:
         kept = await self._node.commit(repository, lambda: self._put(push))
         self._node.announce_jobs(JobKind.REPLICATE)
         subject = image.parsed.subject
-        return PushedManifest(
-            image.manifest.digest, subject.digest if subject else None, kept
-        )
+        return PushedManifest(image.manifest.digest, subject.digest if subject else None, kept)
 
     def _check_size(self, content: bytes) -> None:
         limit = self._node.settings.max_manifest_size
         if len(content) > limit:
-            raise ManifestTooLarge(
-                f"the manifest has {len(content)} bytes; this registry accepts up to {limit}"
-            )
+            raise ManifestTooLarge(f"the manifest has {len(content)} bytes; this registry accepts up to {limit}")
 
     def _put(self, push: _Push) -> Steps[tuple[Tag, ...]]:
         repository = yield from ensure_repository(self._node, push.repository, push.now)
@@ -104,17 +104,11 @@ class Pushes:
         kept = yield from _movable(repository, push)
         yield from images.put(push.repository, push.image, push.now)
         for tag in kept:
-            yield from tags.put(
-                push.repository, tag, push.image.manifest.digest, push.by, push.now
-            )
-        yield from plan_follow_up(
-            self._node, push.repository, push.image, kept, push.now
-        )
+            yield from tags.put(push.repository, tag, push.image.manifest.digest, push.by, push.now)
+        yield from plan_follow_up(self._node, push.repository, push.image, kept, push.now)
         return kept
 
-    def _check_references(
-        self, repository: RepositoryName, manifest: Manifest
-    ) -> Steps[None]:
+    def _check_references(self, repository: RepositoryName, manifest: Manifest) -> Steps[None]:
         absent = yield from blobs.missing(repository, manifest.required_blobs)
         if absent:
             raise MissingReferences(
@@ -130,9 +124,7 @@ class Pushes:
                 digests=absent,
             )
 
-    async def delete_manifest(
-        self, principal: Principal, repository: RepositoryName, reference: Reference
-    ) -> None:
+    async def delete_manifest(self, principal: Principal, repository: RepositoryName, reference: Reference) -> None:
         """Delete a tag, or an image with all its tags; gone on the next request (distribution-spec end-9).
 
         Raises an AccessError, ManifestNotFound, RepositoryNotFound or a StorageError.
@@ -145,9 +137,7 @@ class Pushes:
             body = partial(self._delete_tag, repository, Tag(reference))
         deleted = await self._node.commit(repository, body)
         if not deleted:
-            raise ManifestNotFound(
-                f"repository {repository} has no manifest {reference}"
-            )
+            raise ManifestNotFound(f"repository {repository} has no manifest {reference}")
 
     def _delete_image(self, repository: RepositoryName, digest: Digest) -> Steps[bool]:
         yield from require_repository(repository)
@@ -169,23 +159,17 @@ class Pushes:
         state = yield from tags.find(repository, tag)
         if state is None or state.digest is None:
             return False
-        yield from tags.put(
-            repository, tag, None, self._node.settings.node, self._node.clock.now()
-        )
+        yield from tags.put(repository, tag, None, self._node.settings.node, self._node.clock.now())
         return True
 
 
-def _image(
-    reference: Reference, content: bytes, content_type: str | None, origin: Origin
-) -> StoredImage:
+def _image(reference: Reference, content: bytes, content_type: str | None, origin: Origin) -> StoredImage:
     stated = as_digest(reference)
     parsed = parse_manifest(content, content_type)
     digest = digest_of(content, algorithm_of(stated)) if stated else digest_of(content)
     if stated is not None and digest != stated:
         raise DigestMismatch(f"the manifest has digest {digest}, not {stated}")
-    return StoredImage(
-        StoredManifest(digest, parsed.media_type, content), parsed, origin
-    )
+    return StoredImage(StoredManifest(digest, parsed.media_type, content), parsed, origin)
 
 
 def _origin(principal: Principal) -> Origin:
@@ -193,7 +177,10 @@ def _origin(principal: Principal) -> Origin:
 
 
 def _movable(repository: Repository, push: _Push) -> Steps[tuple[Tag, ...]]:
-    """Return the tags that may be set. A replica leaves an immutable tag with its owner (ECR §9.3); a push is refused."""
+    """Return the tags that may be set.
+
+    A replica leaves an immutable tag with its owner (ECR §9.3); a push is refused.
+    """
     kept = []
     for tag in push.tags:
         state = yield from tags.find(push.repository, tag)
@@ -201,9 +188,7 @@ def _movable(repository: Repository, push: _Push) -> Steps[tuple[Tag, ...]]:
         if repository.mutability.permits(tag, current, push.image.manifest.digest):
             kept.append(tag)
         elif push.image.origin is not Origin.REPLICA:
-            raise TagImmutable(
-                f"the tag {tag} exists in repository {push.repository} and is immutable there"
-            )
+            raise TagImmutable(f"the tag {tag} exists in repository {push.repository} and is immutable there")
     return tuple(kept)
 
 
@@ -229,9 +214,7 @@ def plan_follow_up(
         yield from jobs.enqueue(replication.to_job(), now)
 
 
-def ensure_repository(
-    node: RegistryNode, name: RepositoryName, now: float, cause: str = "push"
-) -> Steps[Repository]:
+def ensure_repository(node: RegistryNode, name: RepositoryName, now: float, cause: str = "push") -> Steps[Repository]:
     """Return the repository, creating it where the settings allow; raise RepositoryNotFound where they do not."""
     found = yield from repositories.find(name)
     if found is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from replicator.core.manifest import MAX_MANIFEST_BYTES
 from replicator.core.mutability import MutabilityRule
-from replicator.core.names import NodeId
-from replicator.core.replication import ReplicationRule
+
+if TYPE_CHECKING:
+    from replicator.core.names import NodeId
+    from replicator.core.replication import ReplicationRule
 
 
 @dataclass(frozen=True, slots=True)

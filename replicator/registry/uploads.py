@@ -1,7 +1,7 @@
 """Upload sessions: bytes of a blob that arrive in one piece or in many, and are checked before anybody can read them.
 
-Between two requests a session is a row and a suspended ingest, nothing in memory, so it survives a restart and costs no file
-descriptor. Its id is random and bound to the repository and the caller that began it.
+Between two requests a session is a row and a suspended ingest, nothing in memory, so it survives a restart and costs
+no file descriptor. Its id is random and bound to the repository and the caller that began it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from replicator.core.access import Action, Principal
-from replicator.core.byte_range import ByteRange
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of
 from replicator.core.errors import (
     BlobNotFound,
@@ -24,14 +24,17 @@ from replicator.core.errors import (
     UploadNotFound,
     UploadOutOfOrder,
 )
-from replicator.core.names import RepositoryName
 from replicator.registry.access import authorize, authorize_push
-from replicator.registry.node import RegistryNode
 from replicator.registry.pushes import ensure_repository, require_repository
-from replicator.storage.blobs.port import Ingest, StoredBlob
 from replicator.storage.metadata import blobs, uploads
-from replicator.storage.metadata.statement import Steps
 from replicator.storage.metadata.uploads import UploadSession
+
+if TYPE_CHECKING:
+    from replicator.core.byte_range import ByteRange
+    from replicator.core.names import RepositoryName
+    from replicator.registry.node import RegistryNode
+    from replicator.storage.blobs.port import Ingest, StoredBlob
+    from replicator.storage.metadata.statement import Steps
 
 Chunks = AsyncIterator[bytes]
 
@@ -79,9 +82,7 @@ class Uploads:
         yield from ensure_repository(self._node, session.repository, session.started_at)
         yield from uploads.create(session)
 
-    async def get_offset(
-        self, principal: Principal, repository: RepositoryName, session_id: str
-    ) -> int:
+    async def get_offset(self, principal: Principal, repository: RepositoryName, session_id: str) -> int:
         """Return how many bytes a session holds (end-13); raises UploadNotFound or an AccessError."""
         async with self._session(principal, repository, session_id) as session:
             ingest = await self._node.store.resume_ingest(session.id, session.algorithm)
@@ -99,9 +100,9 @@ class Uploads:
     ) -> int:
         """Add bytes to a session and return how many it holds now (end-5).
 
-        With a `place` they must start where the session stands (UploadOutOfOrder) and have its length (SizeMismatch). What
-        arrived before the caller broke off is kept, so that it can go on from there. Raises also UploadNotFound, an
-        AccessError or a StorageError; a full store drops the session.
+        With a `place` they must start where the session stands (UploadOutOfOrder) and have its length (SizeMismatch).
+        What arrived before the caller broke off is kept, so that it can go on from there. Raises also UploadNotFound,
+        an AccessError or a StorageError; a full store drops the session.
         """
         async with self._session(principal, repository, session_id) as session:
             ingest = await self._node.store.resume_ingest(session.id, session.algorithm)
@@ -114,9 +115,7 @@ class Uploads:
             except BaseException:
                 await ingest.suspend()
                 raise
-            await self._node.database.write(
-                lambda: uploads.extend(session.id, self._expiry())
-            )
+            await self._node.database.write(lambda: uploads.extend(session.id, self._expiry()))
             return ingest.offset
 
     async def finish(
@@ -155,9 +154,7 @@ class Uploads:
         """Store a whole blob in one request (end-4b); nothing is left of one that breaks off. Raises like `finish`."""
         authorize_push(principal, repository)
         await self._node.database.read(self._may_create(repository))
-        ingest = await self._node.store.create_ingest(
-            secrets.token_urlsafe(_ID_BYTES), algorithm_of(digest)
-        )
+        ingest = await self._node.store.create_ingest(secrets.token_urlsafe(_ID_BYTES), algorithm_of(digest))
         try:
             await self._receive(ingest, chunks, None)
         except BaseException:
@@ -169,9 +166,7 @@ class Uploads:
         if not self._node.settings.create_on_push:
             yield from require_repository(repository)
 
-    async def cancel(
-        self, principal: Principal, repository: RepositoryName, session_id: str
-    ) -> None:
+    async def cancel(self, principal: Principal, repository: RepositoryName, session_id: str) -> None:
         """End a session and drop its bytes (end-14); raises UploadNotFound or an AccessError."""
         async with self._session(principal, repository, session_id) as session:
             ingest = await self._node.store.resume_ingest(session.id, session.algorithm)
@@ -193,21 +188,15 @@ class Uploads:
         holder = await self._readable_holder(principal, digest, source)
         if holder is None:
             return False
-        return await self._node.database.write(
-            lambda: self._mount(repository, digest, holder, now)
-        )
+        return await self._node.database.write(lambda: self._mount(repository, digest, holder, now))
 
     async def _readable_holder(
         self, principal: Principal, digest: Digest, source: RepositoryName | None
     ) -> RepositoryName | None:
         if source is not None:
             return source if principal.may(Action.PULL, source) else None
-        candidates = await self._node.database.read(
-            blobs.holders(digest, "", _MOUNT_CANDIDATES)
-        )
-        return next(
-            (name for name in candidates if principal.may(Action.PULL, name)), None
-        )
+        candidates = await self._node.database.read(blobs.holders(digest, "", _MOUNT_CANDIDATES))
+        return next((name for name in candidates if principal.may(Action.PULL, name)), None)
 
     def _mount(
         self,
@@ -223,17 +212,13 @@ class Uploads:
         yield from blobs.link(repository, digest, now)
         return True
 
-    async def delete_blob(
-        self, principal: Principal, repository: RepositoryName, digest: Digest
-    ) -> None:
+    async def delete_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> None:
         """Take a blob out of a repository; gone there on the next request (end-10).
 
         Raises an AccessError, BlobNotFound, RepositoryNotFound or a StorageError.
         """
         authorize(principal, Action.DELETE, repository)
-        deleted = await self._node.commit(
-            repository, lambda: self._unlink(repository, digest)
-        )
+        deleted = await self._node.commit(repository, lambda: self._unlink(repository, digest))
         if not deleted:
             raise BlobNotFound(f"repository {repository} has no blob {digest}")
 
@@ -253,9 +238,7 @@ class Uploads:
         keep = await self._node.database.read(uploads.ids())
         return await self._node.store.reclaim_ingests(frozenset(keep))
 
-    async def _receive(
-        self, ingest: Ingest, chunks: Chunks, place: ByteRange | None
-    ) -> None:
+    async def _receive(self, ingest: Ingest, chunks: Chunks, place: ByteRange | None) -> None:
         start = ingest.offset
         if place is not None and place.start != start:
             raise UploadOutOfOrder(
@@ -266,14 +249,10 @@ class Uploads:
         async for chunk in chunks:
             await ingest.write(chunk)
             if limit is not None and ingest.offset > limit:
-                raise InvalidUpload(
-                    f"the blob is larger than the {limit} bytes this registry accepts"
-                )
+                raise InvalidUpload(f"the blob is larger than the {limit} bytes this registry accepts")
         received = ingest.offset - start
         if place is not None and received != place.length:
-            raise SizeMismatch(
-                f"expected a chunk of {place.length} bytes, got {received}"
-            )
+            raise SizeMismatch(f"expected a chunk of {place.length} bytes, got {received}")
 
     async def _publish(
         self,
@@ -289,15 +268,11 @@ class Uploads:
             if session_id is not None:
                 await self._node.database.write(lambda: uploads.delete(session_id))
         now = self._node.clock.now()
-        if not await self._node.database.write(
-            lambda: self._record(repository, blob, now)
-        ):
+        if not await self._node.database.write(lambda: self._record(repository, blob, now)):
             await self._node.store.delete_blob(blob.location)
         return blob
 
-    def _record(
-        self, repository: RepositoryName, blob: StoredBlob, now: float
-    ) -> Steps[bool]:
+    def _record(self, repository: RepositoryName, blob: StoredBlob, now: float) -> Steps[bool]:
         yield from ensure_repository(self._node, repository, now)
         recorded = yield from blobs.record(blob, now)
         yield from blobs.link(repository, blob.digest, now)
@@ -322,11 +297,7 @@ class Uploads:
         lock = self._lock(session_id)
         async with lock:
             session = await self._node.database.read(uploads.find(session_id))
-            if (
-                session is None
-                or session.repository != repository
-                or session.principal != principal.name
-            ):
+            if session is None or session.repository != repository or session.principal != principal.name:
                 raise UploadNotFound("the upload session does not exist or has expired")
             if session.expires_at <= self._node.clock.now():
                 raise UploadNotFound("the upload session does not exist or has expired")

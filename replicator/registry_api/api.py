@@ -1,7 +1,8 @@
 """The edge itself: every request passes here once, from its path to its log line.
 
-Parse, authenticate, admit, one use case, render; and whatever is raised on the way is turned into an answer in one place. An
-answer that has begun cannot become another one: then the connection is closed, so that nobody takes a part for the whole.
+Parse, authenticate, admit, one use case, render; and whatever is raised on the way is turned into an answer in one
+place. An answer that has begun cannot become another one: then the connection is closed, so that nobody takes a part
+for the whole.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ import itertools
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
 from replicator.core.access import Principal, PrincipalKind
-from replicator.core.clock import Clock
-from replicator.core.errors import InvalidInput, NotFound, ReplicatorError, Unauthenticated, Unsupported
+from replicator.core.errors import InvalidInput, ReplicatorError, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
-from replicator.registry_api.authentication import Authenticator
 from replicator.registry_api.blobs import AnswerBroken
 from replicator.registry_api.call import Call, Services
 from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
 from replicator.registry_api.errors import RenderedError, render, render_unexpected
-from replicator.registry_api.rate_limit import RateLimit
 from replicator.registry_api.request_body import ClientGone
 from replicator.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from replicator.core.clock import Clock
+    from replicator.registry_api.authentication import Authenticator
+    from replicator.registry_api.rate_limit import RateLimit
 
 _log = get_logger(__name__)
 
@@ -75,7 +78,9 @@ class Outcome:
 class Observer(Protocol):
     """Sees every finished request. Must be quick, and must not raise."""
 
-    def __call__(self, outcome: Outcome) -> None: ...
+    def __call__(self, outcome: Outcome) -> None:
+        """Note a finished request."""
+        ...
 
 
 class RegistryApi:
@@ -118,7 +123,7 @@ class RegistryApi:
         except ConnectionError:
             # The client left while we were sending; there is nobody to tell.
             response = _closing(web.Response(status=499, reason="Client Closed Request"))
-        except Exception:
+        except Exception:  # noqa: BLE001 - the edge: a bug becomes a 500 and a log line
             _log.exception("request failed", request_id=visit.id, method=request.method, route=visit.route)
             response = self._rendered(visit, render_unexpected())
         self._finish(visit, response, self._clock.monotonic() - started)
@@ -154,13 +159,17 @@ class RegistryApi:
             token = self._authenticator.issue_token(principal)
             return web.json_response({"token": token, "access_token": token, "expires_in": 3600})
         open_to_all = self._authenticator.challenge("") is None
-        if principal.kind is PrincipalKind.ANONYMOUS and not open_to_all and "Authorization" not in visit.request.headers:
+        if (
+            principal.kind is PrincipalKind.ANONYMOUS
+            and not open_to_all
+            and "Authorization" not in visit.request.headers
+        ):
             raise Unauthenticated("authentication is required")
         return web.json_response({})
 
     def _refusal(self, visit: _Visit, error: ReplicatorError) -> web.StreamResponse:
         rendered = render(error)
-        if rendered.status >= 500:  # noqa: PLR2004
+        if rendered.status >= 500:
             _log.warning(
                 "request could not be served",
                 request_id=visit.id,

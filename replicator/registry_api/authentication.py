@@ -1,8 +1,8 @@
 """Who is calling: Basic credentials, our own bearer tokens, a peer's token, or nobody.
 
-Clients log in with Basic. Where anonymous callers are granted something too, clients are sent to the token endpoint instead,
-because most of them give up on a Basic challenge they have no password for, and never send one they were not challenged for.
-Passwords are compared in constant time, and an unknown user costs what a wrong password costs.
+Clients log in with Basic. Where anonymous callers are granted something too, clients are sent to the token endpoint
+instead, because most of them give up on a Basic challenge they have no password for, and never send one they were not
+challenged for. Passwords are compared in constant time, and an unknown user costs what a wrong password costs.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import jwt
 
 from replicator.core.access import UNRESTRICTED, Grant, Principal, PrincipalKind, node_principal
-from replicator.core.clock import Clock
 from replicator.core.errors import Unauthenticated
-from replicator.core.names import AccountId, NodeId
 from replicator.registry.peer_tokens import MAX_TOKEN_LENGTH, PeerTokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replicator.core.clock import Clock
+    from replicator.core.names import AccountId, NodeId
 
 TOKEN_LIFETIME = 12 * 3600
 _REMEMBERED = 1024
@@ -92,11 +95,11 @@ class OpenAuthenticator:
                 return UNRESTRICTED
         return UNRESTRICTED
 
-    def challenge(self, base_url: str) -> str | None:  # noqa: ARG002 - part of the port
+    def challenge(self, base_url: str) -> str | None:
         """Return None: nobody needs to authenticate."""
         return None
 
-    def issue_token(self, principal: Principal) -> str:  # noqa: ARG002 - part of the port
+    def issue_token(self, principal: Principal) -> str:
         """Return a token that means nothing; clients that insist on the token flow get one."""
         return secrets.token_urlsafe(16)
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aiohttp import web
 
 from replicator.core.byte_range import ByteRange, parse_range
-from replicator.core.content import BlobContent
-from replicator.core.digest import Digest
 from replicator.core.errors import ReplicatorError
-from replicator.registry_api.call import Call
+
+if TYPE_CHECKING:
+    from replicator.core.content import BlobContent
+    from replicator.core.digest import Digest
+    from replicator.registry_api.call import Call
 
 BLOB_TYPE = "application/octet-stream"
 _FOR_EVER = "max-age=31536000, immutable"
 
 
 class AnswerBroken(Exception):
-    """an answer that had begun could not be finished; its connection is closed"""
+    """an answer that had begun could not be finished; its connection is closed."""
 
 
 async def get_blob(call: Call) -> web.StreamResponse:

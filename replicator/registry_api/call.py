@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from replicator.core.access import Principal
 from replicator.core.digest import Digest, parse_digest
-from replicator.core.names import RepositoryName
 from replicator.core.reference import Reference, parse_reference
-from replicator.registry.listings import Listings
-from replicator.registry.pulls import PullSource
-from replicator.registry.pushes import Pushes
-from replicator.registry.settings import RegistrySettings
-from replicator.registry.uploads import Uploads
-from replicator.registry_api.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from replicator.core.access import Principal
+    from replicator.core.names import RepositoryName
+    from replicator.registry.listings import Listings
+    from replicator.registry.pulls import PullSource
+    from replicator.registry.pushes import Pushes
+    from replicator.registry.settings import RegistrySettings
+    from replicator.registry.uploads import Uploads
+    from replicator.registry_api.endpoint import Endpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """A request path, parsed once into the endpoint it names.
 
-A repository name may itself contain `blobs`, `manifests` or `tags`, so the path is read from its end. Only the last segment, a
-tag, digest or session id, may be percent-encoded (some clients write `sha256%3A…`); an escape inside a name is refused rather
-than decoded, so that no second spelling of a name exists.
+A repository name may itself contain `blobs`, `manifests` or `tags`, so the path is read from its end. Only the last
+segment, a tag, digest or session id, may be percent-encoded (some clients write `sha256%3A…`); an escape inside a
+name is refused rather than decoded, so that no second spelling of a name exists.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ class Endpoint:
     """A route with its repository and what follows it in the path: a reference, a digest or a session id, unchecked."""
 
     route: Route
-    repository: RepositoryName = RepositoryName("")
+    repository: RepositoryName
     argument: str = ""
 
+
+_NO_REPOSITORY = RepositoryName("")
 
 _BY_KIND = {
     "manifests": Route.MANIFEST,
@@ -51,14 +53,14 @@ def parse_endpoint(path: str) -> Endpoint:
     Raises PageNotFound when there is no such endpoint, InvalidName when the repository name is malformed.
     """
     if path in {"/v2", "/v2/"}:
-        return Endpoint(Route.BASE)
+        return Endpoint(Route.BASE, _NO_REPOSITORY)
     if not path.startswith("/v2/"):
         raise PageNotFound("there is nothing at this path")
     rest = path[4:]
     if rest == "token":
-        return Endpoint(Route.TOKEN)
+        return Endpoint(Route.TOKEN, _NO_REPOSITORY)
     if rest in {"_catalog", "_catalog/"}:
-        return Endpoint(Route.CATALOG)
+        return Endpoint(Route.CATALOG, _NO_REPOSITORY)
     if rest.endswith("/tags/list"):
         return Endpoint(Route.TAGS, parse_repository(rest[: -len("/tags/list")]))
     head, _, argument = rest.rpartition("/")

@@ -1,23 +1,27 @@
 """The one table from our errors to the distribution specification's codes and HTTP statuses.
 
-A class that is not listed is answered like its nearest listed ancestor. A 5xx of our own making carries no text of ours.
+A class that is not listed is answered like its nearest listed ancestor. A 5xx of our own making carries no text of
+ours.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from replicator.core import errors
 from replicator.core.byte_range import session_range
 from replicator.core.errors import ReplicatorError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status with the specification's error code (`code-1` … `code-14`, or UNKNOWN and UNAVAILABLE for our faults)."""
+    """A status with the specification's error code (`code-1` … `code-14`), or UNKNOWN or UNAVAILABLE for ours."""
 
     status: int
     code: str
@@ -121,7 +125,10 @@ def _headers(error: ReplicatorError, answer: Answer) -> dict[str, str]:
 def _body(error: ReplicatorError, answer: Answer) -> bytes:
     if isinstance(error, errors.MissingReferences) and error.digests:
         return _document(
-            [{"code": answer.code, "message": str(error), "detail": {"digest": digest}} for digest in error.digests[:100]]
+            [
+                {"code": answer.code, "message": str(error), "detail": {"digest": digest}}
+                for digest in error.digests[:100]
+            ]
         )
     if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return _document([{"code": answer.code, "message": "internal error"}])

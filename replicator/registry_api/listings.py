@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from replicator.core.manifest import Descriptor
 from replicator.core.media_types import OCI_INDEX
 from replicator.core.pagination import parse_page
-from replicator.registry_api.call import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replicator.core.manifest import Descriptor
+    from replicator.registry_api.call import Call
 
 
 async def list_tags(call: Call) -> web.StreamResponse:
@@ -34,9 +38,7 @@ async def list_referrers(call: Call) -> web.StreamResponse:
     """GET an index of the manifests that refer to a digest, optionally of one artifact type."""
     digest, artifact_type = call.digest, call.query("artifactType") or None
     page = parse_page(call.query("n"), call.query("last"))
-    listing = await call.services.listings.list_referrers(
-        call.principal, call.repository, digest, artifact_type, page
-    )
+    listing = await call.services.listings.list_referrers(call.principal, call.repository, digest, artifact_type, page)
     filters = {"artifactType": artifact_type} if artifact_type else {}
     path = f"/v2/{call.repository}/referrers/{digest}"
     headers = _next_link(path, listing.next_last, {"n": str(page.size), **filters})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aiohttp import web
 
 from replicator.core.errors import InvalidReference, ManifestNotFound
 from replicator.core.names import Tag, parse_tag
 from replicator.core.reference import as_digest
-from replicator.registry_api.call import Call
 from replicator.registry_api.request_body import read_manifest
-from replicator.storage.metadata.images import StoredManifest
+
+if TYPE_CHECKING:
+    from replicator.registry_api.call import Call
+    from replicator.storage.metadata.images import StoredManifest
 
 MAX_TAGS_PER_PUT = 1000
 
@@ -47,7 +51,7 @@ def _unchanged(request: web.BaseRequest, digest: str) -> bool:
 
 
 async def put_manifest(call: Call) -> web.StreamResponse:
-    """PUT a manifest under a tag, or under its digest with `tag` parameters; answers with `OCI-Tag` and `OCI-Subject`."""
+    """PUT a manifest under a tag, or under its digest with `tag` parameters (answered with `OCI-Tag`)."""
     reference = call.reference
     extra = _extra_tags(call)
     content = await read_manifest(call.request, call.services.settings.max_manifest_size)

@@ -1,7 +1,7 @@
 """What operators and their tools ask a node: is it alive, is it ready, how is it doing.
 
-Liveness says that the process answers, nothing more: restarting it would not make room on a full disk. Readiness is asked
-separately for reading and for writing, because a node that cannot write should go on serving pulls.
+Liveness says that the process answers, nothing more: restarting it would not make room on a full disk. Readiness is
+asked separately for reading and for writing, because a node that cannot write should go on serving pulls.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from replicator.core.access import PrincipalKind
 from replicator.core.errors import Denied, InvalidInput, PageNotFound, ReplicatorError, Unauthenticated, Unsupported
-from replicator.registry_api.authentication import Authenticator
 from replicator.registry_api.errors import render
+
+if TYPE_CHECKING:
+    from replicator.registry_api.authentication import Authenticator
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Operations:
         self,
         authenticator: Authenticator,
         check: ReadinessCheck,
-        render_metrics: Callable[[], tuple[bytes, str]],
+        render_metrics: Callable[[], Awaitable[tuple[bytes, str]]],
         get_status: Callable[[], Awaitable[Mapping[str, object]]],
     ) -> None:
         self._authenticator = authenticator
@@ -78,7 +81,7 @@ class Operations:
         return web.Response(status=503, text=f"not ready: {readiness.reason}\n")
 
     async def _metrics(self, _: web.BaseRequest) -> web.Response:
-        body, content_type = self._render_metrics()
+        body, content_type = await self._render_metrics()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _status(self, request: web.BaseRequest) -> web.Response:

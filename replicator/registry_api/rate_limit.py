@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
-from replicator.core.clock import Clock
 from replicator.core.errors import Throttled
 from replicator.core.throttle import TokenBucket
+
+if TYPE_CHECKING:
+    from replicator.core.clock import Clock
 
 _MAX_CALLERS = 10_000
 
 
 class RateLimit:
-    """`rate` requests a second for each caller, `burst` at once. The callers least recently seen are forgotten first."""
+    """`rate` requests a second for each caller, `burst` at once.
+
+    The callers least recently seen are forgotten first.
+    """
 
     def __init__(self, rate: float, burst: float, clock: Clock) -> None:
         self._rate = rate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -11,12 +11,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 from replicator.core.byte_range import ByteRange, parse_chunk_range
 from replicator.core.errors import InvalidUpload, ManifestTooLarge, UnsupportedEncoding
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 STALL_TIMEOUT = 60.0
 """Seconds without a byte after which a client is given up."""
 
 
 class ClientGone(ConnectionError):
-    """the client broke off before the end of its body"""
+    """the client broke off before the end of its body."""
 
 
 def check_encoding(request: web.BaseRequest) -> None:
@@ -29,8 +32,8 @@ def check_encoding(request: web.BaseRequest) -> None:
 async def iter_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
     """Yield the body as it arrives.
 
-    Asks a client that waits for it (`Expect: 100-continue`) to go on first. Raises ClientGone when the client breaks off,
-    TimeoutError when it stalls.
+    Asks a client that waits for it (`Expect: 100-continue`) to go on first. Raises ClientGone when the client breaks
+    off, TimeoutError when it stalls.
     """
     await _continue(request)
     content = request.content
@@ -70,9 +73,7 @@ def chunk_place(request: web.BaseRequest) -> ByteRange | None:
         return None
     place = parse_chunk_range(header)
     if request.content_length is not None and request.content_length != place.length:
-        raise InvalidUpload(
-            f"Content-Range names {place.length} bytes, but Content-Length is {request.content_length}"
-        )
+        raise InvalidUpload(f"Content-Range names {place.length} bytes, but Content-Length is {request.content_length}")
     return place
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aiohttp import web
 
 from replicator.core.byte_range import session_range
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, parse_algorithm, parse_digest
 from replicator.core.errors import InvalidDigest, UploadOutOfOrder
 from replicator.core.names import parse_repository
-from replicator.registry_api.call import Call
 from replicator.registry_api.request_body import check_encoding, chunk_place, iter_body
+
+if TYPE_CHECKING:
+    from replicator.registry_api.call import Call
 
 
 async def start_upload(call: Call) -> web.StreamResponse:
