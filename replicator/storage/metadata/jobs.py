@@ -1,13 +1,14 @@
 """Job rows: the outbox that use cases write and workers lease from.
 
-The key makes a job unique. Enqueuing one that is leased raises its generation, so that the worker's `complete` puts it back
-instead of removing it: what was asked for while it ran is not lost.
+The key makes a job unique. Enqueuing one that is leased raises its generation, so that the worker's `complete` puts it
+back instead of removing it: what was asked for while it ran is not lost.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -15,6 +16,9 @@ from sqlalchemy.dialects.postgresql import insert
 from replicator.core.jobs import Job, JobKind, JobState, NewJob
 from replicator.storage.metadata.schema import jobs
 from replicator.storage.metadata.statement import Row, Statement, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,34 @@ class JobCount:
     oldest: float
 
 
+@dataclass(frozen=True, slots=True)
+class LaneCount:
+    """How many jobs of a lane are in a state, and since when the oldest waits (Unix seconds)."""
+
+    lane: str
+    state: JobState
+    count: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class TroubledJob:
+    """A job whose last attempt failed, when it is tried again, and why it failed. Times are Unix seconds."""
+
+    key: str
+    lane: str
+    payload: Mapping[str, object]
+    state: JobState
+    attempts: int
+    enqueued_at: float
+    retry_at: float
+    error: str
+
+
 _new = insert(jobs).values(
     kind=sa.bindparam("kind"),
     key=sa.bindparam("key"),
+    lane=sa.bindparam("lane"),
     payload=sa.bindparam("payload"),
     priority=sa.bindparam("priority"),
     state=JobState.QUEUED.value,
@@ -51,6 +80,7 @@ _ENQUEUE = Statement(
         index_elements=["kind", "key"],
         set_={
             "payload": _new.excluded.payload,
+            "lane": _new.excluded.lane,
             "priority": _new.excluded.priority,
             "generation": jobs.c.generation + 1,
             "not_before": _new.excluded.not_before,
@@ -58,9 +88,7 @@ _ENQUEUE = Statement(
             "enqueued_at": sa.case(
                 (jobs.c.state == JobState.QUEUED.value, jobs.c.enqueued_at), else_=_new.excluded.enqueued_at
             ),
-            "state": sa.case(
-                (jobs.c.state == JobState.LEASED.value, jobs.c.state), else_=JobState.QUEUED.value
-            ),
+            "state": sa.case((jobs.c.state == JobState.LEASED.value, jobs.c.state), else_=JobState.QUEUED.value),
         },
     )
 )
@@ -75,37 +103,76 @@ _COLUMNS = (
     jobs.c.lease_owner,
     jobs.c.generation,
 )
-_available = sa.or_(
-    sa.and_(jobs.c.state == JobState.QUEUED.value, jobs.c.not_before <= sa.bindparam("now")),
-    sa.and_(jobs.c.state == JobState.LEASED.value, jobs.c.lease_until <= sa.bindparam("now")),
-)
-_LEASE = Statement(
-    sa.update(jobs)
-    .where(
-        jobs.c.id.in_(
-            sa.select(jobs.c.id)
-            .where(jobs.c.kind == sa.bindparam("job_kind"), _available)
-            .order_by(jobs.c.priority, jobs.c.not_before, jobs.c.id)
-            .limit(sa.bindparam("limit", type_=sa.Integer))
-            .with_for_update(skip_locked=True)
+
+
+def _of(*, lane: bool) -> sa.ColumnElement[bool]:
+    """Restrict to a kind, and to one lane of it."""
+    kind = jobs.c.kind == sa.bindparam("job_kind")
+    return sa.and_(kind, jobs.c.lane == sa.bindparam("job_lane")) if lane else kind
+
+
+def _lease(*, lane: bool) -> Statement:
+    due = sa.and_(jobs.c.state == JobState.QUEUED.value, jobs.c.not_before <= sa.bindparam("now"))
+    chosen = (
+        sa.select(jobs.c.id)
+        .where(_of(lane=lane), due)
+        .order_by(jobs.c.priority, jobs.c.not_before, jobs.c.id)
+        .limit(sa.bindparam("limit", type_=sa.Integer))
+        .with_for_update(skip_locked=True)
+    )
+    return Statement(
+        sa.update(jobs)
+        .where(jobs.c.id.in_(chosen))
+        .values(
+            state=JobState.LEASED.value,
+            attempts=jobs.c.attempts + 1,
+            lease_owner=sa.bindparam("owner"),
+            lease_until=sa.bindparam("until"),
         )
+        .returning(*_COLUMNS)
     )
-    .values(
-        state=JobState.LEASED.value,
-        attempts=jobs.c.attempts + 1,
-        lease_owner=sa.bindparam("owner"),
-        lease_until=sa.bindparam("until"),
+
+
+def _earliest(time: sa.ColumnElement[float], state: JobState, *, lane: bool) -> Statement:
+    return Statement(sa.select(sa.func.min(time)).where(_of(lane=lane), jobs.c.state == state.value))
+
+
+def _expire(*, lane: bool) -> Statement:
+    expired = sa.and_(jobs.c.state == JobState.LEASED.value, jobs.c.lease_until <= sa.bindparam("now"))
+    return Statement(
+        sa.update(jobs)
+        .where(_of(lane=lane), expired)
+        .values(state=JobState.QUEUED.value, lease_owner=None, lease_until=None)
     )
-    .returning(*_COLUMNS)
+
+
+_LEASE, _LEASE_IN_LANE = _lease(lane=False), _lease(lane=True)
+_EXPIRE, _EXPIRE_IN_LANE = _expire(lane=False), _expire(lane=True)
+_NEXT = (
+    _earliest(jobs.c.not_before, JobState.QUEUED, lane=False),
+    _earliest(jobs.c.lease_until, JobState.LEASED, lane=False),
+)
+_NEXT_IN_LANE = (
+    _earliest(jobs.c.not_before, JobState.QUEUED, lane=True),
+    _earliest(jobs.c.lease_until, JobState.LEASED, lane=True),
+)
+_LANES = Statement(
+    sa.select(jobs.c.lane)
+    .where(jobs.c.kind == sa.bindparam("job_kind"), jobs.c.state != JobState.DEAD.value)
+    .distinct()
+    .order_by(jobs.c.lane)
+)
+_GIVE_UP = Statement(
+    sa.update(jobs)
+    .where(jobs.c.lease_owner == sa.bindparam("owner"), jobs.c.state == JobState.LEASED.value)
+    .values(state=JobState.QUEUED.value, not_before=sa.bindparam("now"), lease_owner=None, lease_until=None)
 )
 _mine = sa.and_(
     jobs.c.id == sa.bindparam("job"),
     jobs.c.lease_owner == sa.bindparam("owner"),
     jobs.c.state == JobState.LEASED.value,
 )
-_COMPLETE = Statement(
-    sa.delete(jobs).where(_mine, jobs.c.generation == sa.bindparam("leased")).returning(jobs.c.id)
-)
+_COMPLETE = Statement(sa.delete(jobs).where(_mine, jobs.c.generation == sa.bindparam("leased")).returning(jobs.c.id))
 _RELEASE = Statement(
     sa.update(jobs)
     .where(_mine)
@@ -118,27 +185,58 @@ _RELEASE = Statement(
     )
 )
 _RENEW = Statement(sa.update(jobs).where(_mine).values(lease_until=sa.bindparam("until")).returning(jobs.c.id))
-_NEXT = Statement(
-    sa.select(sa.func.min(sa.case((jobs.c.state == JobState.LEASED.value, jobs.c.lease_until), else_=jobs.c.not_before)))
-    .where(jobs.c.kind == sa.bindparam("job_kind"), jobs.c.state != JobState.DEAD.value)
-)
 _COUNTS = Statement(
     sa.select(jobs.c.kind, jobs.c.state, sa.func.count(), sa.func.min(jobs.c.enqueued_at)).group_by(
         jobs.c.kind, jobs.c.state
     )
+)
+_LANE_COUNTS = Statement(
+    sa.select(jobs.c.lane, jobs.c.state, sa.func.count(), sa.func.min(jobs.c.enqueued_at))
+    .where(jobs.c.kind == sa.bindparam("job_kind"))
+    .group_by(jobs.c.lane, jobs.c.state)
+    .order_by(jobs.c.lane, jobs.c.state)
+)
+_TROUBLED = Statement(
+    sa.select(
+        jobs.c.key,
+        jobs.c.lane,
+        jobs.c.payload,
+        jobs.c.state,
+        jobs.c.attempts,
+        jobs.c.enqueued_at,
+        jobs.c.not_before,
+        jobs.c.last_error,
+    )
+    .where(jobs.c.kind == sa.bindparam("job_kind"), jobs.c.last_error.is_not(None))
+    .order_by(jobs.c.enqueued_at.desc(), jobs.c.id.desc())
+    .limit(sa.bindparam("limit", type_=sa.Integer))
 )
 
 
 def enqueue(job: NewJob, now: float) -> Steps[None]:
     """Store a job, or renew the one with its key: a queued one is due at once, a leased one runs again afterwards."""
     yield from _ENQUEUE(
-        kind=job.kind.value, key=job.key, payload=json.dumps(job.payload), priority=job.priority, now=now
+        kind=job.kind.value,
+        key=job.key,
+        lane=job.lane,
+        payload=json.dumps(job.payload),
+        priority=job.priority,
+        now=now,
     )
 
 
-def lease(kind: JobKind, owner: str, now: float, until: float, limit: int) -> Steps[list[LeasedJob]]:
-    """Take up to `limit` due jobs, or ones whose lease has run out, most urgent first."""
-    rows = yield from _LEASE(job_kind=kind.value, owner=owner, now=now, until=until, limit=limit)
+def lease(
+    kind: JobKind, owner: str, now: float, until: float, limit: int, lane: str | None = None
+) -> Steps[list[LeasedJob]]:
+    """Take up to `limit` due jobs of a kind (and lane), those whose lease has run out among them, most urgent first."""
+    if lane is None:
+        yield from _EXPIRE(job_kind=kind.value, now=now)
+        rows = yield from _LEASE(job_kind=kind.value, owner=owner, now=now, until=until, limit=limit)
+    else:
+        yield from _EXPIRE_IN_LANE(job_kind=kind.value, job_lane=lane, now=now)
+        rows = yield from _LEASE_IN_LANE(
+            job_kind=kind.value, job_lane=lane, owner=owner, now=now, until=until, limit=limit
+        )
     return sorted((_leased(row) for row in rows), key=lambda leased: (leased.job.priority, leased.job.id))
 
 
@@ -179,10 +277,39 @@ def _settle(leased: LeasedJob, state: JobState, retry_at: float, error: str | No
     )
 
 
-def next_due(kind: JobKind) -> Steps[float | None]:
-    """Return when the next job of a kind is due or its lease runs out (Unix seconds), if there is one."""
-    rows = yield from _NEXT(job_kind=kind.value)
-    return None if rows[0][0] is None else float(rows[0][0])
+def give_up(owner: str, now: float) -> Steps[None]:
+    """Put back every job that `owner` has leased, due at once; what it last failed of stays noted."""
+    yield from _GIVE_UP(owner=owner, now=now)
+
+
+def next_due(kind: JobKind, lane: str | None = None) -> Steps[float | None]:
+    """Return when the next job of a kind (and lane) is due or its lease runs out (Unix seconds), if there is one."""
+    times: list[float] = []
+    for earliest in _NEXT if lane is None else _NEXT_IN_LANE:
+        rows = yield from (
+            earliest(job_kind=kind.value) if lane is None else earliest(job_kind=kind.value, job_lane=lane)
+        )
+        if rows[0][0] is not None:
+            times.append(float(rows[0][0]))
+    return min(times, default=None)
+
+
+def lanes(kind: JobKind) -> Steps[list[str]]:
+    """Return the lanes in which jobs of a kind wait or run, in order."""
+    rows = yield from _LANES(job_kind=kind.value)
+    return [row[0] for row in rows]
+
+
+def lane_counts(kind: JobKind) -> Steps[list[LaneCount]]:
+    """Return the number of jobs of a kind by lane and state."""
+    rows = yield from _LANE_COUNTS(job_kind=kind.value)
+    return [LaneCount(lane, JobState(state), count, oldest) for lane, state, count, oldest in rows]
+
+
+def troubled(kind: JobKind, limit: int) -> Steps[list[TroubledJob]]:
+    """Return up to `limit` jobs whose last attempt failed, the youngest first."""
+    rows = yield from _TROUBLED(job_kind=kind.value, limit=limit)
+    return [TroubledJob(row[0], row[1], json.loads(row[2]), JobState(row[3]), *row[4:]) for row in rows]
 
 
 def counts() -> Steps[list[JobCount]]:

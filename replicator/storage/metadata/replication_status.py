@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from replicator.core.digest import Digest
-from replicator.core.names import RepositoryName, Tag
 from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.storage.metadata.schema import replication_status
 from replicator.storage.metadata.statement import Statement, Steps
+
+if TYPE_CHECKING:
+    from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName, Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,16 @@ _SETTLE = Statement(
         bytes=replication_status.c.bytes + sa.bindparam("sent", type_=sa.BigInteger),
     )
 )
+_ADD_SENT = Statement(
+    sa.update(replication_status)
+    .where(
+        replication_status.c.repository == sa.bindparam("of_repository"),
+        replication_status.c.digest == sa.bindparam("of_digest"),
+        replication_status.c.tag == sa.bindparam("of_tag"),
+        replication_status.c.destination == sa.bindparam("at"),
+    )
+    .values(bytes=replication_status.c.bytes + sa.bindparam("sent", type_=sa.BigInteger))
+)
 _OF_IMAGE = Statement(
     sa.select(replication_status)
     .where(
@@ -108,6 +121,17 @@ def settle(
         new_status=status.value,
         code=code,
         now=now,
+        sent=sent,
+    )
+
+
+def add_sent(replication: ReplicateImage, sent: int) -> Steps[None]:
+    """Add the bytes that an attempt sent before it failed; the status stays as it is."""
+    yield from _ADD_SENT(
+        of_repository=replication.repository,
+        of_digest=replication.digest,
+        of_tag=replication.tag or _NO_TAG,
+        at=str(replication.destination),
         sent=sent,
     )
 

@@ -1,7 +1,8 @@
 """The tables of one node. Access to content is by `images` and `repository_blobs`, never by a global digest.
 
-Times are Unix seconds. Names and digests compare bytewise in both databases, so that listings are sorted alike. The schema is
-changed only by the migrations beside this module; a test holds this description and the migrations together.
+Times are Unix seconds. Names and digests compare bytewise in both databases, so that listings are sorted alike. The
+schema is changed only by the migrations beside this module; a test holds this description and the migrations
+together.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ jobs = sa.Table(
     sa.Column("id", _Id, primary_key=True, autoincrement=True),
     sa.Column("kind", Text, nullable=False),
     sa.Column("key", Text, nullable=False),
+    sa.Column("lane", Text, nullable=False),
     sa.Column("payload", Text, nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("state", Text, nullable=False),
@@ -128,7 +130,7 @@ jobs = sa.Table(
     sa.Column("lease_until", sa.Double),
     sa.Column("last_error", Text),
     sa.UniqueConstraint("kind", "key", name="jobs_by_key"),
-    sa.Index("jobs_due", "kind", "state", "priority", "not_before"),
+    sa.Index("jobs_due", "kind", "lane", "state", "priority", "not_before"),
     sqlite_autoincrement=True,
 )
 

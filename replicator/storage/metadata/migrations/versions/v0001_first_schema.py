@@ -14,7 +14,7 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 IDENTITY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def upgrade() -> None:  # noqa: PLR0915 - one statement per table and index
+def upgrade() -> None:
     """Create every table."""
     op.create_table(
         "blobs",
@@ -38,9 +38,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one statement per table and index
         sa.Column("last_error", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("repository", "reference"),
     )
-    op.create_index(
-        "cache_entries_by_check", "cache_entries", ["checked_at"], unique=False
-    )
+    op.create_index("cache_entries_by_check", "cache_entries", ["checked_at"], unique=False)
     op.create_table(
         "images",
         sa.Column("repository", TEXT, nullable=False),
@@ -52,14 +50,13 @@ def upgrade() -> None:  # noqa: PLR0915 - one statement per table and index
         sa.PrimaryKeyConstraint("repository", "digest"),
     )
     op.create_index("images_by_digest", "images", ["digest"], unique=False)
-    op.create_index(
-        "images_by_subject", "images", ["repository", "subject", "digest"], unique=False
-    )
+    op.create_index("images_by_subject", "images", ["repository", "subject", "digest"], unique=False)
     op.create_table(
         "jobs",
         sa.Column("id", IDENTITY, autoincrement=True, nullable=False),
         sa.Column("kind", TEXT, nullable=False),
         sa.Column("key", TEXT, nullable=False),
+        sa.Column("lane", TEXT, nullable=False),
         sa.Column("payload", TEXT, nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("state", TEXT, nullable=False),
@@ -74,9 +71,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one statement per table and index
         sa.UniqueConstraint("kind", "key", name="jobs_by_key"),
         sqlite_autoincrement=True,
     )
-    op.create_index(
-        "jobs_due", "jobs", ["kind", "state", "priority", "not_before"], unique=False
-    )
+    op.create_index("jobs_due", "jobs", ["kind", "lane", "state", "priority", "not_before"], unique=False)
     op.create_table(
         "manifest_references",
         sa.Column("parent", TEXT, nullable=False),
@@ -84,9 +79,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one statement per table and index
         sa.Column("child", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("parent", "kind", "child"),
     )
-    op.create_index(
-        "manifest_references_by_child", "manifest_references", ["child"], unique=False
-    )
+    op.create_index("manifest_references_by_child", "manifest_references", ["child"], unique=False)
     op.create_table(
         "manifests",
         sa.Column("digest", TEXT, nullable=False),
@@ -134,9 +127,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one statement per table and index
         sa.Column("linked_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("repository", "digest"),
     )
-    op.create_index(
-        "repository_blobs_by_digest", "repository_blobs", ["digest"], unique=False
-    )
+    op.create_index("repository_blobs_by_digest", "repository_blobs", ["digest"], unique=False)
     op.create_table(
         "tags",
         sa.Column("repository", TEXT, nullable=False),

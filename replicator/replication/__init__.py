@@ -1,0 +1,1 @@
+"""Bringing images to other nodes: jobs from the outbox, one lane for each destination."""

@@ -1,0 +1,276 @@
+"""Leases replication jobs and has them carried out, until each is done.
+
+    leased --copied and read back--> COMPLETE, job gone
+       |---destination down-------> back in the queue, IN_PROGRESS, tried again within a minute
+       |---refused----------------> back in the queue, FAILED with its reason, tried again slowly
+       |---image deleted here-----> job gone, status forgotten
+       `---broken off-------------> back in the queue at once; after a kill, when the lease runs out
+
+Jobs come from the node's database and nowhere else, so nothing that was acknowledged depends on this process living on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replicator.core.errors import InvalidInput, ManifestNotFound, ReplicatorError, ShuttingDown, StorageError
+from replicator.core.jobs import JobKind
+from replicator.core.replication import ReplicateImage
+from replicator.replication.attempt import Attempt
+from replicator.replication.failures import DestinationUnknown
+from replicator.replication.lane import Lane
+from replicator.replication.settlement import Settlement
+from replicator.replication.waiting import wait_for_event
+from replicator.storage.metadata import jobs
+from replicator.telemetry.logs import get_logger
+from replicator.transfer.push_image import PARALLEL_BLOBS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicator.registry.node import RegistryNode
+    from replicator.replication.peers import PeerDirectory
+    from replicator.replication.settlement import ReplicationObserver
+    from replicator.storage.metadata.jobs import LeasedJob
+    from replicator.storage.metadata.statement import Steps
+    from replicator.transfer.push_image import ContentSource
+
+_log = get_logger(__name__)
+
+_OUTAGE_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """How much a worker does at once, and how long a lease lasts. Durations are seconds.
+
+    `look_again` bounds how long a job goes unnoticed that another process queued, or that a clock step hid.
+    """
+
+    images_per_destination: int = 4
+    blobs_per_image: int = PARALLEL_BLOBS
+    lease: float = 30.0
+    renew_every: float = 10.0
+    look_again: float = 30.0
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job under way. While it is being settled its lease is not renewed and it is not broken off."""
+
+    leased: LeasedJob
+    task: asyncio.Task[None]
+    is_settling: bool = False
+
+
+class ReplicationWorker:
+    """Replicates the images of one node. `run` it under a supervisor; several processes may work on one database."""
+
+    def __init__(
+        self,
+        node: RegistryNode,
+        source: ContentSource,
+        peers: PeerDirectory,
+        observer: ReplicationObserver,
+        limits: WorkerLimits | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._node = node
+        self._source = source
+        self._peers = peers
+        self._limits = limits or WorkerLimits()
+        self._settlement = Settlement(node, observer, jitter)
+        self._owner = secrets.token_hex(8)
+        self._lanes: dict[str, Lane] = {}
+        self._running: dict[int, _Running] = {}
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._look_at = float("-inf")
+        self._is_stopping = False
+        node.on_jobs(self._jobs_announced)
+
+    async def run(self) -> None:
+        """Work until cancelled; copies under way are then broken off, and their jobs are free at once."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._renew_leases())
+                await self._dispatch(group)
+        finally:
+            await self._give_up_leases()
+
+    async def stop(self, grace: float) -> None:
+        """Start nothing more; let copies end within `grace` seconds, then break them off. `run` goes on, idle."""
+        self._is_stopping = True
+        self._idle.clear()
+        if self._running:
+            await wait_for_event(self._idle, grace, self._node.clock)
+        self._idle.clear()
+        for running in tuple(self._running.values()):
+            if not running.is_settling:
+                running.task.cancel()
+        if self._running:
+            await self._idle.wait()
+        await self._give_up_leases()
+
+    def _jobs_announced(self, kind: JobKind) -> None:
+        if kind is JobKind.REPLICATE:
+            for lane in self._lanes.values():
+                lane.look_again(self._node.clock.now())
+            self._wake.set()
+
+    # Dispatch
+
+    async def _dispatch(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                pause = await self._start_due(group)
+            except StorageError as error:
+                _log.warning("replication jobs could not be read", node=self._name, error=str(error))
+                pause = _OUTAGE_PAUSE
+            await wait_for_event(self._wake, pause, self._node.clock)
+
+    async def _start_due(self, group: asyncio.TaskGroup) -> float:
+        """Start what is due and has room; return in how many seconds to look again."""
+        pause = self._limits.look_again
+        if self._is_stopping:
+            return pause
+        await self._find_lanes()
+        for name, lane in self._lanes.items():
+            pause = min(pause, await self._start_due_in(group, name, lane))
+        return pause
+
+    async def _find_lanes(self) -> None:
+        """Look, now and then, for lanes that nobody told us of: of rules that are gone, or of other processes' jobs."""
+        now = self._node.clock.monotonic()
+        if now < self._look_at:
+            return
+        planned = {str(node) for rule in self._node.settings.replication_rules for node in rule.destinations}
+        for name in planned.union(await self._node.database.read(jobs.lanes(JobKind.REPLICATE))):
+            lane = self._lanes.setdefault(name, Lane(self._limits.images_per_destination))
+            lane.look_again(self._node.clock.now())
+        self._look_at = now + self._limits.look_again
+
+    async def _start_due_in(self, group: asyncio.TaskGroup, name: str, lane: Lane) -> float:
+        clock, idle = self._node.clock, self._limits.look_again
+        while room := lane.free:
+            pause = lane.pause_left(clock.monotonic()) or await self._until_due(name, lane)
+            if pause:
+                return pause
+            if await self._start(group, name, lane, room) < room:
+                lane.due_at = None
+        return idle  # a copy that ends wakes us
+
+    async def _until_due(self, name: str, lane: Lane) -> float:
+        if lane.due_at is None:
+            due_at = await self._node.database.read(jobs.next_due(JobKind.REPLICATE, name))
+            lane.due_at = float("inf") if due_at is None else due_at
+        return max(0.0, lane.due_at - self._node.clock.now())
+
+    async def _start(self, group: asyncio.TaskGroup, name: str, lane: Lane, room: int) -> int:
+        """Lease up to `room` jobs and start them; return how many there were."""
+        now = self._node.clock.now()
+        until = now + self._limits.lease
+        leased = await self._node.database.write(
+            lambda: jobs.lease(JobKind.REPLICATE, self._owner, now, until, room, name)
+        )
+        if self._is_stopping:
+            await self._give_up_leases()
+            return 0
+        for one in leased:
+            # After a long standstill a lease of our own may have run out: then the job is under way already.
+            if one.job.id not in self._running:
+                lane.running += 1
+                self._running[one.job.id] = _Running(one, group.create_task(self._run(lane, one)))
+        return len(leased)
+
+    async def _run(self, lane: Lane, leased: LeasedJob) -> None:
+        try:
+            await self._carry_out(lane, leased)
+        finally:
+            lane.running -= 1
+            lane.look_again(self._node.clock.now())
+            del self._running[leased.job.id]
+            self._wake.set()
+            if not self._running:
+                self._idle.set()
+
+    async def _carry_out(self, lane: Lane, leased: LeasedJob) -> None:
+        try:
+            replication = ReplicateImage.from_payload(leased.job.payload)
+        except InvalidInput as error:
+            await self._settlement.bury(leased, error)
+            return
+        client = self._peers.find(replication.destination)
+        if client is None:
+            unknown = DestinationUnknown(f"node {replication.destination} is neither a node nor a peer of this one")
+            await self._settlement.fail(lane, leased, replication, unknown, 0)
+            return
+        attempt = Attempt(self._node, self._source, client, lane, replication, self._limits.blobs_per_image)
+        try:
+            delivered = await attempt.run()
+        except ShuttingDown:
+            return  # the lease is given up when `run` ends
+        except ManifestNotFound:
+            self._settling(leased)
+            await self._settlement.drop(leased, replication)
+        except Exception as error:  # noqa: BLE001 - the job loop: a bug in one copy must not end the others
+            if not isinstance(error, ReplicatorError):
+                _log.exception("replication failed unexpectedly", node=self._name, key=leased.job.key)
+            self._settling(leased)
+            await self._settlement.fail(lane, leased, replication, error, attempt.sent)
+        else:
+            lane.reached()
+            self._settling(leased)
+            await self._settlement.complete(leased, replication, delivered, attempt.sent)
+
+    def _settling(self, leased: LeasedJob) -> None:
+        self._running[leased.job.id].is_settling = True
+
+    # Leases
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await self._node.clock.sleep(self._limits.renew_every)
+            held = [running.leased for running in self._running.values() if not running.is_settling]
+            until = self._node.clock.now() + self._limits.lease
+            try:
+                lost = await self._node.database.write(partial(_renewed, held, until)) if held else []
+            except StorageError as error:
+                _log.warning("leases of replication jobs could not be renewed", node=self._name, error=str(error))
+                continue
+            self._break_off(lost)
+
+    def _break_off(self, lost: list[int]) -> None:
+        """End copies whose job another worker has by now."""
+        for job_id in lost:
+            running = self._running.get(job_id)
+            if running is not None and not running.is_settling:
+                running.task.cancel()
+
+    async def _give_up_leases(self) -> None:
+        now = self._node.clock.now()
+        try:
+            await self._node.database.write(lambda: jobs.give_up(self._owner, now))
+        except StorageError as error:
+            # They run out by themselves.
+            _log.warning("leases of replication jobs could not be given up", node=self._name, error=str(error))
+
+    @property
+    def _name(self) -> str:
+        return str(self._node.settings.node)
+
+
+def _renewed(held: list[LeasedJob], until: float) -> Steps[list[int]]:
+    """Renew leases; return the ids of jobs that are no longer ours."""
+    lost = []
+    for leased in held:
+        still_ours = yield from jobs.renew(leased, until)
+        if not still_ours:
+            lost.append(leased.job.id)
+    return lost

@@ -1,0 +1,1 @@
+"""Moving one blob or one image graph between registries, verified and resumable."""
