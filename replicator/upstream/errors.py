@@ -122,6 +122,8 @@ def translated(what: str) -> Iterator[None]:
     except aiohttp.ClientPayloadError as error:
         raise UpstreamContent(f"{what}: the answer is short") from error
     except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, ForbiddenAddress):
+            raise UpstreamContent(f"{what}: {error.os_error}") from error
         raise UpstreamUnavailable(f"{what}: {_connection_failure(error)}") from error
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
         raise UpstreamUnavailable(f"{what}: the connection was lost") from error
@@ -137,6 +139,4 @@ def _connection_failure(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientSSLError):
         return "the TLS handshake failed"
     cause = error.os_error
-    if isinstance(cause, ForbiddenAddress):
-        return str(cause)
     return f"cannot connect ({cause.strerror or type(cause).__name__})"

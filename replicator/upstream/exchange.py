@@ -35,6 +35,8 @@ Observe = Callable[[str, str], None]
 
 _MAX_ERROR_BODY = 16 * 1024
 _ATTEMPTS = 2
+_REPEATED_BY_TRANSPORT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+"""Methods that aiohttp itself sends once more after a broken connection (RFC 9110 §9.2.2), if the body allows it."""
 _BACKOFF = Backoff(initial=0.1, maximum=1.0)
 
 
@@ -134,7 +136,7 @@ class Exchange:
         outgoing = Outgoing(
             call.method, call.url, call.headers, authorization, call.body, answer_timeout=call.answer_timeout
         )
-        if not call.repeatable:
+        if not call.repeatable or call.method in _REPEATED_BY_TRANSPORT:
             return await self._attempt(outgoing)
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(_ATTEMPTS),

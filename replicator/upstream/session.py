@@ -75,7 +75,8 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     if _URL_TEXT.fullmatch(text) is None:
         raise UpstreamContent("the upstream sent a malformed URL")
     try:
-        url = URL(text, encoded=True) if base is None else base.join(URL(text, encoded=True))
+        sent = URL(text, encoded=True)
+        url = sent if base is None or sent.scheme else base.join(sent)
         other = urlsplit(str(url))
         consistent = (url.raw_host or "").lower() == other.hostname and url.explicit_port == other.port
     except ValueError as error:

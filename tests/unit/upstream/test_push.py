@@ -1,0 +1,282 @@
+"""Pushing: mounted where possible, sent in one piece where not, to nobody but the registry itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replicator.core.digest import digest_of
+from replicator.core.errors import (
+    CorruptBlob,
+    SizeMismatch,
+    UpstreamContent,
+    UpstreamDenied,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from replicator.core.names import RepositoryName, Tag
+from replicator.upstream.endpoint import Credentials
+from tests.support.images import build_image
+from tests.support.upstream_clients import client_of
+from tests.support.upstreams import FakeRegistry, FakeServer, Fault, Hold, Tokens, basic
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from replicator.upstream.client import UpstreamClient
+
+TEAM, OTHER, TAG = RepositoryName("team/app"), RepositoryName("team/base"), Tag("v1")
+BLOB = bytes(range(256)) * 2000
+DIGEST = digest_of(BLOB)
+
+
+async def pieces(content: bytes = BLOB, size: int = 100_000) -> AsyncIterator[bytes | memoryview]:
+    """Yield views of one buffer that is used again for every piece, as a file reader does."""
+    buffer = bytearray(size)
+    for start in range(0, len(content), size):
+        piece = content[start : start + size]
+        buffer[: len(piece)] = piece
+        yield memoryview(buffer)[: len(piece)]
+
+
+class TestBlob:
+    async def test_is_sent_in_one_piece(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        assert await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+        assert upstream.repository(TEAM).blobs[DIGEST] == BLOB
+        put = upstream.requests[-1]
+        assert put.headers["content-length"] == str(len(BLOB))
+        assert "transfer-encoding" not in put.headers
+        assert put.query == {"state": "a/b", "digest": DIGEST}
+
+    async def test_of_no_bytes_is_sent(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        assert await client.put_blob(TEAM, digest_of(b""), 0, pieces(b""))
+        assert upstream.repository(TEAM).blobs[digest_of(b"")] == b""
+
+    async def test_of_sha512_is_sent(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        digest = digest_of(BLOB, "sha512")
+        assert await client.put_blob(TEAM, digest, len(BLOB), pieces())
+        assert upstream.repository(TEAM).blobs[digest] == BLOB
+
+    async def test_is_mounted_without_a_byte(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        upstream.add_blob(OTHER, BLOB)
+        assert not await client.put_blob(TEAM, DIGEST, len(BLOB), pieces(), mount_from=OTHER)
+        assert upstream.repository(TEAM).blobs[DIGEST] == BLOB
+        assert [(request.method, dict(request.query)) for request in upstream.requests] == [
+            ("POST", {"mount": DIGEST, "from": OTHER})
+        ]
+
+    async def test_is_sent_where_it_cannot_be_mounted(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        assert await client.put_blob(TEAM, DIGEST, len(BLOB), pieces(), mount_from=OTHER)
+        assert upstream.count() == 2, "the session that came instead of the mount is used"
+
+    @pytest.mark.parametrize("status", [400, 403, 404, 405])
+    async def test_is_sent_where_mounting_is_refused(
+        self, upstream: FakeRegistry, client: UpstreamClient, status: int
+    ) -> None:
+        upstream.faults.on("POST *", Fault(status=status), times=1)
+        assert await client.put_blob(TEAM, DIGEST, len(BLOB), pieces(), mount_from=OTHER)
+        assert upstream.repository(TEAM).blobs[DIGEST] == BLOB
+
+    async def test_mounted_as_something_else_is_refused(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        headers = {"Docker-Content-Digest": digest_of(b"other")}
+        upstream.faults.on("POST *", Fault(status=201, headers=headers))
+        with pytest.raises(UpstreamContent, match="another digest"):
+            await client.put_blob(TEAM, DIGEST, len(BLOB), pieces(), mount_from=OTHER)
+
+    async def test_created_though_nothing_was_to_be_mounted_is_refused(
+        self, upstream: FakeRegistry, client: UpstreamClient
+    ) -> None:
+        upstream.faults.on("POST *", Fault(status=201))
+        with pytest.raises(UpstreamContent, match="201"):
+            await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+
+    async def test_taken_in_as_something_else_is_refused(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        upstream.faults.on("PUT *", Fault(headers={"Docker-Content-Digest": digest_of(b"other")}))
+        with pytest.raises(UpstreamContent, match="another digest"):
+            await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+
+    @pytest.mark.parametrize("content", [BLOB + b"x", BLOB[:-1], b""])
+    async def test_of_another_size_is_not_sent_as_if_whole(
+        self, upstream: FakeRegistry, client: UpstreamClient, content: bytes
+    ) -> None:
+        with pytest.raises(SizeMismatch, match=f"expected {len(BLOB)} bytes to send"):
+            await client.put_blob(TEAM, DIGEST, len(BLOB), pieces(content))
+        assert DIGEST not in upstream.repository(TEAM).blobs
+
+    async def test_failure_of_the_source_passes_through(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        """What the store says about its own blob is not turned into the upstream's fault."""
+
+        async def broken() -> AsyncIterator[bytes]:
+            yield BLOB[:1000]
+            raise CorruptBlob("ours")
+
+        with pytest.raises(CorruptBlob, match="ours"):
+            await client.put_blob(TEAM, DIGEST, len(BLOB), broken())
+        assert DIGEST not in upstream.repository(TEAM).blobs
+        await client.ping()
+
+    async def test_refused_by_the_registry_is_named(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        with pytest.raises(
+            UpstreamRefused, match=f"fake: upload of blob {DIGEST} to team/app: answered 400 DIGEST_INVALID"
+        ):
+            await client.put_blob(TEAM, DIGEST, len(BLOB), pieces(BLOB[::-1]))
+
+    @pytest.mark.parametrize(("status", "error"), [(413, UpstreamRefused), (507, UpstreamUnavailable)])
+    async def test_refused_before_it_was_read_is_named(
+        self, upstream: FakeRegistry, client: UpstreamClient, status: int, error: type[Exception]
+    ) -> None:
+        """A registry may answer while we still send; its answer counts, not the broken pipe."""
+        upstream.faults.on("PUT *", Fault(status=status))
+        with pytest.raises(error):
+            await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+
+
+class TestLocation:
+    """An upload goes where the registry says, which must be the registry (CVE-2026-50151)."""
+
+    async def test_elsewhere_is_refused(self) -> None:
+        async with FakeServer() as foreign, FakeRegistry(basic=("ann", "secret")) as upstream:
+            upstream.upload_location = lambda path: foreign.url + path
+            async with client_of(upstream, credentials=Credentials("ann", "secret")) as client:
+                with pytest.raises(UpstreamContent, match="another origin"):
+                    await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+            assert foreign.requests == []
+
+    @pytest.mark.parametrize(
+        "location", ["", "http://", "//evil.example/x", "https://{authority}/x", "file:///x", "http:\\\\x"]
+    )
+    async def test_that_is_none_of_the_registry_is_refused(
+        self, upstream: FakeRegistry, client: UpstreamClient, location: str
+    ) -> None:
+        upstream.upload_location = lambda _: location.format(authority=upstream.authority)
+        if location in {"", "http://"}:
+            upstream.faults.on("POST *", Fault(status=202, headers={"Location": location}))
+        with pytest.raises(UpstreamContent):
+            await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+        assert upstream.count() == 1
+
+    async def test_may_be_absolute(self) -> None:
+        async with FakeRegistry(basic=("ann", "secret")) as upstream:
+            upstream.upload_location = lambda path: upstream.url + path
+            async with client_of(upstream, credentials=Credentials("ann", "secret")) as client:
+                assert await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+            assert upstream.authorizations("PUT *") == [basic("ann", "secret")]
+
+    async def test_may_have_no_query(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        upstream.upload_location = lambda path: path.partition("?")[0]
+        assert await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+        assert upstream.requests[-1].query == {"digest": DIGEST}
+
+
+class TestAuthorization:
+    async def test_mount_asks_for_both_repositories(self) -> None:
+        tokens = Tokens()
+        async with FakeRegistry(tokens=tokens) as upstream, client_of(upstream) as client:
+            upstream.add_blob(OTHER, BLOB)
+            assert not await client.put_blob(TEAM, DIGEST, len(BLOB), pieces(), mount_from=OTHER)
+            assert tokens.scopes == [["repository:team/app:pull,push", "repository:team/base:pull"]]
+
+    async def test_token_that_expires_before_the_bytes_are_taken_is_a_reason_to_come_back(self) -> None:
+        """The bytes are used up and cannot be sent again here; the next attempt brings a new token."""
+        tokens = Tokens()
+        async with FakeRegistry(tokens=tokens) as upstream, client_of(upstream) as client:
+            challenge = {"WWW-Authenticate": f'Bearer realm="{upstream.url}/token"'}
+            upstream.faults.on("PUT *", Fault(status=401, headers=challenge), times=1)
+            with pytest.raises(UpstreamUnavailable, match="expired"):
+                await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+            assert tokens.issued == 2
+            assert await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+
+    async def test_refusal_is_denied(self) -> None:
+        async with FakeRegistry(basic=("ann", "secret")) as upstream, client_of(upstream) as client:
+            with pytest.raises(UpstreamDenied):
+                await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+            assert upstream.count("PUT *") == 0
+
+
+class TestPatience:
+    async def test_registry_that_takes_no_more_bytes_is_given_up(self, upstream: FakeRegistry) -> None:
+        hold = Hold()
+        upstream.faults.on("PUT *", Fault(hold=hold))
+        big = b"x" * 1_000_000
+
+        async def endless() -> AsyncIterator[bytes]:
+            for _ in range(200):
+                yield big
+
+        async with client_of(upstream, stall_timeout=0.2) as client:
+            with pytest.raises(UpstreamTimeout):
+                await client.put_blob(TEAM, DIGEST, 200 * len(big), endless())
+        hold.release()
+
+    async def test_registry_that_never_confirms_is_given_up(self, upstream: FakeRegistry) -> None:
+        hold = Hold()
+        upstream.faults.on("PUT *", Fault(hold=hold))
+        async with client_of(upstream, total_timeout=0.2) as client:
+            with pytest.raises(UpstreamTimeout):
+                await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+        hold.release()
+
+    async def test_slow_source_is_not_the_registrys_fault(self, upstream: FakeRegistry) -> None:
+        """The source may take longer than any limit of the upstream: it has limits of its own."""
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield BLOB[:1000]
+            await asyncio.sleep(0.3)
+            yield BLOB[1000:]
+
+        async with client_of(upstream, stall_timeout=0.1, total_timeout=0.1) as client:
+            assert await client.put_blob(TEAM, DIGEST, len(BLOB), slow())
+
+    async def test_cancellation_leaves_a_usable_client(self, upstream: FakeRegistry) -> None:
+        started, never = asyncio.Event(), asyncio.Event()
+
+        async def stuck() -> AsyncIterator[bytes]:
+            yield BLOB[:1000]
+            started.set()
+            await never.wait()
+
+        async with client_of(upstream, max_connections=1) as client:
+            async with asyncio.TaskGroup() as group:
+                push = group.create_task(client.put_blob(TEAM, DIGEST, len(BLOB), stuck()))
+                await started.wait()
+                push.cancel()
+            await client.ping()
+        assert DIGEST not in upstream.repository(TEAM).blobs
+
+
+class TestManifest:
+    async def test_is_put_under_a_tag_with_its_headers(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        image = build_image()
+        headers = {"X-Replicator-Revision": "1.2.3"}
+        await client.put_manifest(TEAM, TAG, image.manifest, image.media_type, headers)
+        assert upstream.repository(TEAM).tags == {TAG: image.digest}
+        assert upstream.repository(TEAM).manifests == {image.digest: (image.manifest, image.media_type)}
+        assert upstream.requests[0].headers["x-replicator-revision"] == "1.2.3"
+
+    @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+    async def test_is_put_under_its_digest(
+        self, upstream: FakeRegistry, client: UpstreamClient, algorithm: str
+    ) -> None:
+        image = build_image(algorithm=algorithm)
+        await client.put_manifest(TEAM, image.digest, image.manifest, image.media_type)
+        assert list(upstream.repository(TEAM).manifests) == [image.digest]
+
+    async def test_taken_in_as_something_else_is_refused(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        image = build_image()
+        upstream.faults.on("PUT *", Fault(headers={"Docker-Content-Digest": digest_of(b"other")}))
+        with pytest.raises(UpstreamContent, match="another digest"):
+            await client.put_manifest(TEAM, TAG, image.manifest, image.media_type)
+
+    async def test_not_confirmed_by_a_digest_is_accepted(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        image = build_image()
+        upstream.faults.on("PUT *", Fault(status=201))
+        await client.put_manifest(TEAM, TAG, image.manifest, image.media_type)
+
+    async def test_refused_is_named(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        image = build_image()
+        with pytest.raises(UpstreamRefused, match="DIGEST_INVALID"):
+            await client.put_manifest(TEAM, digest_of(b"other"), image.manifest, image.media_type)

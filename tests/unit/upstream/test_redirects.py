@@ -1,0 +1,357 @@
+"""Redirects: followed where they are harmless, without our credentials, and never into our own network."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from replicator.core.errors import ShuttingDown, UpstreamContent, UpstreamDenied, UpstreamUnavailable
+from replicator.core.names import RepositoryName
+from replicator.upstream.endpoint import Credentials
+from replicator.upstream.session import MAX_REDIRECTS, Session, parse_url
+from tests.support.upstream_clients import client_of, endpoint_of
+from tests.support.upstreams import FakeRegistry, FakeServer, Fault, Tokens, basic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from replicator.core.digest import Digest
+    from replicator.upstream.client import UpstreamClient
+
+ALPINE = RepositoryName("library/alpine")
+LAYER = b"layer" * 1000
+CREDENTIALS = Credentials("ann", "correct-horse")
+
+
+async def pull(client: UpstreamClient, digest: Digest, start: int = 0) -> bytes:
+    async with client.open_blob(ALPINE, digest, start) as stream:
+        return b"".join([chunk async for chunk in stream.chunks])
+
+
+class Names(AbstractResolver):
+    """Answers with scripted addresses: the next one at each question, the last one from then on."""
+
+    def __init__(self, **names: list[str]) -> None:
+        self.names = {name.replace("_", "."): addresses for name, addresses in names.items()}
+        self.asked: list[str] = []
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked.append(host)
+        addresses = self.names[host]
+        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
+        return [ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
+
+
+class TestCredentials:
+    async def test_do_not_follow_a_redirect_to_another_port(self) -> None:
+        """Another port is another party: it sees no Authorization and no cookie (CVE-2020-15157)."""
+        async with FakeServer() as storage, FakeRegistry(basic=("ann", "correct-horse")) as upstream:
+            digest = upstream.add_blob(ALPINE, LAYER)
+            upstream.headers["Set-Cookie"] = "session=secret"
+            storage.faults.on("*", Fault(body=LAYER))
+            upstream.faults.on("*/blobs/*", Fault(redirect=f"{storage.url}/bucket/x?signature=a%2Fb%3D"))
+            async with client_of(upstream, credentials=CREDENTIALS) as client:
+                await client.ping()
+                assert await pull(client, digest) == LAYER
+            (request,) = storage.requests
+            assert not {"authorization", "cookie", "referer"} & request.headers.keys()
+            assert upstream.authorizations("*/blobs/*") == [basic("ann", "correct-horse")]
+            assert "cookie" not in upstream.requests[-1].headers
+
+    async def test_are_not_sent_again_when_the_chain_comes_back(self) -> None:
+        """Once a chain has left the registry, even the registry gets no Authorization from it any more."""
+        tokens = Tokens()
+        async with FakeServer() as elsewhere, FakeRegistry(tokens=tokens) as upstream:
+            digest = upstream.add_blob(ALPINE, LAYER)
+            elsewhere.faults.on("*", Fault(redirect=f"{upstream.url}/back"))
+            upstream.faults.on("/back", Fault(body=LAYER))
+            async with client_of(upstream) as client:
+                assert not await client.blob_exists(ALPINE, upstream.add_blob("other", b"x"))
+                upstream.faults.on("*/blobs/*", Fault(redirect=f"{elsewhere.url}/away"))
+                assert await pull(client, digest) == LAYER
+            assert upstream.authorizations("GET */blobs/*") == ["Bearer token-1"]
+            assert upstream.count("/back") == 1
+            assert upstream.authorizations("/back") == []
+            assert elsewhere.authorizations() == []
+
+    async def test_stay_within_the_registry(self) -> None:
+        async with FakeRegistry(basic=("ann", "correct-horse")) as upstream:
+            digest = upstream.add_blob(ALPINE, LAYER)
+            upstream.faults.on("*/library/alpine/blobs/*", Fault(redirect=f"/v2/moved/blobs/{digest}"))
+            upstream.add_blob("moved", LAYER)
+            async with client_of(upstream, credentials=CREDENTIALS) as client:
+                await client.ping()
+                assert await pull(client, digest) == LAYER
+            assert upstream.authorizations("*/moved/*") == [basic("ann", "correct-horse")]
+
+
+class TestChain:
+    async def test_range_goes_along(self) -> None:
+        async with FakeRegistry() as storage, FakeRegistry() as upstream, client_of(upstream) as client:
+            digest = storage.add_blob(ALPINE, LAYER)
+            upstream.faults.on("*", Fault(redirect=f"{storage.url}/v2/{ALPINE}/blobs/{digest}"))
+            assert await pull(client, digest, 1234) == LAYER[1234:]
+            assert storage.requests[0].headers["range"] == "bytes=1234-"
+
+    async def test_signed_url_arrives_as_it_was_sent(self) -> None:
+        async with FakeServer() as storage, FakeRegistry() as upstream, client_of(upstream) as client:
+            raw: list[str] = []
+
+            async def record(request: web.Request) -> web.StreamResponse:
+                raw.append(request.raw_path)
+                return web.Response(body=LAYER)
+
+            storage.faults.on("*", Fault(answer=record))
+            path = "/b%2Fc/~x%7E?X-Sig=a%2Bb%2F%3D&d=%3A:+%20"
+            upstream.faults.on("*", Fault(redirect=storage.url + path))
+            await pull(client, upstream.add_blob(ALPINE, LAYER))
+            assert raw == [path]
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    async def test_every_redirect_is_followed(self, status: int) -> None:
+        async with FakeRegistry() as upstream, client_of(upstream) as client:
+            digest = upstream.add_blob("moved", LAYER)
+            fault = Fault(status=status, redirect=f"/v2/moved/blobs/{digest}")
+            upstream.faults.on("*/library/*", fault)
+            assert await pull(client, digest) == LAYER
+            assert await client.blob_exists(ALPINE, digest)
+            assert upstream.count("HEAD /v2/moved/*") == 1
+
+    async def test_loop_ends(self) -> None:
+        """A redirect loop costs a bounded number of requests."""
+        async with FakeRegistry() as upstream, client_of(upstream) as client:
+            upstream.faults.on("*", Fault(redirect="/v2/loop"))
+            with pytest.raises(UpstreamContent, match="redirects"):
+                await client.blob_exists(ALPINE, upstream.add_blob(ALPINE, LAYER))
+            assert upstream.count() == MAX_REDIRECTS + 1
+
+    @pytest.mark.parametrize(
+        "location",
+        [
+            "",
+            "file:///etc/passwd",
+            "http://",
+            "http:x",
+            "http://a\\b/",
+            "http://ann:x@127.0.0.1/",
+            "http://127.0.0.1:bad/",
+            "gopher://x/",
+        ],
+    )
+    async def test_to_no_plain_url_is_refused(self, location: str) -> None:
+        async with FakeRegistry() as upstream, client_of(upstream) as client:
+            upstream.faults.on("*", Fault(status=307, headers={"Location": location}))
+            with pytest.raises(UpstreamContent):
+                await pull(client, upstream.add_blob(ALPINE, LAYER))
+            assert upstream.count() == 1
+
+    async def test_of_a_push_is_not_followed(self) -> None:
+        async with FakeRegistry() as upstream, client_of(upstream) as client:
+            image = upstream.add_image(ALPINE)
+            upstream.faults.on("PUT *", Fault(redirect="/elsewhere"))
+            with pytest.raises(UpstreamContent, match="307"):
+                await client.put_manifest(ALPINE, image.digest, image.manifest, image.media_type)
+            assert upstream.count("/elsewhere") == 0
+
+    async def test_error_does_not_show_the_signed_query(self) -> None:
+        async with FakeServer() as storage, FakeRegistry() as upstream, client_of(upstream) as client:
+            digest = upstream.add_blob(ALPINE, LAYER)
+            upstream.faults.on("*", Fault(redirect=f"{storage.url}/bucket?signature=secret"))
+            storage.faults.on("*", Fault(status=500))
+            with pytest.raises(UpstreamUnavailable) as caught:
+                await pull(client, digest)
+            shown = "".join(traceback.format_exception(caught.value, limit=0))
+            assert "answered 500" in shown
+            assert "signature" not in shown
+            assert "secret" not in shown
+
+
+class TestInternalNetwork:
+    @pytest.mark.parametrize(
+        "target", ["http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "http://[::ffff:a9fe:a9fe]/"]
+    )
+    async def test_is_not_reached_by_a_redirect(self, target: str) -> None:
+        """An upstream cannot make us call the metadata service (CVE-2020-13788, CVE-2025-59346)."""
+        async with FakeRegistry() as upstream, client_of(upstream) as client:
+            upstream.faults.on("*", Fault(redirect=target))
+            with pytest.raises(UpstreamContent, match="internal network"):
+                await pull(client, upstream.add_blob(ALPINE, LAYER))
+
+    async def test_is_not_reached_by_a_name_either(self) -> None:
+        names = Names(storage_test=["169.254.169.254"])
+        async with FakeRegistry() as upstream, client_of(upstream, resolver=names) as client:
+            upstream.faults.on("*", Fault(redirect="http://storage.test/"))
+            with pytest.raises(UpstreamContent, match="internal network"):
+                await pull(client, upstream.add_blob(ALPINE, LAYER))
+            assert names.asked == ["storage.test"]
+
+    @pytest.mark.parametrize(
+        "target", ["http://127.0.0.1:{port}/", "http://[::1]:{port}/", "http://inside.test:{port}/"]
+    )
+    async def test_is_not_reached_from_a_registry_outside(self, target: str) -> None:
+        """A registry at a public address has no way to our loopback, by address or by name."""
+        names = Names(registry_test=["198.41.0.4", "127.0.0.1"], inside_test=["127.0.0.1"])
+        async with FakeServer() as inside, FakeRegistry() as upstream:
+            # The first look-up puts the registry at a public address; the connection is then made to the fake one.
+            endpoint_url = f"http://registry.test:{upstream.port}"
+            async with client_of(upstream, resolver=_Diverted(names), url=endpoint_url) as client:
+                upstream.faults.on("*", Fault(redirect=target.format(port=inside.port)))
+                with pytest.raises(UpstreamContent, match="internal network"):
+                    await pull(client, upstream.add_blob(ALPINE, LAYER))
+            assert upstream.count() == 1
+            assert inside.requests == []
+
+    async def test_is_not_opened_by_a_name_that_moves_into_it(self) -> None:
+        """Every connection is checked by the address it goes to: a second, different answer of DNS changes nothing."""
+        names = Names(storage_test=["127.0.0.1", "169.254.169.254"])
+        async with FakeServer() as storage, FakeRegistry() as upstream:
+            storage.faults.on("*", Fault(body=LAYER, headers={"Connection": "close"}))
+            upstream.faults.on("*", Fault(redirect=f"http://storage.test:{storage.port}/"))
+            async with client_of(upstream, resolver=names) as client:
+                digest = upstream.add_blob(ALPINE, LAYER)
+                assert await pull(client, digest) == LAYER
+            # A new client asks DNS again, and gets the other answer.
+            async with client_of(upstream, resolver=names) as client:
+                with pytest.raises(UpstreamContent, match="internal network"):
+                    await pull(client, digest)
+
+    async def test_is_reached_where_the_registry_itself_is(self) -> None:
+        names = Names(registry_test=["127.0.0.1"], storage_test=["127.0.0.1"])
+        async with FakeServer() as storage, FakeRegistry() as upstream:
+            storage.faults.on("*", Fault(body=LAYER))
+            upstream.faults.on("*", Fault(redirect=f"http://storage.test:{storage.port}/"))
+            url = f"http://registry.test:{upstream.port}"
+            async with client_of(upstream, resolver=names, url=url) as client:
+                assert await pull(client, upstream.add_blob(ALPINE, LAYER)) == LAYER
+
+
+class _Diverted(AbstractResolver):
+    """Lets a registry pass for public: its name has a public address as well as the one we connect to."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._names.resolve(host, port, family)
+        if host == "registry.test":
+            # A mixture counts as public; the reachable address comes first.
+            found = [*await self._names.resolve(host, port, family), *found]
+        return found
+
+    async def close(self) -> None:
+        pass
+
+
+class TestTls:
+    @pytest.fixture
+    def authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @staticmethod
+    def server_context(authority: trustme.CA) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        return context
+
+    @staticmethod
+    def ca_file(authority: trustme.CA, folder: Path) -> Path:
+        path = folder / "ca.pem"
+        authority.cert_pem.write_to_path(path)
+        return path
+
+    async def test_private_authority_is_trusted_when_configured(self, authority: trustme.CA, tmp_path: Path) -> None:
+        async with FakeRegistry(tls=self.server_context(authority)) as upstream:
+            digest = upstream.add_blob(ALPINE, LAYER)
+            async with client_of(upstream, ca_file=self.ca_file(authority, tmp_path)) as client:
+                assert await pull(client, digest) == LAYER
+
+    async def test_unknown_authority_is_refused(self, authority: trustme.CA) -> None:
+        async with FakeRegistry(tls=self.server_context(authority)) as upstream, client_of(upstream) as client:
+            with pytest.raises(UpstreamUnavailable, match="TLS handshake failed"):
+                await client.ping()
+            assert upstream.requests == []
+
+    async def test_missing_authority_file_is_named(self, tmp_path: Path) -> None:
+        async with FakeRegistry() as upstream, client_of(upstream, ca_file=tmp_path / "none.pem") as client:
+            with pytest.raises(UpstreamUnavailable, match=r"cannot load .*none\.pem"):
+                await client.ping()
+
+    async def test_is_not_given_up_by_a_redirect(self, authority: trustme.CA, tmp_path: Path) -> None:
+        """https never continues as http, where anybody on the way could read and answer (CVE-2014-5277)."""
+        async with FakeServer() as plain, FakeRegistry(tls=self.server_context(authority)) as upstream:
+            upstream.faults.on("*", Fault(redirect=f"{plain.url}/x"))
+            async with client_of(upstream, ca_file=self.ca_file(authority, tmp_path)) as client:
+                with pytest.raises(UpstreamContent, match="from https"):
+                    await pull(client, upstream.add_blob(ALPINE, LAYER))
+            assert plain.requests == []
+
+    @pytest.mark.parametrize("credentials", [None, CREDENTIALS])
+    async def test_is_not_given_up_by_a_token_realm(
+        self, authority: trustme.CA, tmp_path: Path, credentials: Credentials | None
+    ) -> None:
+        """The token service of an https registry is https too, configured or not (CVE-2019-10214)."""
+        async with FakeServer() as plain:
+            realm = f"{plain.url}/token"
+            async with (
+                FakeRegistry(tls=self.server_context(authority), tokens=Tokens(), realm=realm) as upstream,
+                client_of(
+                    upstream,
+                    ca_file=self.ca_file(authority, tmp_path),
+                    credentials=credentials,
+                    realm_hosts=frozenset({plain.authority}),
+                ) as client,
+            ):
+                with pytest.raises(UpstreamDenied):
+                    await client.ping()
+            assert plain.requests == []
+
+    async def test_of_a_token_host_is_verified(self, authority: trustme.CA, tmp_path: Path) -> None:
+        async with FakeServer(tls=self.server_context(trustme.CA())) as service:
+            async with (
+                FakeRegistry(
+                    tls=self.server_context(authority), tokens=Tokens(), realm=f"{service.url}/token"
+                ) as upstream,
+                client_of(upstream, ca_file=self.ca_file(authority, tmp_path)) as client,
+            ):
+                with pytest.raises(UpstreamUnavailable, match="TLS"):
+                    await client.ping()
+            assert service.requests == []
+
+
+async def test_proxy_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeServer() as proxy, FakeRegistry() as upstream, client_of(upstream) as client:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        await client.ping()
+        assert proxy.requests == []
+
+
+@pytest.mark.parametrize(
+    "text", ["http://exa mple.org/", "http://example.org/\r\nX: 1", "http://ex\u00e4mple.org/", ""]
+)
+def test_url_with_anything_but_printable_ascii_is_refused(text: str) -> None:
+    with pytest.raises(UpstreamContent):
+        parse_url(text)
+
+
+async def test_closed_session_refuses_to_send() -> None:
+    async with FakeRegistry() as upstream, client_of(upstream) as client:
+        await client.close()
+        with pytest.raises(ShuttingDown):
+            await client.ping()
+        session = Session(endpoint_of(upstream))
+        await session.close()
