@@ -37,8 +37,8 @@ class UpstreamSettings(Model):
     """How long to wait for a connection."""
     stall_timeout: Duration = 15.0
     """How long to wait for the next byte of an answer."""
-    total_timeout: Duration = 3600.0
-    """How long one request may take with its body."""
+    total_timeout: Duration = 60.0
+    """How long a small request may take with its answer, and how long to wait for the first byte of a large one."""
     max_connections: Count = 32
     """Connections that may be open at the same time."""
     requests_per_second: Rate | None = None

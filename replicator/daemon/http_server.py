@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from replicator.daemon.listener import Listener
+if TYPE_CHECKING:
+    from replicator.daemon.listener import Listener
 
 Edge = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -48,6 +50,6 @@ class HttpServer:
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
-        if path.startswith("/v2") and (len(path) == 3 or path[3] in "/?"):  # noqa: PLR2004 - the length of /v2
+        if path.startswith("/v2") and (len(path) == 3 or path[3] in "/?"):
             return await self._registry(request)
         return await self._operations(request)

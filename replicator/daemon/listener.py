@@ -1,7 +1,7 @@
 """Listening sockets, taken before anything else is done.
 
-A port that is in use is reported before a store is touched, and with port 0 the true address is known while the peers are
-still being wired.
+A port that is in use is reported before a store is touched, and with port 0 the true address is known while the peers
+are still being wired.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import socket
 import ssl
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from replicator.config.nodes import NodeSettings
 from replicator.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from replicator.config.nodes import NodeSettings
 
 _BACKLOG = 1024
 

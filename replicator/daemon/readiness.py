@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from replicator.core.clock import Clock
 from replicator.core.errors import ReplicatorError
-from replicator.registry.node import RegistryNode
 from replicator.registry_api.operations import Readiness
 from replicator.storage.metadata import node as node_row
 from replicator.storage.metadata import repositories
+
+if TYPE_CHECKING:
+    from replicator.core.clock import Clock
+    from replicator.registry.node import RegistryNode
 
 _REMEMBER = 1.0
 MIN_FREE_BYTES = 16 * 1024 * 1024
@@ -19,7 +21,9 @@ MIN_FREE_BYTES = 16 * 1024 * 1024
 class Draining(Protocol):
     """Tells whether the daemon is shutting down."""
 
-    def is_set(self) -> bool: ...
+    def is_set(self) -> bool:
+        """Return True once the daemon is shutting down."""
+        ...
 
 
 class ReadinessProbe:

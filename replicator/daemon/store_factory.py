@@ -5,17 +5,21 @@ What only a cluster needs is imported only when it is configured, so that a side
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from replicator.config.model import Settings
-from replicator.config.nodes import NodeSettings
 from replicator.config.secrets import SecretRef, resolve_secret
 from replicator.config.storage import PostgresqlSettings, S3Settings
 from replicator.core.errors import ConfigurationError
 from replicator.storage.blobs.filesystem import FilesystemBlobStore
-from replicator.storage.blobs.port import BlobStore
-from replicator.storage.metadata.database import Database
 from replicator.storage.metadata.sqlite import SqliteDatabase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicator.config.model import Settings
+    from replicator.config.nodes import NodeSettings
+    from replicator.storage.blobs.port import BlobStore
+    from replicator.storage.metadata.database import Database
 
 
 def make_database(settings: Settings, node: NodeSettings, environ: Mapping[str, str]) -> Database:
@@ -46,7 +50,7 @@ def make_blob_store(settings: Settings, node: NodeSettings, environ: Mapping[str
         bucket=blobs.bucket,
         prefix=blobs.prefix,
         endpoint=blobs.endpoint,
-        region=blobs.region,
+        region=blobs.region or "us-east-1",
         access_key_id=_revealed(blobs.access_key_id, environ),
         secret_access_key=_revealed(blobs.secret_access_key, environ),
         allow_http=blobs.allow_http,

@@ -1,7 +1,7 @@
 """Background work that must not end silently.
 
-Every service runs until it is cancelled. One that raises or returns is logged and started again after a pause that grows, so a
-fault in one of them is visible, bounded, and does not take the others with it.
+Every service runs until it is cancelled. One that raises or returns is logged and started again after a pause that
+grows, so a fault in one of them is visible, bounded, and does not take the others with it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
-from replicator.core.clock import Clock
 from replicator.core.retry import Backoff
 from replicator.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from replicator.core.clock import Clock
 
 _log = get_logger(__name__)
 
@@ -43,7 +46,7 @@ class Supervisor:
             try:
                 await service()
                 _log.error("service ended by itself", service=name)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the one place where a fault of background work ends
                 _log.exception("service failed", service=name)
             failures = 1 if self._clock.monotonic() - started > _SOUND else failures + 1
             await self._clock.sleep(_RESTART.delay(failures, self._jitter()))

@@ -1,0 +1,53 @@
+"""What `serve` prints when it is up: what runs where, and what to try next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicator.config.model import Settings
+    from replicator.config.nodes import NodeSettings
+    from replicator.core.names import NodeId
+
+
+def banner(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> str:
+    """Return the text; `urls` are the addresses the nodes really listen on."""
+    lines = ["", "replicator is running", ""]
+    for node in settings.nodes:
+        lines += _node_lines(node, urls[node.id])
+    lines += ["", "Try next:", *(f"  {command}" for command in suggestions(settings, config, urls)), ""]
+    return "\n".join(lines)
+
+
+def _node_lines(node: NodeSettings, url: str) -> list[str]:
+    lines = [f"  {node.id!s:<30} {node.public_url or url}"]
+    for rule in node.replication_rules():
+        what = ", ".join(f"{prefix}*" for prefix in rule.filters) or "every repository"
+        where = ", ".join(str(destination) for destination in rule.destinations)
+        lines.append(f"      replicates {what} to {where}")
+    prefixes = ", ".join(f"{rule.prefix}/" for rule in node.cache_rules())
+    if prefixes:
+        lines.append(f"      pulls through {prefixes}")
+    return lines
+
+
+def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> list[str]:
+    """Return commands that show what this configuration can do."""
+    first = settings.nodes[0]
+    host = urls[first.id].partition("://")[2]
+    commands = [f"replicator status --config {config}"]
+    rules = first.replication_rules()
+    if rules:
+        prefix = rules[0].filters[0] if rules[0].filters else "demo/"
+        commands.append(f"skopeo copy --dest-tls-verify=false docker-archive:image.tar docker://{host}/{prefix}app:1.0")
+        other = urls.get(rules[0].destinations[0])
+        if other is not None:
+            there = other.partition("://")[2]
+            commands.append(f"skopeo inspect --tls-verify=false docker://{there}/{prefix}app:1.0   # it has arrived")
+    caches = first.cache_rules()
+    if caches:
+        commands.append(f"skopeo inspect --tls-verify=false docker://{host}/{caches[0].prefix}/library/alpine:latest")
+    commands.append(f"curl {urls[first.id]}/metrics")
+    return commands

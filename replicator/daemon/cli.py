@@ -1,0 +1,106 @@
+"""The command line: `serve`, `config check`, `config schema`, `status`.
+
+Exit codes: 0 done, 1 it could not be done (the reason is on standard error), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from replicator import __version__
+from replicator.core.errors import ReplicatorError
+
+app = typer.Typer(
+    help="A container registry in regional nodes, with replication and a pull-through cache.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Check a configuration, or print the schema for editors.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", show_default=False)]
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line on standard error and exit code 1."""
+    try:
+        app()
+    except ReplicatorError as error:
+        sys.stderr.write(f"replicator: {error}\n")
+        sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"replicator {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run a container registry in regional nodes, with replication and a pull-through cache."""
+
+
+@app.command()
+def serve(config: ConfigOption) -> None:
+    """Run the nodes of a configuration until SIGTERM or SIGINT."""
+    # Loaded here: the other commands need neither the server nor the stores.
+    from replicator.daemon.serve import run  # noqa: PLC0415
+
+    sys.exit(run(config, os.environ))
+
+
+@config_app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="The configuration file.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the problems as JSON.")] = False,
+) -> None:
+    """Report every problem of a configuration with its key and line; exit 1 if there is an error."""
+    from replicator.config.loader import check_settings  # noqa: PLC0415
+    from replicator.config.problems import Severity  # noqa: PLC0415
+
+    problems = check_settings(path, os.environ)
+    failed = any(problem.severity is Severity.ERROR for problem in problems)
+    if as_json:
+        typer.echo(json.dumps([asdict(problem) for problem in problems]))
+    else:
+        for problem in problems:
+            typer.echo(f"{problem.severity}: {problem}", err=problem.severity is Severity.ERROR)
+        if not failed:
+            typer.echo(f"{path}: ok")
+    sys.exit(1 if failed else 0)
+
+
+@config_app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration."""
+    from replicator.config.schema import json_schema  # noqa: PLC0415
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def status(
+    config: ConfigOption,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    user: Annotated[str | None, typer.Option(help="User name, where the nodes ask for one.")] = None,
+) -> None:
+    """Show the nodes of a running daemon: storage, queues, lag and cache.
+
+    Where the nodes have users, the password comes from the environment variable REPLICATOR_PASSWORD.
+    """
+    from replicator.daemon.status_command import run  # noqa: PLC0415
+
+    sys.exit(run(config, os.environ, user=user, as_json=as_json))

@@ -1,0 +1,102 @@
+"""The nodes of a process, from closed stores to closed stores."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replicator.storage.metadata.node import claim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicator.cache.pull_through import PullThrough
+    from replicator.cache.sweep import FreshnessSweep
+    from replicator.config.nodes import NodeSettings
+    from replicator.core.names import NodeId
+    from replicator.daemon.http_server import HttpServer
+    from replicator.daemon.supervisor import Service
+    from replicator.maintenance.janitor import Janitor
+    from replicator.registry.node import RegistryNode
+    from replicator.replication.peers import PeerDirectory
+    from replicator.replication.worker import ReplicationWorker
+    from replicator.upstream.client import UpstreamClient
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """One node, built but not started."""
+
+    settings: NodeSettings
+    registry: RegistryNode
+    janitor: Janitor
+    worker: ReplicationWorker
+    pull_through: PullThrough
+    sweep: FreshnessSweep
+    clients: tuple[UpstreamClient, ...]
+    server: HttpServer
+    peers: PeerDirectory
+
+    async def open(self) -> None:
+        """Lock and open the store, and clean up what a crash left. Raises StorageError."""
+        await self.registry.store.open()
+        await self.registry.database.open()
+        await self.registry.database.write(partial(claim, self.settings.id))
+        await self.janitor.tidy()
+
+    async def close(self) -> None:
+        """Close fills, then clients, then the store. Safe after an `open` that failed half-way."""
+        await self.pull_through.close()
+        for client in self.clients:
+            await client.close()
+        await self.peers.close()
+        await self.registry.database.close()
+        await self.registry.store.close()
+
+
+class Daemon:
+    """All nodes of one process. `start`, then run `services`, then `drain`, then `close`."""
+
+    def __init__(
+        self, nodes: list[NodeParts], urls: Mapping[NodeId, str], grace: float, draining: asyncio.Event
+    ) -> None:
+        self.urls = urls
+        self._nodes = nodes
+        self._grace = grace
+        self._draining = draining
+        self._opened: list[NodeParts] = []
+
+    async def start(self) -> None:
+        """Open every store, then accept connections.
+
+        Needs no upstream and no peer. Raises StorageError when a store is in use, newer, or another node's.
+        """
+        for node in self._nodes:
+            self._opened.append(node)
+            await node.open()
+        for node in self._nodes:
+            await node.server.start(self._grace)
+
+    def services(self) -> dict[str, Service]:
+        """Return the background work of every node by name."""
+        found: dict[str, Service] = {}
+        for node in self._nodes:
+            found[f"replication {node.settings.id}"] = node.worker.run
+            found[f"freshness {node.settings.id}"] = node.sweep.run
+            found[f"janitor {node.settings.id}"] = node.janitor.run
+        return found
+
+    async def drain(self) -> None:
+        """Stop accepting, let requests end within the grace, and close what is left."""
+        self._draining.set()
+        async with asyncio.TaskGroup() as group:
+            for node in self._nodes:
+                group.create_task(node.server.stop())
+
+    async def close(self) -> None:
+        """Close every node that was opened, the last one first."""
+        for node in reversed(self._opened):
+            await node.close()
+        self._opened.clear()

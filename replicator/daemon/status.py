@@ -1,0 +1,105 @@
+"""A node at a glance, as the JSON that `replicator status` reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator import __version__
+from replicator.daemon.observers import DestinationTally
+from replicator.replication.status import DestinationQueue, ReplicationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicator.core.clock import Clock
+    from replicator.daemon.gauges import NodeGauges
+    from replicator.daemon.observers import CacheRecorder, ReplicationRecorder
+    from replicator.daemon.readiness import ReadinessProbe
+    from replicator.replication.status import ReplicationStatusReader
+
+
+class NodeStatus:
+    """Collects the status of one node."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        clock: Clock,
+        gauges: NodeGauges,
+        readiness: ReadinessProbe,
+        cache: CacheRecorder,
+        replication: ReplicationRecorder,
+        reader: ReplicationStatusReader,
+    ) -> None:
+        self._name = name
+        self._url = url
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._gauges = gauges
+        self._readiness = readiness
+        self._cache = cache
+        self._replication = replication
+        self._reader = reader
+
+    async def get(self) -> Mapping[str, object]:
+        """Return the status; raises StorageError when the store cannot be read."""
+        totals = await self._gauges.refresh()
+        read, write = await self._readiness.check("read"), await self._readiness.check("write")
+        return {
+            "node": self._name,
+            "url": self._url,
+            "version": __version__,
+            "uptime_seconds": round(self._clock.monotonic() - self._started, 1),
+            "ready": {"read": read.ready, "write": write.ready, "reason": read.reason or write.reason},
+            "storage": {
+                "repositories": totals.repositories,
+                "images": totals.images,
+                "blobs": totals.blobs,
+                "blob_bytes": totals.blob_bytes,
+                "uploads_open": totals.uploads,
+            },
+            "replication": {
+                "jobs": totals.jobs,
+                "oldest_pending_seconds": round(totals.oldest_job_seconds, 3),
+                "destinations": await self._destinations(),
+                "errors": [_error(found) for found in await self._reader.recent_errors()],
+            },
+            "cache": dict(self._cache.results),
+        }
+
+    async def _destinations(self) -> list[Mapping[str, object]]:
+        queues = {queue.destination: queue for queue in await self._reader.queues()}
+        tallies = self._replication.destinations
+        return [
+            _destination(name, queues.get(name, DestinationQueue(name)), tallies.get(name, DestinationTally()))
+            for name in sorted({*queues, *tallies})
+        ]
+
+
+def _destination(name: str, queue: DestinationQueue, tally: DestinationTally) -> Mapping[str, object]:
+    return {
+        "destination": name,
+        "queued": queue.queued,
+        "running": queue.running,
+        "dead": queue.dead,
+        "oldest_seconds": round(queue.oldest_seconds, 3),
+        "images": tally.images,
+        "bytes": tally.bytes,
+        "attempts": dict(tally.attempts),
+        "last_lag_seconds": tally.last_lag_seconds,
+    }
+
+
+def _error(found: ReplicationError) -> Mapping[str, object]:
+    replication = found.replication
+    return {
+        "destination": str(replication.destination),
+        "repository": replication.repository,
+        "digest": replication.digest,
+        "tag": replication.tag,
+        "attempts": found.attempts,
+        "error": found.error,
+        "age_seconds": round(found.age_seconds, 3),
+        "retry_in_seconds": round(found.retry_in_seconds, 3),
+    }

@@ -1,0 +1,196 @@
+"""The composition root: the only module that knows which concrete class stands behind each port.
+
+Read from the end: `build_daemon` makes what all nodes share, `_NodeBuilder.build` shows what one node is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.cache.content import PullThroughContent
+from replicator.cache.pull_through import PullThrough
+from replicator.cache.sweep import FreshnessSweep
+from replicator.config.nodes import SparseIndexes
+from replicator.daemon.gauges import NodeGauges
+from replicator.daemon.http_server import HttpServer
+from replicator.daemon.node_parts import Daemon, NodeParts
+from replicator.daemon.observers import CacheRecorder, ReplicationRecorder, RequestRecorder
+from replicator.daemon.readiness import ReadinessProbe
+from replicator.daemon.status import NodeStatus
+from replicator.daemon.store_factory import make_blob_store, make_database
+from replicator.maintenance.janitor import Janitor
+from replicator.registry.listings import Listings
+from replicator.registry.node import RegistryNode
+from replicator.registry.peer_tokens import PeerTokens
+from replicator.registry.pulls import Pulls
+from replicator.registry.pushes import Pushes
+from replicator.registry.settings import RegistrySettings
+from replicator.registry.uploads import Uploads
+from replicator.registry_api.api import RegistryApi
+from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
+from replicator.registry_api.call import Services
+from replicator.registry_api.operations import Operations
+from replicator.registry_api.rate_limit import RateLimit
+from replicator.replication.peers import PeerDirectory
+from replicator.replication.status import ReplicationStatusReader
+from replicator.replication.worker import ReplicationWorker
+from replicator.upstream.client import open_client
+from replicator.upstream.endpoint import UpstreamEndpoint
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+
+    from replicator.config.model import Settings
+    from replicator.config.nodes import NodeSettings
+    from replicator.config.upstreams import UpstreamSettings
+    from replicator.core.clock import Clock
+    from replicator.core.names import NodeId
+    from replicator.daemon.listener import Listener
+    from replicator.daemon.secrets import SecretStore
+    from replicator.registry_api.authentication import Authenticator
+    from replicator.telemetry.access_log import AccessLog
+    from replicator.telemetry.metrics import Metrics, UpstreamMetrics
+    from replicator.upstream.client import UpstreamClient
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all nodes of a process have in common."""
+
+    settings: Settings
+    secrets: SecretStore
+    environ: Mapping[str, str]
+    clock: Clock
+    metrics: Metrics
+    access_log: AccessLog | None
+    draining: asyncio.Event
+    peer_secret: bytes
+    urls: Mapping[NodeId, str]
+
+
+def build_daemon(shared: Shared, listeners: Mapping[NodeId, Listener]) -> Daemon:
+    """Build every node of a configuration; nothing is opened or started. Raises ConfigurationError."""
+    gauges: list[NodeGauges] = []
+    nodes = [_NodeBuilder(shared, node, listeners[node.id], gauges).build() for node in shared.settings.nodes]
+    return Daemon(nodes, shared.urls, shared.settings.shutdown_grace, shared.draining)
+
+
+class _NodeBuilder:
+    """Builds one node. `gauges` collects those of all nodes, because each serves the whole process's metrics."""
+
+    def __init__(self, shared: Shared, settings: NodeSettings, listener: Listener, gauges: list[NodeGauges]) -> None:
+        self._shared = shared
+        self._settings = settings
+        self._listener = listener
+        self._gauges = gauges
+        self._name = str(settings.id)
+
+    def build(self) -> NodeParts:
+        shared, clock, metrics = self._shared, self._shared.clock, self._shared.metrics
+        registry = self._registry()
+        tokens = PeerTokens(self._settings.id, shared.peer_secret, clock)
+        pulls, uploads = Pulls(registry), Uploads(registry)
+        replication = ReplicationRecorder(metrics.replication(self._name), clock)
+        cache = CacheRecorder(metrics.cache(self._name), self._upstream_metrics)
+        peers = PeerDirectory(self._peer_endpoints(), tokens, clock)
+        clients = self._upstream_clients()
+        pull_through = PullThrough(registry, pulls, self._settings.cache_rules(), clients, cache)
+        worker = ReplicationWorker(registry, PullThroughContent(pull_through), peers, replication)
+        gauges = NodeGauges(registry, clock, metrics.storage(self._name), metrics.replication(self._name))
+        self._gauges.append(gauges)
+        readiness = ReadinessProbe(registry, clock, shared.draining)
+        reader = ReplicationStatusReader(registry.database, clock)
+        status = NodeStatus(
+            self._name, shared.urls[self._settings.id], clock, gauges, readiness, cache, replication, reader
+        )
+        authenticator = self._authenticator(tokens)
+        services = Services(registry.settings, pull_through, Pushes(registry), uploads, Listings(registry))
+        api = RegistryApi(
+            services,
+            authenticator,
+            clock,
+            RequestRecorder(self._name, metrics.request_observer(self._name), shared.access_log),
+            self._rate_limit(),
+            self._settings.public_url,
+        )
+        operations = Operations(authenticator, readiness.check, self._render_metrics, status.get)
+        return NodeParts(
+            settings=self._settings,
+            registry=registry,
+            janitor=Janitor(uploads, clock, self._name),
+            worker=worker,
+            pull_through=pull_through,
+            sweep=FreshnessSweep(pull_through, clock),
+            clients=tuple(clients.values()),
+            server=HttpServer(self._listener, api.handle, operations.handle),
+            peers=peers,
+        )
+
+    def _registry(self) -> RegistryNode:
+        shared, settings = self._shared, self._settings
+        registry_settings = RegistrySettings(
+            node=settings.id,
+            create_on_push=settings.repositories.create_on_push,
+            sparse_indexes=settings.repositories.sparse_indexes is SparseIndexes.ALLOW,
+            mutability=settings.mutability(),
+            upload_expiry=settings.uploads.expire_after,
+            max_blob_size=settings.uploads.max_blob_size,
+            max_manifest_size=settings.limits.max_manifest_size,
+            replication_rules=settings.replication_rules(),
+        )
+        database = make_database(shared.settings, settings, shared.environ)
+        store = make_blob_store(shared.settings, settings, shared.environ)
+        return RegistryNode(registry_settings, database, store, shared.clock)
+
+    def _upstream_metrics(self, upstream: str) -> UpstreamMetrics:
+        return self._shared.metrics.upstream(self._name, upstream)
+
+    def _upstream_clients(self) -> dict[str, UpstreamClient]:
+        """Return a client for each upstream that this node's rules name."""
+        names = dict.fromkeys(rule.upstream for rule in self._settings.cache_rules())
+        return {name: self._upstream_client(self._shared.settings.upstream(name)) for name in names}
+
+    def _upstream_client(self, upstream: UpstreamSettings) -> UpstreamClient:
+        endpoint = UpstreamEndpoint(
+            name=upstream.name,
+            url=upstream.url,
+            credentials=self._shared.secrets.credentials(upstream),
+            realm_hosts=frozenset(upstream.realm_hosts),
+            ca_file=upstream.ca_file,
+            connect_timeout=upstream.connect_timeout,
+            stall_timeout=upstream.stall_timeout,
+            total_timeout=upstream.total_timeout,
+            max_connections=upstream.max_connections,
+            requests_per_second=upstream.requests_per_second,
+            bytes_per_second=upstream.bandwidth,
+        )
+        return open_client(endpoint, self._shared.clock, self._upstream_metrics(upstream.name).request)
+
+    def _peer_endpoints(self) -> dict[NodeId, UpstreamEndpoint]:
+        """Return where every other node is: those of this process by their listeners, the rest by configuration."""
+        found = {node: UpstreamEndpoint(str(node), url) for node, url in self._shared.urls.items()}
+        for peer in self._shared.settings.peers:
+            found[peer.id] = UpstreamEndpoint(str(peer.id), peer.url, ca_file=peer.ca_file)
+        return found
+
+    def _authenticator(self, tokens: PeerTokens) -> Authenticator:
+        settings = self._settings
+        accept_from = {accept.account: accept.repositories for accept in settings.replication.accept_from}
+        peers = PeerAuthenticator(settings.id, tokens, accept_from)
+        if settings.auth is None:
+            return OpenAuthenticator(peers)
+        users = self._shared.secrets.users(settings)
+        return UserAuthenticator(users, settings.anonymous_grants(), peers, self._shared.clock)
+
+    def _rate_limit(self) -> RateLimit | None:
+        limits = self._settings.limits
+        if limits.requests_per_second is None:
+            return None
+        return RateLimit(limits.requests_per_second, limits.burst, self._shared.clock)
+
+    async def _render_metrics(self) -> tuple[bytes, str]:
+        for gauges in self._gauges:
+            await gauges.refresh()
+        return self._shared.metrics.render()
