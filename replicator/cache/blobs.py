@@ -1,0 +1,227 @@
+"""Blobs of cached repositories: from the store, or from a fill that the first one to ask starts and everybody follows.
+
+Access is by repository, so a blob that lies in the store for another repository is not simply served. It is linked
+without a download only when a manifest that came from this repository's upstream names it and it is here for another
+repository of that same upstream; in every other case the upstream has to send it, which proves that it may be had
+there.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from replicator.cache.observer import CacheResult
+from replicator.cache.own_repositories import CREATED_BY_CACHE
+from replicator.core.errors import BlobNotFound, CorruptBlob, UpstreamContent, UpstreamNotFound
+from replicator.core.manifest import parse_manifest
+from replicator.registry.pushes import ensure_repository
+from replicator.storage.metadata import blobs, cached_content
+from replicator.telemetry.logs import get_logger
+from replicator.transfer.fill import FillSource
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from replicator.cache.observer import CacheObserver
+    from replicator.cache.own_repositories import OwnRepositories
+    from replicator.cache.upstreams import UpstreamRepositories, UpstreamRepository
+    from replicator.core.content import BlobContent
+    from replicator.core.digest import Digest
+    from replicator.core.manifest import Descriptor
+    from replicator.core.names import RepositoryName
+    from replicator.registry.node import RegistryNode
+    from replicator.registry.pulls import Pulls
+    from replicator.storage.blobs.port import StoredBlob
+    from replicator.storage.metadata.statement import Steps
+    from replicator.transfer.fill import Fill
+    from replicator.transfer.fill_registry import FillRegistry
+
+_log = get_logger(__name__)
+
+
+class CachedBlobs:
+    """Opens blobs of repositories that a cache rule covers. The caller has checked access."""
+
+    def __init__(
+        self,
+        node: RegistryNode,
+        pulls: Pulls,
+        fills: FillRegistry,
+        upstreams: UpstreamRepositories,
+        own: OwnRepositories,
+        observer: CacheObserver,
+    ) -> None:
+        self._node = node
+        self._pulls = pulls
+        self._fills = fills
+        self._upstreams = upstreams
+        self._own = own
+        self._observer = observer
+        self._takers: WeakKeyDictionary[Fill, _Takers] = WeakKeyDictionary()
+
+    async def open(self, source: UpstreamRepository, digest: Digest) -> BlobContent:
+        """Open a blob, from the store or while it arrives. A damaged one is fetched again.
+
+        Raises BlobNotFound when neither this node nor the upstream has it, UpstreamError when only the upstream could
+        tell, StorageError when the store cannot. Cancelling it stops no fill.
+        """
+        blob = await self._pulls.find_blob(source.repository, digest)
+        if blob is not None:
+            try:
+                content = await self._pulls.read(blob)
+            except CorruptBlob:
+                _log.warning("damaged blob is fetched again", repository=source.repository, digest=digest)
+            else:
+                self._note(source, CacheResult.HIT)
+                return content
+        return await self._open_missing(source, digest)
+
+    async def get_size(self, source: UpstreamRepository, digest: Digest) -> int:
+        """Return a blob's size, for one that is not here as its manifest or the upstream says; raises like `open`."""
+        blob = await self._pulls.find_blob(source.repository, digest)
+        if blob is not None:
+            self._note(source, CacheResult.HIT)
+            return blob.size
+        await self._check_not_own(source, digest)
+        self._note(source, CacheResult.MISS)
+        descriptor = await self._find_descriptor(source.repository, digest)
+        if descriptor is not None:
+            return descriptor.size
+        return await self._ask_size(source, digest)
+
+    async def _open_missing(self, source: UpstreamRepository, digest: Digest) -> BlobContent:
+        await self._check_not_own(source, digest)
+        descriptor = await self._find_descriptor(source.repository, digest)
+        if descriptor is not None:
+            shared = await self._open_shared(source, descriptor)
+            if shared is not None:
+                self._note(source, CacheResult.HIT)
+                return shared
+        self._note(source, CacheResult.MISS)
+        return await self._fetch(source, digest, descriptor)
+
+    async def _check_not_own(self, source: UpstreamRepository, digest: Digest) -> None:
+        if await self._own.holds(source):
+            raise BlobNotFound(f"repository {source.repository} has no blob {digest}")
+
+    # What is here for another repository
+
+    async def _find_descriptor(self, repository: RepositoryName, digest: Digest) -> Descriptor | None:
+        """Return how a manifest that came from the repository's upstream describes a blob."""
+        manifest = await self._node.database.read(cached_content.find_referring_manifest(repository, digest))
+        if manifest is None:
+            return None
+        parsed = parse_manifest(manifest.content, manifest.media_type)
+        # Nobody checked that an upstream has a non-distributable layer that a manifest there names.
+        named = (blob for blob in parsed.blobs if blob.digest == digest and not blob.is_foreign)
+        return next(named, None)
+
+    async def _open_shared(self, source: UpstreamRepository, descriptor: Descriptor) -> BlobContent | None:
+        """Link and open a blob that another repository of the same upstream holds; None when there is none."""
+        holders = await self._node.database.read(cached_content.cached_holders(descriptor.digest))
+        if not any(self._is_sibling(source, holder) for holder in holders):
+            return None
+        now = self._node.clock.now()
+        blob = await self._node.commit(source.repository, lambda: self._link_stored(source.repository, descriptor, now))
+        if blob is None:
+            return None
+        try:
+            return await self._pulls.read(blob)
+        except CorruptBlob:
+            return None
+
+    def _is_sibling(self, source: UpstreamRepository, holder: RepositoryName) -> bool:
+        other = self._upstreams.find(holder)
+        return other is not None and other.rule.upstream == source.rule.upstream
+
+    def _link_stored(self, repository: RepositoryName, descriptor: Descriptor, now: float) -> Steps[StoredBlob | None]:
+        found = yield from blobs.find(descriptor.digest)
+        if found is None or found.size != descriptor.size:
+            return None
+        yield from ensure_repository(self._node, repository, now, cause=CREATED_BY_CACHE)
+        yield from blobs.link(repository, found.digest, now)
+        return found
+
+    # What is fetched
+
+    async def _fetch(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> BlobContent:
+        try:
+            fill = await self._join(source, digest, descriptor)
+            while fill is None:
+                # A fill may have ended, and another one begun, while this one waited for the database.
+                blob = await self._pulls.find_blob(source.repository, digest)
+                if blob is not None:
+                    return await self._pulls.read(blob)
+                if self._fills.find(digest) is None:
+                    fill = self._start(source, digest, descriptor)
+                else:
+                    fill = await self._join(source, digest, descriptor)
+            return await fill.open()
+        except UpstreamNotFound as error:
+            raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
+
+    async def _join(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> Fill | None:
+        """Return the fill under way, once it is known that this repository may have the blob; None if there is none."""
+        while (fill := self._fills.find(digest)) is not None:
+            takers = self._takers[fill]
+            if source.repository in takers.repositories:
+                return fill
+            if descriptor is None or takers.upstream != source.rule.upstream:
+                await self._prove(source, digest)
+            takers.repositories.add(source.repository)
+        return None
+
+    async def _prove(self, source: UpstreamRepository, digest: Digest) -> None:
+        if not await source.client.blob_exists(source.name, digest):
+            raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}")
+
+    def _start(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> Fill:
+        takers = _Takers(source)
+        upstream = source.rule.upstream
+        fetched = FillSource(
+            open_from=partial(source.client.open_blob, source.name, digest),
+            size=None if descriptor is None else descriptor.size,
+            received=lambda size: self._observer.upstream_bytes(upstream, size),
+        )
+        fill = self._fills.start(digest, fetched, lambda blob: self._publish(blob, takers))
+        self._takers[fill] = takers
+        return fill
+
+    async def _publish(self, blob: StoredBlob, takers: _Takers) -> StoredBlob:
+        """Make a filled blob readable for everybody who joined. Where another copy won meanwhile, ours goes."""
+        now = self._node.clock.now()
+        repositories = tuple(takers.repositories)
+        known = await self._node.commit(takers.first, lambda: self._record(blob, repositories, now))
+        if known.location != blob.location:
+            await self._node.store.delete_blob(blob.location)
+        return known
+
+    def _record(self, blob: StoredBlob, repositories: Collection[RepositoryName], now: float) -> Steps[StoredBlob]:
+        yield from blobs.record(blob, now)
+        for repository in repositories:
+            yield from ensure_repository(self._node, repository, now, cause=CREATED_BY_CACHE)
+            yield from blobs.link(repository, blob.digest, now)
+        return (yield from blobs.find(blob.digest)) or blob
+
+    async def _ask_size(self, source: UpstreamRepository, digest: Digest) -> int:
+        try:
+            async with source.client.open_blob(source.name, digest) as stream:
+                if stream.size is None:
+                    raise UpstreamContent(f"the upstream does not say how large {digest} is")
+                return stream.size
+        except UpstreamNotFound as error:
+            raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
+
+    def _note(self, source: UpstreamRepository, result: CacheResult) -> None:
+        self._observer.result(source.rule.prefix, result.value)
+
+
+class _Takers:
+    """Who gets a blob that is being fetched, and the upstream it comes from."""
+
+    def __init__(self, source: UpstreamRepository) -> None:
+        self.upstream = source.rule.upstream
+        self.first = source.repository
+        self.repositories = {source.repository}

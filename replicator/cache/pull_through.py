@@ -1,0 +1,124 @@
+"""The pull-through cache of a node, in front of its own content.
+
+A repository that no cache rule covers is the node's own, and never looked for elsewhere. For the others: nothing is
+asked of an upstream that this node can answer, nothing that it answers needs the upstream, and only what was verified
+is stored. Access is checked before anything else, also for content that is not here yet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator.cache.blobs import CachedBlobs
+from replicator.cache.imports import Imports
+from replicator.cache.limits import CacheLimits
+from replicator.cache.manifests import CachedManifests
+from replicator.cache.own_repositories import OwnRepositories
+from replicator.cache.tag_checks import TagChecks
+from replicator.cache.tag_memory import TagMemory
+from replicator.cache.upstreams import UpstreamRepositories
+from replicator.core.access import Action, Principal
+from replicator.core.errors import BlobNotFound, ManifestNotFound
+from replicator.registry.access import authorize
+from replicator.transfer.fill import FillLimits
+from replicator.transfer.fill_registry import FillRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replicator.cache.observer import CacheObserver
+    from replicator.core.cache_rules import CacheRule
+    from replicator.core.content import BlobContent
+    from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName
+    from replicator.core.reference import Reference
+    from replicator.registry.node import RegistryNode
+    from replicator.registry.pulls import Pulls
+    from replicator.storage.metadata.images import StoredManifest
+    from replicator.upstream.client import UpstreamClient
+
+
+class PullThrough:
+    """A `PullSource` that asks upstreams where the node's cache rules say so. Close it before its clients and stores.
+
+    `clients` are the upstreams by name, those of all rules at least; none of them is used before somebody pulls. Raises
+    ConfigurationError when a rule names an upstream that has no client.
+    """
+
+    def __init__(
+        self,
+        node: RegistryNode,
+        pulls: Pulls,
+        rules: Sequence[CacheRule],
+        clients: Mapping[str, UpstreamClient],
+        observer: CacheObserver,
+        limits: CacheLimits | None = None,
+        fill_limits: FillLimits | None = None,
+    ) -> None:
+        limits = limits or CacheLimits()
+        self.node = node
+        self.upstreams = UpstreamRepositories(rules, clients)
+        self.memory = TagMemory()
+        imports = Imports(node)
+        self.checks = TagChecks(pulls, imports, self.memory, node.clock, observer, limits)
+        own = OwnRepositories(node)
+        fill_limits = fill_limits or FillLimits(max_blob_size=node.settings.max_blob_size)
+        self.fills = FillRegistry(node.store, node.clock, fill_limits)
+        self._pulls = pulls
+        self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, observer, limits)
+        self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer)
+
+    async def get_manifest(
+        self, principal: Principal, repository: RepositoryName, reference: Reference
+    ) -> StoredManifest:
+        """Return a manifest by tag or digest, cached or fetched; see PullSource."""
+        authorize(principal, Action.PULL, repository)
+        source = self.upstreams.find(repository)
+        if source is None:
+            return await self._pulls.get_manifest(principal, repository, reference)
+        return await self._manifests.get(source, reference)
+
+    async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
+        """Return the size of a blob, which is not fetched for that; see PullSource."""
+        authorize(principal, Action.PULL, repository)
+        source = self.upstreams.find(repository)
+        if source is None:
+            return await self._pulls.get_blob_size(principal, repository, digest)
+        return await self._blobs.get_size(source, digest)
+
+    async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
+        """Open a blob that is here or on its way; see PullSource."""
+        authorize(principal, Action.PULL, repository)
+        source = self.upstreams.find(repository)
+        if source is None:
+            return await self._pulls.open_blob(principal, repository, digest)
+        return await self._blobs.open(source, digest)
+
+    async def find_manifest_for_engine(self, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
+        """Return a manifest as it is here, asking nobody's permission; a missing one is fetched, by its digest only.
+
+        None when there is none. Raises UpstreamError or StorageError.
+        """
+        found = await self._pulls.find_manifest(repository, reference)
+        source = self.upstreams.find(repository)
+        if found is not None or source is None or ":" not in reference:
+            return found
+        try:
+            return await self._manifests.get(source, reference)
+        except ManifestNotFound:
+            return None
+
+    async def open_blob_for_engine(self, repository: RepositoryName, digest: Digest) -> BlobContent:
+        """Open a blob that is here or on its way, asking nobody's permission; raises like `open_blob`."""
+        source = self.upstreams.find(repository)
+        if source is not None:
+            return await self._blobs.open(source, digest)
+        blob = await self._pulls.find_blob(repository, digest)
+        if blob is None:
+            raise BlobNotFound(f"repository {repository} has no blob {digest}")
+        return await self._pulls.read(blob)
+
+    async def close(self) -> None:
+        """Give up what is being fetched and checked. Nothing of a blob that was under way is left in the store."""
+        await self._manifests.close()
+        await self.fills.close()

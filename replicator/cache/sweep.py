@@ -1,0 +1,161 @@
+"""Confirms cached tags that are in use before they become due, so that pulls need not wait for an upstream.
+
+The sweep asks for heads only, which cost no pull where pulls are counted, a few at a time, and leaves an upstream
+alone for the rest of a round once it failed. A tag that changed is left as it is: the next pull fetches it. Each tag
+is asked for at a moment of its own within the last tenth of its freshness, so that tags cached together are not
+checked together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.cache.tag_checks import CheckOutcome
+from replicator.core.cache_rules import ROOT
+from replicator.core.errors import StorageError
+from replicator.storage.metadata import cache_entries
+from replicator.storage.metadata.due_tags import due_tags
+from replicator.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from replicator.cache.pull_through import PullThrough
+    from replicator.cache.upstreams import UpstreamRepository
+    from replicator.core.cache_rules import CacheRule
+    from replicator.core.clock import Clock
+    from replicator.core.names import RepositoryName, Tag
+    from replicator.storage.metadata.cache_entries import CacheEntry
+    from replicator.storage.metadata.statement import Steps
+
+_log = get_logger(__name__)
+
+_EARLY = 0.1
+_MAX_CHANGED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSettings:
+    """Seconds between two rounds, and since its last pull for a tag to be kept fresh; checks at once and per rule."""
+
+    interval: float = 60.0
+    used_within: float = 3 * 24 * 3600.0
+    concurrency: int = 4
+    batch: int = 500
+
+
+class FreshnessSweep:
+    """The background checks of one node."""
+
+    def __init__(
+        self,
+        cache: PullThrough,
+        clock: Clock,
+        settings: SweepSettings | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._settings = settings or SweepSettings()
+        self._jitter = jitter
+        self._changed: OrderedDict[tuple[RepositoryName, Tag], float] = OrderedDict()
+        """Tags that were found changed, with the time until which they are not asked for again."""
+
+    async def run(self) -> None:
+        """Do a round about once a minute until cancelled. A store that fails is tried again in the next round."""
+        while True:
+            await self._clock.sleep(self._settings.interval * (0.5 + self._jitter()))
+            try:
+                await self.sweep()
+            except StorageError as error:
+                _log.warning("freshness sweep could not use the store", error=str(error))
+
+    async def sweep(self) -> int:
+        """Do one round: write down which tags were used, check those that will be due; return how many were checked."""
+        await self._write_uses(self._cache.memory.take_used())
+        work = _Round(await self._due())
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._settings.concurrency, len(work))):
+                group.create_task(self._take(work))
+        return work.checked
+
+    async def _write_uses(self, used: Mapping[tuple[RepositoryName, Tag], float]) -> None:
+        if used:
+            await self._cache.node.database.write(lambda: _touch_all(used))
+
+    async def _due(self) -> list[tuple[UpstreamRepository, CacheEntry]]:
+        now, found = self._clock.now(), []
+        for rule in self._cache.upstreams.rules:
+            for entry in await self._entries(rule, now):
+                source = self._cache.upstreams.find(entry.repository)
+                if source is not None and source.rule == rule and self._is_wanted(source, entry, now):
+                    found.append((source, entry))
+        return found
+
+    async def _entries(self, rule: CacheRule, now: float) -> list[CacheEntry]:
+        return await self._cache.node.database.read(
+            due_tags(
+                None if rule.prefix == ROOT else rule.prefix,
+                [other.prefix for other in self._cache.upstreams.rules if _is_within(other, rule)],
+                now - rule.fresh_for * (1 - _EARLY),
+                now - self._settings.used_within,
+                self._settings.batch,
+            )
+        )
+
+    def _is_wanted(self, source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
+        if self._changed.get((entry.repository, entry.tag), now) > now:
+            return False
+        return now - entry.checked_at >= source.rule.fresh_for * (1 - _EARLY * self._jitter())
+
+    async def _take(self, work: _Round) -> None:
+        for source, entry in work:
+            outcome = await self._cache.checks.confirm(source, entry)
+            if outcome is CheckOutcome.FAILED:
+                work.give_up(source)
+            elif outcome is CheckOutcome.CHANGED:
+                self._leave(source, entry)
+
+    def _leave(self, source: UpstreamRepository, entry: CacheEntry) -> None:
+        self._changed[(entry.repository, entry.tag)] = self._clock.now() + source.rule.fresh_for
+        if len(self._changed) > _MAX_CHANGED:
+            self._changed.popitem(last=False)
+
+
+class _Round:
+    """The checks of one round, shared by those who do them; checks of an upstream that failed are passed over."""
+
+    def __init__(self, due: list[tuple[UpstreamRepository, CacheEntry]]) -> None:
+        self.checked = 0
+        self._due = due
+        self._rest = iter(due)
+        self._failed: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __iter__(self) -> Iterator[tuple[UpstreamRepository, CacheEntry]]:
+        for source, entry in self._rest:
+            if source.rule.upstream not in self._failed:
+                self.checked += 1
+                yield source, entry
+
+    def give_up(self, source: UpstreamRepository) -> None:
+        """Ask this upstream no more in this round."""
+        self._failed.add(source.rule.upstream)
+
+
+def _is_within(other: CacheRule, rule: CacheRule) -> bool:
+    """Tell whether `other` covers repositories that `rule` would cover if it were alone."""
+    if other.prefix in {ROOT, rule.prefix}:
+        return False
+    return rule.prefix == ROOT or other.prefix.startswith(f"{rule.prefix}/")
+
+
+def _touch_all(used: Mapping[tuple[RepositoryName, Tag], float]) -> Steps[None]:
+    for (repository, tag), at in used.items():
+        yield from cache_entries.touch(repository, tag, at)

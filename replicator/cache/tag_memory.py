@@ -1,0 +1,60 @@
+"""What is known of recently pulled tags, so that a pull of a fresh tag costs no query and no write.
+
+The rows are the truth; this is a hint that errs to one side only. An entry that is out of date was checked longer ago
+than it says, so it makes a tag due too early, never too late. When a tag was used is gathered here and written by the
+sweep, once an hour at most: a crash loses an hour of that, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicator.core.names import RepositoryName, Tag
+    from replicator.storage.metadata.cache_entries import CacheEntry
+
+_CAPACITY = 20_000
+_USE_RESOLUTION = 3600.0
+
+_Key = tuple["RepositoryName", "Tag"]
+
+
+class TagMemory:
+    """Cache entries by repository and tag, the least recently used ones dropped."""
+
+    def __init__(self, capacity: int = _CAPACITY) -> None:
+        self._capacity = capacity
+        self._entries: OrderedDict[_Key, CacheEntry] = OrderedDict()
+        self._used: dict[_Key, float] = {}
+
+    def find(self, repository: RepositoryName, tag: Tag) -> CacheEntry | None:
+        """Return what was last known of a tag."""
+        return self._entries.get((repository, tag))
+
+    def keep(self, entry: CacheEntry) -> None:
+        """Remember what is known of a tag now."""
+        key = (entry.repository, entry.tag)
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def use(self, entry: CacheEntry, now: float) -> None:
+        """Note that a tag was pulled."""
+        key = (entry.repository, entry.tag)
+        if now - entry.used_at < _USE_RESOLUTION:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return
+        self.keep(replace(entry, used_at=now))
+        if key in self._used or len(self._used) < self._capacity:
+            self._used[key] = now
+
+    def take_used(self) -> Mapping[_Key, float]:
+        """Return the tags whose last use is not written yet, with that time, and forget them."""
+        used, self._used = self._used, {}
+        return used

@@ -1,0 +1,61 @@
+"""Which upstream repository answers for one of ours."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.core.cache_rules import ROOT, CacheRule, match_cache_rule
+from replicator.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replicator.core.names import RepositoryName
+    from replicator.upstream.client import UpstreamClient
+
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRepository:
+    """A repository of ours with the one that it is filled from: `name` at `client`, as `rule` says."""
+
+    repository: RepositoryName
+    rule: CacheRule
+    client: UpstreamClient
+    name: RepositoryName
+
+    @property
+    def is_catch_all(self) -> bool:
+        """Whether no prefix says that this repository is meant to be a cached one."""
+        return self.rule.prefix == ROOT
+
+
+class UpstreamRepositories:
+    """The cache rules of a node with their clients. A repository that no rule covers has no upstream, ever."""
+
+    def __init__(self, rules: Sequence[CacheRule], clients: Mapping[str, UpstreamClient]) -> None:
+        for rule in rules:
+            if rule.upstream not in clients:
+                raise ConfigurationError(f"cache rule {rule.prefix}: there is no upstream {rule.upstream!r}")
+        self.rules = tuple(rules)
+        self._clients = dict(clients)
+        self._found: OrderedDict[RepositoryName, UpstreamRepository | None] = OrderedDict()
+
+    def find(self, repository: RepositoryName) -> UpstreamRepository | None:
+        """Return the upstream repository of `repository`, if a rule covers it."""
+        try:
+            return self._found[repository]
+        except KeyError:
+            found = self._found[repository] = self._match(repository)
+            if len(self._found) > _REMEMBERED:
+                self._found.popitem(last=False)
+            return found
+
+    def _match(self, repository: RepositoryName) -> UpstreamRepository | None:
+        match = match_cache_rule(self.rules, repository)
+        if match is None:
+            return None
+        return UpstreamRepository(repository, match.rule, self._clients[match.rule.upstream], match.upstream_repository)

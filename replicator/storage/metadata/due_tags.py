@@ -1,0 +1,48 @@
+"""Cached tags that are due for a check, by the part of the name space that a cache rule covers.
+
+A rule's tags are found apart from those of other rules, so that many tags that stay fresh for long cannot stand in
+front of a few that do not.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from replicator.storage.metadata.cache_entries import CacheEntry
+from replicator.storage.metadata.schema import cache_entries
+from replicator.storage.metadata.statement import Statement, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def due_tags(
+    below: str | None, without: Sequence[str], checked_before: float, used_since: float, limit: int
+) -> Steps[list[CacheEntry]]:
+    """Return cached tags last confirmed before one time and used since another, longest unconfirmed first.
+
+    Only repositories below the prefix `below` count (None: all), and none below one of the prefixes `without`.
+    """
+    statement = _statement(below, tuple(without))
+    rows = yield from statement(checked_before=checked_before, used_since=used_since, limit=limit)
+    return [CacheEntry(*row) for row in rows]
+
+
+@lru_cache(maxsize=256)
+def _statement(below: str | None, without: tuple[str, ...]) -> Statement:
+    query = sa.select(cache_entries).where(
+        cache_entries.c.checked_at <= sa.bindparam("checked_before"),
+        cache_entries.c.used_at >= sa.bindparam("used_since"),
+        *(sa.not_(_is_below(prefix)) for prefix in without),
+    )
+    if below is not None:
+        query = query.where(_is_below(below))
+    return Statement(query.order_by(cache_entries.c.checked_at).limit(sa.bindparam("limit", type_=sa.Integer)))
+
+
+def _is_below(prefix: str) -> sa.ColumnElement[bool]:
+    """Bytewise between `prefix/` and whatever follows everything that begins so; a digit follows the slash."""
+    return sa.and_(cache_entries.c.repository > f"{prefix}/", cache_entries.c.repository < f"{prefix}0")

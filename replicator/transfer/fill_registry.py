@@ -1,0 +1,85 @@
+"""The fills of one node: at most one per digest at a time, each in a task that nobody's request owns."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from replicator.core.errors import ShuttingDown
+from replicator.telemetry.logs import get_logger
+from replicator.transfer.fill import Fill, FillLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from replicator.core.clock import Clock
+    from replicator.core.digest import Digest
+    from replicator.storage.blobs.port import BlobStore, StoredBlob
+    from replicator.transfer.fill import FillSource
+
+_log = get_logger(__name__)
+
+
+class FillRegistry:
+    """Starts fills and finds those under way.
+
+    An entry goes when its fill is settled: whoever comes next finds the blob in the store, or tries again.
+    """
+
+    def __init__(
+        self,
+        store: BlobStore,
+        clock: Clock,
+        limits: FillLimits | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._limits = limits or FillLimits()
+        self._jitter = jitter
+        self._fills: dict[Digest, Fill] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def find(self, digest: Digest) -> Fill | None:
+        """Return the fill of a digest that is under way."""
+        fill = self._fills.get(digest)
+        return None if fill is None or fill.is_settled else fill
+
+    def start(self, digest: Digest, source: FillSource, publish: Callable[[StoredBlob], Awaitable[StoredBlob]]) -> Fill:
+        """Return the fill under way for `digest`, or start one from `source`; it needs nobody to wait for it.
+
+        `publish` makes the committed blob known and returns the copy that is known from then on. Raises ShuttingDown
+        after `close`.
+        """
+        fill = self.find(digest)
+        if fill is not None:
+            return fill
+        if self._closed:
+            raise ShuttingDown
+        fill = Fill(digest, source, publish, self._store, self._clock, self._jitter, self._limits)
+        # Owned here and not in a TaskGroup: it must outlive the request that happened to come first.
+        task = asyncio.create_task(fill.run(), name=f"fill {digest}")  # noqa: TID251
+        self._fills[digest] = fill
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(fill, done))
+        return fill
+
+    async def close(self) -> None:
+        """Give up what is under way, and return when it has ended; nothing of it is left in the store."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._fills.get(fill.digest) is fill:
+            del self._fills[fill.digest]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("fill ended by a fault of ours", digest=fill.digest, exc_info=error)
