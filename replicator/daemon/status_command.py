@@ -1,4 +1,4 @@
-"""`replicator status`: asks every node of a configuration how it is, and shows it as a table."""
+"""`replicator status`: asks every node of a configuration how it is, and shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from replicator.config.loader import load_settings
 
@@ -75,46 +75,64 @@ def _reachable(node: NodeSettings) -> str:
 
 
 def _show(answers: list[NodeAnswer]) -> None:
-    console = Console()
-    table = Table("node", "ready", "images", "blobs", "size", "queue", "oldest", "destinations", "cache")
+    console = Console(highlight=False, soft_wrap=True)
     for answer in answers:
-        table.add_row(*(_row(answer.status) if answer.status else _silent(answer)))
-    console.print(table)
-    for answer in answers:
-        for found in (answer.status or {}).get("replication", {}).get("errors", []):
-            image = (
-                f"{found['repository']}:{found['tag']}" if found["tag"] else f"{found['repository']}@{found['digest']}"
-            )
-            console.print(f"{image} to {found['destination']}: {found['error']}", markup=False, highlight=False)
+        console.print(f"[bold]{answer.node}[/bold]  {answer.url}")
+        for name, text in _lines(answer):
+            console.print(f"  {name:<12} {escape(text)}")
 
 
-def _silent(answer: NodeAnswer) -> tuple[str, ...]:
-    return (f"{answer.node}\n{answer.url}", "no", "", "", "", "", "", answer.error, "")
+def _lines(answer: NodeAnswer) -> list[tuple[str, str]]:
+    """Return what is shown of a node, as names and texts."""
+    if answer.status is None:
+        return [("unreachable", answer.error)]
+    status = answer.status
+    storage, replication = status["storage"], status["replication"]
+    lines = [
+        ("ready", _ready(status["ready"])),
+        (
+            "storage",
+            f"{storage['repositories']} repositories, {storage['images']} images,"
+            f" {storage['blobs']} blobs of {size_text(storage['blob_bytes'])}, {storage['uploads_open']} open uploads",
+        ),
+        ("queue", _queue(replication)),
+    ]
+    lines += [("replicated", _destination(found)) for found in replication["destinations"]]
+    lines += [("failing", _failure(found)) for found in replication["errors"]]
+    results = ", ".join(f"{count} {result}" for result, count in sorted(status["cache"].items()))
+    return [*lines, ("cache", results or "no pulls yet")]
 
 
-def _row(status: Mapping[str, Any]) -> tuple[str, ...]:
-    ready, storage, replication = status["ready"], status["storage"], status["replication"]
-    waiting = sum(count for state, count in replication["jobs"].items() if state != "dead")
-    return (
-        f"{status['node']}\n{status['url']}",
-        "yes" if ready["write"] else ("read only" if ready["read"] else "no"),
-        str(storage["images"]),
-        str(storage["blobs"]),
-        size_text(storage["blob_bytes"]),
-        str(waiting),
-        f"{replication['oldest_pending_seconds']:.0f} s" if waiting else "",
-        "\n".join(_destination(found) for found in replication["destinations"]),
-        "\n".join(f"{result} {count}" for result, count in sorted(status["cache"].items())),
-    )
+def _ready(ready: Mapping[str, Any]) -> str:
+    if ready["read"] and ready["write"]:
+        return "read and write"
+    return f"{'read only' if ready['read'] else 'no'}: {ready['reason']}"
+
+
+def _queue(replication: Mapping[str, Any]) -> str:
+    jobs = replication["jobs"]
+    waiting = f"{jobs['queued']} queued, {jobs['leased']} running"
+    if jobs["dead"]:
+        waiting += f", {jobs['dead']} dead"
+    oldest = replication["oldest_pending_seconds"]
+    return f"{waiting}, oldest {oldest:.0f} s" if oldest else waiting
 
 
 def _destination(found: Mapping[str, Any]) -> str:
-    parts = [f"{found['destination']}: {found['images']} sent"]
+    parts = [f"to {found['destination']}: {found['images']} images, {size_text(found['bytes'])}"]
     if found["queued"] or found["running"]:
         parts.append(f"{found['queued'] + found['running']} pending")
     if found["last_lag_seconds"] is not None:
-        parts.append(f"lag {found['last_lag_seconds']:.2f} s")
+        parts.append(f"last lag {found['last_lag_seconds']:.2f} s")
     return ", ".join(parts)
+
+
+def _failure(found: Mapping[str, Any]) -> str:
+    reference = f":{found['tag']}" if found["tag"] else f"@{found['digest']}"
+    return (
+        f"{found['repository']}{reference} to {found['destination']} after {found['attempts']} attempts,"
+        f" again in {found['retry_in_seconds']:.0f} s: {found['error']}"
+    )
 
 
 def size_text(size: int) -> str:

@@ -58,6 +58,8 @@ def configure_logging(
     root.setLevel(level.upper())
     # It reports every connection at `info` and every request's line at its own: ours says it better.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    # A migration that succeeds is no news to an operator.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def is_json(style: LogFormat, stream: TextIO) -> bool:
