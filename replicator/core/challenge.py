@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,6 +17,11 @@ _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf"\s*({_WORD})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|({_WORD}))\s*(?:,|$)")
 _SCHEME = re.compile(rf"\s*({_WORD})(?:\s+|$)")
 _MAX_HEADER = 8192
+# No user, no escapes, no backslash: what is not plainly one host is none.
+_URL = re.compile(
+    r"(https?)://([0-9a-z](?:[0-9a-z.-]*[0-9a-z])?|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?",
+    re.IGNORECASE,
+)
 
 KNOWN_REALMS: Mapping[str, frozenset[str]] = {
     "registry-1.docker.io": frozenset({"auth.docker.io"}),
@@ -58,22 +62,32 @@ def realm_is_trusted(registry_url: str, realm: str, allowed_hosts: Collection[st
     It may when it is on the registry's own host and port, on a host known to serve that registry, or on one of
     `allowed_hosts` (`host` or `host:port`); and never over http when the registry is spoken to over https.
     """
-    registry, token = urlsplit(registry_url), urlsplit(realm)
-    if token.scheme not in {"http", "https"} or not token.hostname or token.username is not None:
+    registry, token = _origin(registry_url), _origin(realm)
+    if registry is None or token is None:
         return False
     if registry.scheme == "https" and token.scheme != "https":
         return False
-    host = token.hostname.lower()
-    if host == (registry.hostname or "").lower() and _port(token.scheme, token.port) == _port(
-        registry.scheme, registry.port
-    ):
+    if token.host == registry.host and token.number == registry.number:
         return True
-    authority = host if token.port is None else f"{host}:{token.port}"
-    trusted = KNOWN_REALMS.get((registry.hostname or "").lower(), frozenset()) | {
-        item.lower() for item in allowed_hosts
-    }
-    return authority in trusted
+    authority = token.host if token.port is None else f"{token.host}:{token.port}"
+    known = KNOWN_REALMS.get(registry.host, frozenset())
+    return authority in known or authority in {allowed.lower() for allowed in allowed_hosts}
 
 
-def _port(scheme: str, port: int | None) -> int:
-    return port if port is not None else (443 if scheme == "https" else 80)
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    scheme: str
+    host: str
+    port: int | None
+
+    @property
+    def number(self) -> int:
+        return self.port if self.port is not None else (443 if self.scheme == "https" else 80)
+
+
+def _origin(url: str) -> _Origin | None:
+    """Return where a URL leads, or None for one that two parsers could read in two ways."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        return None
+    return _Origin(match[1].lower(), match[2].lower(), int(match[3]) if match[3] else None)
