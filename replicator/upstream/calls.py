@@ -11,10 +11,10 @@ from yarl import URL
 from replicator.core.media_types import ACCEPT_MANIFESTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Mapping
+    from collections.abc import AsyncIterable, Mapping, Sequence
 
     from replicator.core.digest import Digest
-    from replicator.core.names import RepositoryName
+    from replicator.core.names import RepositoryName, Tag
     from replicator.core.reference import Reference
     from replicator.upstream.endpoint import UpstreamEndpoint
 
@@ -118,12 +118,18 @@ class Calls:
         )
 
     def put_manifest(
-        self, repository: RepositoryName, reference: Reference, content: bytes, headers: Mapping[str, str]
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        content: bytes,
+        headers: Mapping[str, str],
+        tags: Sequence[Tag] = (),
     ) -> Call:
-        """Build the call that puts a manifest (end-7)."""
+        """Build the call that puts a manifest (end-7a), under `tags` as well (end-7b)."""
+        query = "?" + "&".join(f"tag={tag}" for tag in tags) if tags else ""
         return Call(
             "PUT",
-            self._url(f"/v2/{repository}/manifests/{reference}"),
+            self._url(f"/v2/{repository}/manifests/{reference}{query}"),
             "push",
             self._named(f"put of manifest {reference} to {repository}"),
             repository,

@@ -30,12 +30,12 @@ from replicator.upstream.session import Session
 from replicator.upstream.token_service import ChallengeAuthorizer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     import aiohttp
 
     from replicator.core.clock import Clock
-    from replicator.core.names import RepositoryName
+    from replicator.core.names import RepositoryName, Tag
     from replicator.upstream.auth import Authorizer
     from replicator.upstream.endpoint import UpstreamEndpoint
     from replicator.upstream.rate_limit import RateLimit
@@ -196,12 +196,14 @@ class UpstreamClient:
         content: bytes,
         media_type: str,
         headers: Mapping[str, str] = _NO_HEADERS,
+        tags: Sequence[Tag] = (),
     ) -> None:
-        """Put a manifest under a tag or its digest.
+        """Put a manifest under a tag, or under its digest and any `tags` (which a registry may not know, and ignore).
 
         Raises UpstreamContent when the upstream took it for another digest.
         """
-        await self._push.put_manifest(repository, reference, content, {**headers, "Content-Type": media_type})
+        content_type = {"Content-Type": media_type}
+        await self._push.put_manifest(repository, reference, content, {**headers, **content_type}, tags)
 
     async def request_json(self, method: str, path: str, body: object = None) -> object:
         """Send `body` as JSON to `path` and return the JSON answer, None for an empty one; for the API of peers.

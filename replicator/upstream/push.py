@@ -25,12 +25,12 @@ from replicator.upstream.errors import translated
 from replicator.upstream.session import parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     import aiohttp
     from yarl import URL
 
-    from replicator.core.names import RepositoryName
+    from replicator.core.names import RepositoryName, Tag
     from replicator.upstream.calls import Calls
     from replicator.upstream.exchange import Exchange
     from replicator.upstream.limits import UpstreamLimits
@@ -64,10 +64,15 @@ class Push:
         return True
 
     async def put_manifest(
-        self, repository: RepositoryName, reference: Reference, content: bytes, headers: Mapping[str, str]
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        content: bytes,
+        headers: Mapping[str, str],
+        tags: Sequence[Tag] = (),
     ) -> None:
         """Put a manifest; see `UpstreamClient.put_manifest`."""
-        call = self._calls.put_manifest(repository, reference, content, headers)
+        call = self._calls.put_manifest(repository, reference, content, headers, tags)
         wanted = as_digest(reference)
         algorithm = CANONICAL_ALGORITHM if wanted is None else algorithm_of(wanted)
         async with self._exchange.small(call, HTTPStatus.CREATED) as response:
