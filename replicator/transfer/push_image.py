@@ -9,13 +9,13 @@ Bytes are streamed: an image of any size takes a few pieces of memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from replicator.core.digest import Digest
+from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of
 from replicator.core.errors import (
     BlobNotFound,
     ManifestNotFound,
@@ -81,9 +81,15 @@ class Destination(Protocol):
         ...
 
     async def put_manifest(
-        self, repository: RepositoryName, reference: Reference, content: bytes, media_type: str
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        content: bytes,
+        media_type: str,
+        *,
+        tags: Sequence[Tag] = (),
     ) -> None:
-        """Put a manifest."""
+        """Put a manifest, under tags as well where the destination knows how to (distribution-spec end-7b)."""
         ...
 
 
@@ -169,12 +175,18 @@ class ImagePush:
         Return whether the tag points to it; it does not where the destination accepts the image but leaves the tag with
         its owner. Raises UpstreamContent when the destination does not have what it accepted.
         """
-        manifest = image.manifest
-        await self._put(image.repository, manifest.digest, manifest, is_sparse=image.is_sparse)
+        manifest, repository = image.manifest, image.repository
+        tags = () if tag is None else (tag,)
+        await self._put(repository, manifest.digest, manifest, is_sparse=image.is_sparse, tags=tags)
         if tag is None:
             await self._verify(image)
             return False
-        await self._put(image.repository, tag, manifest, is_sparse=image.is_sparse)
+        if await self._tagged(repository, tag) == manifest.digest:
+            return True
+        if algorithm_of(manifest.digest) == CANONICAL_ALGORITHM:
+            # The destination may not know tags beside a digest. Put by a tag, an image of another algorithm would change
+            # its digest.
+            await self._put(repository, tag, manifest, is_sparse=image.is_sparse)
         return await self._verify_tag(image, tag)
 
     # The graph
@@ -244,10 +256,17 @@ class ImagePush:
             await self._put(repository, digest, visit.manifest, is_sparse=visit.is_sparse)
 
     async def _put(
-        self, repository: RepositoryName, reference: Reference, manifest: StoredManifest, *, is_sparse: bool
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        manifest: StoredManifest,
+        *,
+        is_sparse: bool,
+        tags: Sequence[Tag] = (),
     ) -> None:
+        content, media_type = manifest.content, manifest.media_type
         try:
-            await self._destination.put_manifest(repository, reference, manifest.content, manifest.media_type)
+            await self._destination.put_manifest(repository, reference, content, media_type, tags=tags)
         except UpstreamNotFound as error:
             if is_sparse:
                 raise UpstreamRefused(
@@ -260,14 +279,20 @@ class ImagePush:
             raise UpstreamContent(f"the destination accepted {image.manifest.digest} but does not have it")
 
     async def _verify_tag(self, image: CopiedImage, tag: Tag) -> bool:
-        try:
-            found = await self._destination.head_manifest(image.repository, tag)
-        except UpstreamNotFound as error:
-            raise UpstreamContent(f"the destination accepted tag {tag} but does not have it") from error
-        if found.digest == image.manifest.digest:
+        found = await self._tagged(image.repository, tag)
+        if found is None:
+            raise UpstreamContent(f"the destination accepted tag {tag} but does not have it")
+        if found == image.manifest.digest:
             return True
         await self._verify(image)
         return False
+
+    async def _tagged(self, repository: RepositoryName, tag: Tag) -> Digest | None:
+        """Return what a tag points to at the destination."""
+        try:
+            return (await self._destination.head_manifest(repository, tag)).digest
+        except UpstreamNotFound:
+            return None
 
 
 def _visit(manifest: StoredManifest) -> _Visit:
