@@ -49,9 +49,9 @@ async def read_some(response: aiohttp.ClientResponse, limit: int) -> bytes:
 class BlobStream:
     """A blob arriving. `size` is the whole blob's, if the upstream says; `start` is where `chunks` begin.
 
-    The bytes are not verified here: who stores them compares the digest. A chunk of `chunks` may be up to a few hundred
-    KiB. Iterating raises UpstreamContent when the blob ends short, UpstreamTimeout when it stalls, UpstreamUnavailable
-    when the connection breaks.
+    The bytes are not verified here: who stores them compares the digest. A chunk of `chunks` is at most a megabyte.
+    Iterating raises UpstreamContent when the blob ends short, UpstreamTimeout when it stalls, UpstreamUnavailable when
+    the connection breaks.
     """
 
     size: int | None

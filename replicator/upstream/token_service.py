@@ -82,7 +82,10 @@ class _Token:
 class ChallengeAuthorizer:
     """Answers Basic and Bearer challenges of a registry, with the endpoint's credentials or as nobody in particular."""
 
-    def __init__(self, endpoint: UpstreamEndpoint, session: Session, clock: Clock) -> None:
+    def __init__(
+        self, endpoint: UpstreamEndpoint, session: Session, clock: Clock, *, max_tokens: int = MAX_TOKENS
+    ) -> None:
+        self._max_tokens = max_tokens
         self._endpoint = endpoint
         self._session = session
         self._clock = clock
@@ -175,7 +178,7 @@ class ChallengeAuthorizer:
         token = _Token(f"Bearer {value}", asked_at + lifetime - min(_LEEWAY, lifetime / 4), request)
         self._tokens[grant] = token
         self._tokens.move_to_end(grant)
-        while len(self._tokens) > MAX_TOKENS:
+        while len(self._tokens) > self._max_tokens:
             self._tokens.popitem(last=False)
         return token
 

@@ -326,7 +326,13 @@ class TestBlob:
         assert not await client.blob_exists(ALPINE, digest_of(b"none"))
         assert {request.method for request in upstream.requests} == {"HEAD"}
 
+    async def test_cannot_be_read_after_it_was_left(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        digest = upstream.add_blob(ALPINE, LAYER * 8)
+        async with client.open_blob(ALPINE, digest) as stream:
+            assert await anext(stream.chunks)
+        assert [chunk async for chunk in stream.chunks] == []
+
     async def test_chunks_are_bounded(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
         digest = upstream.add_blob(ALPINE, LAYER * 32)
         async with client.open_blob(ALPINE, digest) as stream:
-            assert max([len(chunk) async for chunk in stream.chunks]) <= 512 * 1024
+            assert max([len(chunk) async for chunk in stream.chunks]) <= 1024 * 1024

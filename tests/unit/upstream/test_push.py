@@ -18,7 +18,10 @@ from replicator.core.errors import (
     UpstreamUnavailable,
 )
 from replicator.core.names import RepositoryName, Tag
-from replicator.upstream.endpoint import Credentials
+from replicator.upstream.body import OutgoingBlob
+from replicator.upstream.endpoint import Credentials, UpstreamEndpoint
+from replicator.upstream.limits import UpstreamLimits
+from tests.support.clock import FakeClock
 from tests.support.images import build_image
 from tests.support.upstream_clients import client_of
 from tests.support.upstreams import FakeRegistry, FakeServer, Fault, Hold, Tokens, basic
@@ -132,6 +135,14 @@ class TestBlob:
         upstream.faults.on("PUT *", Fault(status=status))
         with pytest.raises(error):
             await client.put_blob(TEAM, DIGEST, len(BLOB), pieces())
+
+
+async def test_pieces_are_copied_before_their_buffer_is_used_again() -> None:
+    """A source may give views of one buffer; what the transport still holds must not change under it."""
+    limits = UpstreamLimits(UpstreamEndpoint("fake", "http://registry.example"), FakeClock())
+    async with asyncio.timeout(5) as deadline:
+        body = OutgoingBlob(pieces(), len(BLOB), limits, deadline, 1.0, 1.0)
+        assert b"".join([chunk async for chunk in body]) == BLOB
 
 
 class TestLocation:

@@ -14,8 +14,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from replicator.core.errors import ShuttingDown, UpstreamContent, UpstreamDenied, UpstreamUnavailable
 from replicator.core.names import RepositoryName
-from replicator.upstream.endpoint import Credentials
-from replicator.upstream.session import MAX_REDIRECTS, Session, parse_url
+from replicator.upstream.addresses import Network
+from replicator.upstream.endpoint import Credentials, UpstreamEndpoint
+from replicator.upstream.session import MAX_REDIRECTS, Session, _HomeResolver, parse_url
 from tests.support.upstream_clients import client_of, endpoint_of
 from tests.support.upstreams import FakeRegistry, FakeServer, Fault, Tokens, basic
 
@@ -226,6 +227,18 @@ class TestInternalNetwork:
             async with client_of(upstream, resolver=names) as client:
                 with pytest.raises(UpstreamContent, match="internal network"):
                     await pull(client, digest)
+
+    async def test_is_not_opened_by_a_registry_that_moves_into_it(self) -> None:
+        """Where the registry was found first is where it is: a later answer of DNS widens nothing."""
+        endpoint = UpstreamEndpoint("fake", "http://registry.test")
+        names = _HomeResolver(
+            Names(registry_test=["198.41.0.4", "127.0.0.1"], other_test=["10.0.0.1"]), endpoint.origin
+        )
+        homes = [names.home]
+        for host in ("other.test", "registry.test", "registry.test"):
+            await names.resolve(host)
+            homes.append(names.home)
+        assert homes == [Network.PUBLIC] * 4
 
     async def test_is_reached_where_the_registry_itself_is(self) -> None:
         names = Names(registry_test=["127.0.0.1"], storage_test=["127.0.0.1"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiohttp import web
 
 from replicator.core.errors import (
     ReplicatorError,
@@ -19,6 +20,8 @@ from replicator.core.names import RepositoryName, Tag
 from replicator.upstream.auth import BearerAuthorizer
 from replicator.upstream.client import UpstreamClient
 from replicator.upstream.endpoint import Credentials
+from replicator.upstream.session import Session
+from replicator.upstream.token_service import ChallengeAuthorizer
 from tests.support.clock import FakeClock
 from tests.support.upstream_clients import client_of, endpoint_of
 from tests.support.upstreams import FakeRegistry, FakeServer, FakeTokenServer, Fault, Hold, Tokens, basic
@@ -154,6 +157,51 @@ class TestBearer:
                 await upstream.seen("GET /v2/*", 20)
                 hold.release()
             assert tokens.issued == 1
+
+    async def test_late_refusal_uses_the_token_that_came_meanwhile(self) -> None:
+        tokens, hold = Tokens(), Hold()
+        async with FakeRegistry(tokens=tokens) as upstream, client_of(upstream) as client:
+            upstream.add_image(ALPINE, TAG)
+            challenge = {"WWW-Authenticate": upstream_challenge(upstream)}
+            upstream.faults.on("GET /v2/*", Fault(status=401, headers=challenge, hold=hold), times=1)
+            async with asyncio.TaskGroup() as group:
+                late = group.create_task(client.get_manifest(ALPINE, TAG))
+                await hold.reached()
+                await client.get_manifest(ALPINE, TAG)
+                hold.release()
+            assert late.result().media_type
+            assert tokens.issued == 1
+
+    async def test_tokens_are_kept_for_a_bounded_number_of_repositories(self) -> None:
+        tokens = Tokens()
+        async with FakeRegistry(tokens=tokens) as upstream:
+            endpoint = endpoint_of(upstream)
+            session = Session(endpoint)
+            authorizer = ChallengeAuthorizer(endpoint, session, FakeClock(), max_tokens=2)
+            for name in ("a", "b", "c", "c", "b", "a"):
+                repository = RepositoryName(name)
+                if not await authorizer.headers(repository, ("pull",)):
+                    assert await authorizer.challenged(repository, ("pull",), upstream_challenge(upstream), refused={})
+            await session.close()
+            assert tokens.issued == 4
+
+    async def test_refused_answer_is_not_read_to_its_end(self) -> None:
+        closed = asyncio.Event()
+
+        async def endless(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(status=401, headers={"WWW-Authenticate": upstream_challenge(upstream)})
+            await response.prepare(request)
+            try:
+                while True:
+                    await response.write(b" " * 65536)
+            finally:
+                closed.set()
+
+        async with FakeRegistry(tokens=Tokens()) as upstream, client_of(upstream) as client:
+            upstream.add_image(ALPINE, TAG)
+            upstream.faults.on("GET /v2/*", Fault(answer=endless), times=1)
+            await client.get_manifest(ALPINE, TAG)
+            await closed.wait()
 
     async def test_failure_of_the_token_request_reaches_every_waiter(self) -> None:
         hold = Hold()
