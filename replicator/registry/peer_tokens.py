@@ -34,6 +34,16 @@ class PeerTokens:
         self._key = hashlib.sha256(b"replicator peer token\0" + secret).digest()
         self._clock = clock
 
+    @staticmethod
+    def is_peer_token(token: str) -> bool:
+        """Tell whether a token claims to be a node's, valid or not."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            return False
+        try:
+            return jwt.get_unverified_header(token).get("typ") == _TYPE
+        except jwt.PyJWTError:
+            return False
+
     def issue(self, destination: NodeId) -> str:
         """Return a token with which this node may speak to `destination` for some minutes."""
         now = self._clock.now()

@@ -86,13 +86,14 @@ class OpenAuthenticator:
         self._peers = peers
 
     def authenticate(self, header: str | None) -> Principal:
-        """Return a peer for a peer's token, and the unrestricted caller otherwise, whatever it sends."""
+        """Return a peer for a peer's token, and the unrestricted caller otherwise, whatever else it sends.
+
+        A node that cannot prove which one it is must not pass for a user: its replicas would count as pushes, and be
+        replicated on, without end in a ring. Raises Unauthenticated for it.
+        """
         scheme, credentials = _split(header)
-        if scheme == "bearer":
-            try:
-                return self._peers.authenticate(credentials)
-            except Unauthenticated:
-                return UNRESTRICTED
+        if scheme == "bearer" and PeerTokens.is_peer_token(credentials):
+            return self._peers.authenticate(credentials)
         return UNRESTRICTED
 
     def challenge(self, base_url: str) -> str | None:
