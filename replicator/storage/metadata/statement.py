@@ -1,8 +1,9 @@
 """Transactions as generators: steps yield statements and receive rows, and never touch a driver.
 
-The same steps run on the SQLite writer thread and on a PostgreSQL connection, and whoever runs them may run them again when the
-database asks for a retry, so steps hold no effect but their statements. A statement is compiled once per dialect; parameters
-and results are plain text, numbers and bytes, so that no type conversion stands between driver and caller.
+The same steps run on the SQLite writer thread and on a PostgreSQL connection, and whoever runs them may run them
+again when the database asks for a retry, so steps hold no effect but their statements. A statement is compiled once
+per dialect; parameters and results are plain text, numbers and bytes, so that no type conversion stands between
+driver and caller.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import asyncpg as postgresql
 
+from replicator.core.errors import InvalidInput
+
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from sqlalchemy.sql.compiler import SQLCompiler
 
 T = TypeVar("T")
@@ -32,6 +35,12 @@ class Execution:
 
     statement: Statement
     parameters: Mapping[str, Value]
+
+    def check_text(self) -> None:
+        """Raise InvalidInput for text that not every database can hold: with a NUL, or with half a surrogate pair."""
+        for value in self.parameters.values():
+            if isinstance(value, str) and ("\0" in value or not (value.isascii() or _is_utf8(value))):
+                raise InvalidInput(f"expected text without NUL and lone surrogates, got {value[:80]!a}")
 
 
 Steps = Generator[Execution, Rows, T]
@@ -77,11 +86,17 @@ class Statement:
     @cached_property
     def postgresql(self) -> StatementText:
         """The statement with `$1` parameters."""
-        return self._text(postgresql.dialect())
+        return self._text(postgresql.dialect())  # type: ignore[no-untyped-call]
 
     def _text(self, dialect: sa.Dialect) -> StatementText:
         compiled = cast("SQLCompiler", self._clause.compile(dialect=dialect))
-        constants = {
-            name: parameter.value for name, parameter in compiled.binds.items() if not parameter.required
-        }
+        constants = {name: parameter.value for name, parameter in compiled.binds.items() if not parameter.required}
         return StatementText(str(compiled), tuple(compiled.positiontup or ()), constants)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
