@@ -1,13 +1,17 @@
-"""How a request proves who we are: what an authorizer is, and the one that nodes use between themselves."""
+"""How a request proves who we are: what an authorizer is, one for registries, and one for nodes between themselves."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from replicator.upstream.token_service import ChallengeAuthorizer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from replicator.core.names import RepositoryName
+
+__all__ = ["Authorizer", "BearerAuthorizer", "ChallengeAuthorizer"]
 
 
 class Authorizer(Protocol):

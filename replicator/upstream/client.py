@@ -20,6 +20,7 @@ from replicator.core.errors import InvalidInput, UpstreamContent, UpstreamNotFou
 from replicator.core.manifest import MAX_MANIFEST_BYTES, parse_manifest
 from replicator.core.media_types import MANIFEST_TYPES, without_parameters
 from replicator.core.reference import Reference, as_digest
+from replicator.upstream.auth import Authorizer, ChallengeAuthorizer
 from replicator.upstream.body import BlobStream, Patience, read_bounded, stream_chunks
 from replicator.upstream.calls import Call, Calls
 from replicator.upstream.errors import RangeRefused, translated
@@ -27,7 +28,6 @@ from replicator.upstream.exchange import Exchange, Observe
 from replicator.upstream.limits import UpstreamLimits
 from replicator.upstream.push import Push
 from replicator.upstream.session import Session
-from replicator.upstream.token_service import ChallengeAuthorizer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from replicator.core.clock import Clock
     from replicator.core.names import RepositoryName, Tag
-    from replicator.upstream.auth import Authorizer
     from replicator.upstream.endpoint import UpstreamEndpoint
     from replicator.upstream.rate_limit import RateLimit
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from replicator.upstream.auth import ChallengeAuthorizer
 from replicator.upstream.client import UpstreamClient
 from replicator.upstream.endpoint import UpstreamEndpoint
 from replicator.upstream.session import Session
-from replicator.upstream.token_service import ChallengeAuthorizer
 from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:

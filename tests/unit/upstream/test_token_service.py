@@ -17,11 +17,10 @@ from replicator.core.errors import (
     UpstreamUnavailable,
 )
 from replicator.core.names import RepositoryName, Tag
-from replicator.upstream.auth import BearerAuthorizer
-from replicator.upstream.client import UpstreamClient
+from replicator.upstream.auth import BearerAuthorizer, ChallengeAuthorizer
+from replicator.upstream.client import UpstreamClient, open_client
 from replicator.upstream.endpoint import Credentials
 from replicator.upstream.session import Session
-from replicator.upstream.token_service import ChallengeAuthorizer
 from tests.support.clock import FakeClock
 from tests.support.upstream_clients import client_of, endpoint_of
 from tests.support.upstreams import FakeRegistry, FakeServer, FakeTokenServer, Fault, Hold, Tokens, basic
@@ -422,6 +421,19 @@ class TestPeer:
                 await client.get_manifest(ALPINE, TAG)
             await client.close()
             assert upstream.count() == 1
+
+
+async def test_opened_client_answers_challenges_and_reports_outcomes() -> None:
+    outcomes: list[tuple[str, str]] = []
+    async with FakeRegistry(tokens=tokens_for_ann()) as upstream:
+        client = open_client(
+            endpoint_of(upstream, credentials=CREDENTIALS),
+            FakeClock(),
+            lambda method, outcome: outcomes.append((method, outcome)),
+        )
+        await client.ping()
+        await client.close()
+    assert outcomes == [("GET", "ok")]
 
 
 def test_credentials_are_shown_nowhere() -> None:
