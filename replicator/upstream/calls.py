@@ -117,6 +117,10 @@ class Calls:
             answer_timeout=answer_timeout,
         )
 
+    def cancel_upload(self, repository: RepositoryName, location: URL) -> Call:
+        """Build the call that ends an upload session (end-14)."""
+        return Call("DELETE", location, "push", self._named(f"cancel of an upload to {repository}"), repository, PUSH)
+
     def put_manifest(
         self,
         repository: RepositoryName,

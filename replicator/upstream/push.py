@@ -7,11 +7,13 @@ registry's own origin is refused (CVE-2026-50151). What the registry says it too
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of, digest_of
 from replicator.core.errors import (
+    ReplicatorError,
     UpstreamContent,
     UpstreamDenied,
     UpstreamError,
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from replicator.upstream.calls import Calls
     from replicator.upstream.exchange import Exchange
     from replicator.upstream.limits import UpstreamLimits
+
+CANCEL_TIMEOUT = 5.0
+"""Seconds that a registry may take to drop an upload that failed."""
 
 SLOWEST_COMMIT = 32.0 * 1024 * 1024
 """Bytes a second at which an upstream may take in an upload after its last byte: verify it, move it to its place."""
@@ -60,7 +65,11 @@ class Push:
         location = await self._started(repository, digest, mount_from)
         if location is None:
             return False
-        await self._upload(repository, digest, size, chunks, location)
+        try:
+            await self._upload(repository, digest, size, chunks, location)
+        except Exception:
+            await self._cancel(repository, location)
+            raise
         return True
 
     async def put_manifest(
@@ -124,6 +133,17 @@ class Push:
                 if body.failure is not None:
                     raise body.failure from error
                 raise
+
+    async def _cancel(self, repository: RepositoryName, location: URL) -> None:
+        """Have the registry drop what it got of a blob, which it would keep until the session expires."""
+        with suppress(ReplicatorError, TimeoutError):  # what counts is why the upload failed
+            async with (
+                asyncio.timeout(CANCEL_TIMEOUT),
+                self._exchange.small(
+                    self._calls.cancel_upload(repository, location), HTTPStatus.NO_CONTENT, HTTPStatus.ACCEPTED
+                ),
+            ):
+                pass
 
 
 def _check_digest(what: str, response: aiohttp.ClientResponse, expected: Digest) -> None:
