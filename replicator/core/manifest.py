@@ -15,6 +15,7 @@ from replicator.core.digest import Digest, parse_digest
 from replicator.core.errors import InvalidDigest, InvalidManifest, UnsupportedManifest
 from replicator.core.media_types import (
     DOCKER_MANIFEST_LIST,
+    DOCKER_TYPES,
     IMAGE_TYPES,
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -150,6 +151,9 @@ def _media_type(document: Mapping[str, object], content_type: str | None) -> str
         raise UnsupportedManifest(
             f"expected one of {', '.join(sorted(MANIFEST_TYPES))}, got media type {media_type[:100]!r}"
         )
+    if own is None and media_type in DOCKER_TYPES:
+        # Docker's documents must state their type; OCI's need not. So the same bytes never have two.
+        raise InvalidManifest(f"expected a manifest of {media_type} to state its mediaType")
     return media_type
 
 

@@ -12,6 +12,7 @@ OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
 
 IMAGE_TYPES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_MANIFEST_LIST})
+DOCKER_TYPES: Final = frozenset({DOCKER_MANIFEST, DOCKER_MANIFEST_LIST})
 MANIFEST_TYPES: Final = IMAGE_TYPES | INDEX_TYPES
 ACCEPT_MANIFESTS: Final = ", ".join(sorted(MANIFEST_TYPES))
 """The Accept header that asks an upstream for every manifest form we store."""

@@ -109,20 +109,19 @@ class Pushes:
         return kept
 
     def _check_references(self, repository: RepositoryName, manifest: Manifest) -> Steps[None]:
-        absent = yield from blobs.missing(repository, manifest.required_blobs)
-        if absent:
-            raise MissingReferences(
-                f"repository {repository} lacks blobs that the manifest refers to",
-                digests=absent,
-            )
-        if self._node.settings.sparse_indexes:
-            return
-        absent = yield from images.missing(repository, manifest.children)
-        if absent:
-            raise MissingReferences(
-                f"repository {repository} lacks manifests that the index refers to",
-                digests=absent,
-            )
+        settings = self._node.settings
+        if not settings.sparse_images:
+            absent = yield from blobs.missing(repository, manifest.required_blobs)
+            if absent:
+                raise MissingReferences(
+                    f"repository {repository} lacks blobs that the manifest refers to", digests=absent
+                )
+        if not settings.sparse_indexes:
+            absent = yield from images.missing(repository, manifest.children)
+            if absent:
+                raise MissingReferences(
+                    f"repository {repository} lacks manifests that the index refers to", digests=absent
+                )
 
     async def delete_manifest(self, principal: Principal, repository: RepositoryName, reference: Reference) -> None:
         """Delete a tag, or an image with all its tags; gone on the next request (distribution-spec end-9).

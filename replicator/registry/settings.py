@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """The settings of a node. Sizes are bytes, durations seconds."""
+    """The settings of a node. Sizes are bytes, durations seconds.
+
+    A sparse index may name manifests, a sparse image blobs, that the repository does not hold.
+    """
 
     node: NodeId
     create_on_push: bool = True
     sparse_indexes: bool = False
+    sparse_images: bool = False
     mutability: MutabilityRule = field(default_factory=MutabilityRule)
     upload_expiry: float = 24 * 3600.0
     max_blob_size: int | None = None

@@ -1,0 +1,146 @@
+"""One registry node with real stores, served on loopback in the test's own loop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from replicator.core.names import AccountId, NodeId, Region
+from replicator.daemon.http_server import HttpServer
+from replicator.daemon.listener import Listener
+from replicator.registry.listings import Listings
+from replicator.registry.node import RegistryNode
+from replicator.registry.peer_tokens import PeerTokens
+from replicator.registry.pulls import Pulls
+from replicator.registry.pushes import Pushes
+from replicator.registry.settings import RegistrySettings
+from replicator.registry.uploads import Uploads
+from replicator.registry_api.api import Outcome, RegistryApi
+from replicator.registry_api.authentication import (
+    Authenticator,
+    OpenAuthenticator,
+    PeerAuthenticator,
+    User,
+    UserAuthenticator,
+)
+from replicator.registry_api.call import Services
+from replicator.storage.blobs.filesystem import FilesystemBlobStore
+from replicator.storage.metadata.sqlite import SqliteDatabase
+from replicator.telemetry.system_clock import SystemClock
+from tests.support.wire_client import WireClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from replicator.core.access import Grant
+    from replicator.core.clock import Clock
+    from replicator.registry_api.rate_limit import RateLimit
+    from replicator.storage.blobs.port import BlobStore
+
+NODE = NodeId(AccountId("111111111111"), Region("eu"))
+OTHER_NODE = NodeId(AccountId("111111111111"), Region("us"))
+PEER_SECRET = b"a secret between nodes"
+
+
+@dataclass
+class Users:
+    """Who may use a node that asks for credentials."""
+
+    users: Sequence[User] = ()
+    anonymous: Sequence[Grant] = ()
+
+
+@dataclass
+class SingleNode:
+    """A running node and everything in it that a test may look at."""
+
+    directory: Path
+    port: int
+    node: RegistryNode
+    services: Services
+    tokens: PeerTokens
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def client(self, headers: dict[str, str] | None = None) -> WireClient:
+        """Return a client of this node; close it."""
+        return WireClient(self.port, headers)
+
+    @property
+    def ingests(self) -> list[str]:
+        """The names of the ingests on disk."""
+        return sorted(path.name for path in (self.directory / "blobs" / "ingest").iterdir())
+
+    @property
+    def files(self) -> list[Path]:
+        """The committed blobs on disk."""
+        return [path for path in (self.directory / "blobs" / "blobs").rglob("*") if path.is_file()]
+
+
+@contextlib.asynccontextmanager
+async def open_node(
+    directory: Path,
+    clock: Clock | None = None,
+    *,
+    store: BlobStore | None = None,
+    settings: RegistrySettings | None = None,
+) -> AsyncIterator[RegistryNode]:
+    """Open a node on the stores in a directory, as a start of the daemon does; closing it is a clean stop."""
+    database = SqliteDatabase(directory / "metadata.db")
+    store = store or FilesystemBlobStore(directory / "blobs")
+    await database.open()
+    try:
+        await store.open()
+        try:
+            yield RegistryNode(settings or RegistrySettings(NODE), database, store, clock or SystemClock())
+        finally:
+            await store.close()
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def serve_node(
+    directory: Path,
+    clock: Clock | None = None,
+    *,
+    users: Users | None = None,
+    store: BlobStore | None = None,
+    settings: RegistrySettings | None = None,
+    rate_limit: RateLimit | None = None,
+    public_url: str | None = None,
+) -> AsyncIterator[SingleNode]:
+    """Serve a node until the block ends; without `users` everybody may do everything."""
+    clock = clock or SystemClock()
+    async with open_node(directory, clock, store=store, settings=settings) as node:
+        services = Services(node.settings, Pulls(node), Pushes(node), Uploads(node), Listings(node))
+        tokens = PeerTokens(NODE, PEER_SECRET, clock)
+        outcomes: list[Outcome] = []
+
+        def observe(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+
+        api = RegistryApi(services, _authenticator(users, tokens, clock), clock, observe, rate_limit, public_url)
+        listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        listening.setblocking(False)
+        server = HttpServer(Listener(listening, "", None), api.handle, _nothing)
+        await server.start(grace=1)
+        try:
+            yield SingleNode(directory, listening.getsockname()[1], node, services, tokens, outcomes)
+        finally:
+            await server.stop()
+
+
+def _authenticator(users: Users | None, tokens: PeerTokens, clock: Clock) -> Authenticator:
+    peers = PeerAuthenticator(NODE, tokens, {})
+    if users is None:
+        return OpenAuthenticator(peers)
+    return UserAuthenticator(users.users, users.anonymous, peers, clock)
+
+
+async def _nothing(_: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(status=404)
