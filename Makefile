@@ -8,7 +8,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
-XDIST := -n $(WORKERS) --dist loadgroup
+# A test that hangs ends its worker; with loadgroup, starting another one can wait for ever.
+XDIST := -n $(WORKERS) --dist loadgroup --max-worker-restart=0
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-package replicator
 
@@ -70,7 +71,7 @@ types: venv ## Check types
 	$(BIN)/mypy
 
 imports: venv ## Check that imports keep to the layers
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 check: format-check lint types imports test ## Everything CI checks
 
