@@ -131,8 +131,7 @@ class RegistryApi:
 
     async def _answer(self, visit: _Visit) -> web.StreamResponse:
         request = visit.request
-        visit.principal = self._authenticator.authenticate(request.headers.get("Authorization"))
-        self._admit(visit)
+        visit.principal = self._identify(request)
         endpoint = parse_endpoint(_path(request))
         visit.route = endpoint.route.value
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
@@ -143,11 +142,20 @@ class RegistryApi:
             raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
         return await handler(Call(request, endpoint, visit.principal, self._services, visit.id))
 
-    def _admit(self, visit: _Visit) -> None:
-        if self._rate_limit is None or visit.principal is None or visit.principal.kind is PrincipalKind.NODE:
-            return
-        named = visit.principal.kind is PrincipalKind.USER
-        self._rate_limit.admit(visit.principal.name if named else f"@{visit.request.remote}")
+    def _identify(self, request: web.BaseRequest) -> Principal:
+        """Return the caller, counted against its rate; a failed login counts against its address."""
+        try:
+            principal = self._authenticator.authenticate(request.headers.get("Authorization"))
+        except Unauthenticated:
+            self._admit(f"@{request.remote}")
+            raise
+        if principal.kind is not PrincipalKind.NODE:
+            self._admit(principal.name if principal.kind is PrincipalKind.USER else f"@{request.remote}")
+        return principal
+
+    def _admit(self, caller: str) -> None:
+        if self._rate_limit is not None:
+            self._rate_limit.admit(caller)
 
     def _entrance(self, visit: _Visit, endpoint: Endpoint) -> web.Response:
         """Answer `GET /v2/`, where clients learn whether to authenticate, and the token endpoint."""
@@ -179,7 +187,10 @@ class RegistryApi:
                 kind=type(error).__name__,
             )
         if isinstance(error, Unauthenticated):
-            challenge = self._authenticator.challenge(self._base_url(visit.request))
+            try:
+                challenge = self._authenticator.challenge(self._base_url(visit.request))
+            except InvalidInput as bad_host:
+                return self._rendered(visit, render(bad_host))
             if challenge is not None:
                 rendered = replace(rendered, headers={**rendered.headers, "WWW-Authenticate": challenge})
         return self._rendered(visit, rendered)
