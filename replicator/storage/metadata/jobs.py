@@ -177,8 +177,19 @@ _RELEASE = Statement(
     sa.update(jobs)
     .where(_mine)
     .values(
-        state=sa.bindparam("next"),
+        state=JobState.QUEUED.value,
         not_before=sa.bindparam("retry_at"),
+        last_error=sa.bindparam("error"),
+        lease_owner=None,
+        lease_until=None,
+    )
+)
+_BURY = Statement(
+    sa.update(jobs)
+    .where(_mine)
+    .values(
+        state=sa.case((jobs.c.generation == sa.bindparam("leased"), JobState.DEAD.value), else_=JobState.QUEUED.value),
+        not_before=sa.bindparam("now"),
         last_error=sa.bindparam("error"),
         lease_owner=None,
         lease_until=None,
@@ -263,18 +274,12 @@ def complete(leased: LeasedJob, now: float) -> Steps[bool]:
 
 def release(leased: LeasedJob, retry_at: float, error: str | None) -> Steps[None]:
     """Put a job back, due at `retry_at`."""
-    yield from _settle(leased, JobState.QUEUED, retry_at, error)
+    yield from _RELEASE(job=leased.job.id, owner=leased.job.lease_owner, retry_at=retry_at, error=error)
 
 
 def bury(leased: LeasedJob, now: float, error: str) -> Steps[None]:
-    """Keep a job that failed for good, with its error."""
-    yield from _settle(leased, JobState.DEAD, now, error)
-
-
-def _settle(leased: LeasedJob, state: JobState, retry_at: float, error: str | None) -> Steps[None]:
-    yield from _RELEASE(
-        job=leased.job.id, owner=leased.job.lease_owner, next=state.value, retry_at=retry_at, error=error
-    )
+    """Keep a job that failed for good, with its error; put it back when it was asked for again meanwhile."""
+    yield from _BURY(job=leased.job.id, owner=leased.job.lease_owner, leased=leased.generation, now=now, error=error)
 
 
 def give_up(owner: str, now: float) -> Steps[None]:
