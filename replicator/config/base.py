@@ -101,9 +101,11 @@ def parse_address(value: object) -> Address:
 
 
 def parse_host(value: object) -> str:
-    """Return a bare host name or address in lower case; raise ValueError when it is anything else."""
+    """Return `host` or `host:port` in lower case; raise ValueError when it is anything else."""
     if not isinstance(value, str):
         raise ValueError(f"expected a host name, got {shown(value)}")  # noqa: TRY004 - pydantic reports ValueError
+    if _LISTEN.fullmatch(value):
+        return str(parse_address(value))
     _check_host(value, value)
     return value.lower()
 

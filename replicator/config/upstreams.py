@@ -30,7 +30,7 @@ class UpstreamSettings(Model):
     credentials: CredentialSettings | None = None
     """Who we are to the upstream; anonymous, if absent."""
     realm_hosts: tuple[Host, ...] = ()
-    """Hosts other than the registry's own that may be sent the credentials in exchange for a token."""
+    """Hosts, with the port if it is not the usual one, that may be sent the credentials in exchange for a token."""
     ca_file: FilePath | None = None
     """PEM file of the authorities to trust for this upstream instead of the system's."""
     connect_timeout: Duration = 5.0
