@@ -18,7 +18,7 @@ from replicator.core.access import Action, Principal
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of
 from replicator.core.errors import (
     BlobNotFound,
-    InvalidUpload,
+    BlobTooLarge,
     SizeMismatch,
     StorageError,
     UploadNotFound,
@@ -64,7 +64,7 @@ class Uploads:
         session = UploadSession(
             id=secrets.token_urlsafe(_ID_BYTES),
             repository=repository,
-            principal=principal.name,
+            principal=_owner(principal),
             algorithm=algorithm,
             started_at=now,
             expires_at=now + self._node.settings.upload_expiry,
@@ -108,6 +108,7 @@ class Uploads:
             ingest = await self._node.store.resume_ingest(session.id, session.algorithm)
             try:
                 await self._receive(ingest, chunks, place)
+                await ingest.flush()  # what fails here can still be dropped; a suspended ingest cannot
                 await ingest.suspend()
             except StorageError:
                 await self._drop(ingest, session)
@@ -247,9 +248,9 @@ class Uploads:
             )
         limit = self._node.settings.max_blob_size
         async for chunk in chunks:
+            if limit is not None and ingest.offset + len(chunk) > limit:
+                raise BlobTooLarge(f"the blob is larger than the {limit} bytes this registry accepts")
             await ingest.write(chunk)
-            if limit is not None and ingest.offset > limit:
-                raise InvalidUpload(f"the blob is larger than the {limit} bytes this registry accepts")
         received = ingest.offset - start
         if place is not None and received != place.length:
             raise SizeMismatch(f"expected a chunk of {place.length} bytes, got {received}")
@@ -297,8 +298,13 @@ class Uploads:
         lock = self._lock(session_id)
         async with lock:
             session = await self._node.database.read(uploads.find(session_id))
-            if session is None or session.repository != repository or session.principal != principal.name:
+            if session is None or session.repository != repository or session.principal != _owner(principal):
                 raise UploadNotFound("the upload session does not exist or has expired")
             if session.expires_at <= self._node.clock.now():
                 raise UploadNotFound("the upload session does not exist or has expired")
             yield session
+
+
+def _owner(principal: Principal) -> str:
+    # With the kind, so that a user called `anonymous` has no part in the uploads of nameless callers.
+    return f"{principal.kind}:{principal.name}"
