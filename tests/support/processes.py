@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _END_TIMEOUT = 40.0
-_TAIL = 6000
+_TAIL = 2500
 
 running: list[Process] = []
 """Every process that was started and not yet seen to end."""
@@ -40,7 +40,10 @@ class Process:
     @property
     def exit_code(self) -> int | None:
         """The exit code, minus the signal's number after a signal; None while it runs."""
-        return self._popen.poll()
+        code = self._popen.poll()
+        if code is not None and self in running:
+            running.remove(self)
+        return code
 
     def errors(self) -> str:
         """Return what this run has written to standard error so far."""
@@ -68,9 +71,9 @@ class Process:
 
     def wait(self, timeout: float = _END_TIMEOUT) -> int:
         """Wait until it ends and return its exit code; raises TimeoutExpired."""
-        code = self._popen.wait(timeout)
-        if self in running:
-            running.remove(self)
+        self._popen.wait(timeout)
+        code = self.exit_code
+        assert code is not None
         return code
 
     def tail(self) -> str:
