@@ -79,9 +79,13 @@ class Calls:
             {"Range": f"bytes={start}-"} if start else {},
         )
 
-    def start_upload(self, repository: RepositoryName, digest: Digest, mount_from: RepositoryName | None) -> Call:
-        """Build the call that opens an upload session, or mounts the blob instead (end-4a, end-11)."""
-        query = "" if mount_from is None else f"?mount={quote(digest, safe='')}&from={quote(mount_from, safe='')}"
+    def start_upload(
+        self, repository: RepositoryName, digest: Digest, mount_from: RepositoryName | None, *, mount: bool
+    ) -> Call:
+        """Build the call that opens an upload session, or mounts the blob instead where it can (end-4a, end-11)."""
+        query = f"?mount={quote(digest, safe='')}" if mount else ""
+        if mount and mount_from is not None:
+            query += f"&from={quote(mount_from, safe='')}"
         return Call(
             "POST",
             self._url(f"/v2/{repository}/blobs/uploads/{query}"),

@@ -180,13 +180,16 @@ class UpstreamClient:
         size: int,
         chunks: AsyncIterator[bytes | memoryview],
         mount_from: RepositoryName | None = None,
+        *,
+        discover: bool = False,
     ) -> bool:
-        """Put a blob into `repository`; return True when bytes were sent, False when it was mounted from `mount_from`.
+        """Put a blob into `repository`; return True when bytes were sent, False when it could be mounted.
 
+        It is mounted from `mount_from`, or with `discover` from any repository that the registry itself finds it in.
         Raises UpstreamContent when the upstream sends us elsewhere for the upload or takes in another digest,
         SizeMismatch when `chunks` are not `size` bytes, and whatever `chunks` raises.
         """
-        return await self._push.put_blob(repository, digest, size, chunks, mount_from)
+        return await self._push.put_blob(repository, digest, size, chunks, mount_from, discover=discover)
 
     async def put_manifest(
         self,

@@ -60,9 +60,11 @@ class Push:
         size: int,
         chunks: AsyncIterator[bytes | memoryview],
         mount_from: RepositoryName | None,
+        *,
+        discover: bool,
     ) -> bool:
         """Put a blob; see `UpstreamClient.put_blob`."""
-        location = await self._started(repository, digest, mount_from)
+        location = await self._started(repository, digest, mount_from, mount=discover or mount_from is not None)
         if location is None:
             return False
         try:
@@ -88,20 +90,22 @@ class Push:
             _check_digest(call.what, response, digest_of(content, algorithm))
 
     async def _started(
-        self, repository: RepositoryName, digest: Digest, mount_from: RepositoryName | None
+        self, repository: RepositoryName, digest: Digest, mount_from: RepositoryName | None, *, mount: bool
     ) -> URL | None:
         """Return where to send the blob, or None when it was mounted."""
-        if mount_from is not None:
+        if mount:
             try:
-                return await self._start(repository, digest, mount_from)
+                return await self._start(repository, digest, mount_from, mount=True)
             except (UpstreamDenied, UpstreamNotFound, UpstreamRefused):
                 # Registries that cannot mount should open a session instead, but some refuse: then ask for just that.
                 pass
-        return await self._start(repository, digest, None)
+        return await self._start(repository, digest, None, mount=False)
 
-    async def _start(self, repository: RepositoryName, digest: Digest, mount_from: RepositoryName | None) -> URL | None:
-        call = self._calls.start_upload(repository, digest, mount_from)
-        mounted = () if mount_from is None else (HTTPStatus.CREATED,)
+    async def _start(
+        self, repository: RepositoryName, digest: Digest, mount_from: RepositoryName | None, *, mount: bool
+    ) -> URL | None:
+        call = self._calls.start_upload(repository, digest, mount_from, mount=mount)
+        mounted = (HTTPStatus.CREATED,) if mount else ()
         async with self._exchange.small(call, HTTPStatus.ACCEPTED, *mounted) as response:
             if response.status == HTTPStatus.CREATED:
                 _check_digest(call.what, response, digest)
