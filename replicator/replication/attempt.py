@@ -11,22 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.core.errors import UpstreamNotFound
-from replicator.core.replication import destinations_of
-from replicator.storage.metadata import blobs, tags
+from replicator.storage.metadata import tags
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.push_image import ImagePush
 
 if TYPE_CHECKING:
-    from replicator.core.digest import Digest
-    from replicator.core.names import RepositoryName, Tag
+    from replicator.core.names import Tag
     from replicator.core.replication import ReplicateImage
     from replicator.registry.node import RegistryNode
     from replicator.replication.lane import Lane
     from replicator.transfer.push_image import ContentSource, Destination
 
 _log = get_logger(__name__)
-
-_MOUNT_CANDIDATES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class Attempt:
         self._destination = destination
         self._lane = lane
         self._replication = replication
-        self._push = ImagePush(source, destination, lane.blobs, self._find_mount, parallel)
+        self._push = ImagePush(source, destination, lane.blobs, parallel)
 
     @property
     def sent(self) -> int:
@@ -91,12 +87,3 @@ class Attempt:
         except UpstreamNotFound:
             return False
         return found.digest == self._replication.digest
-
-    async def _find_mount(self, repository: RepositoryName, digest: Digest) -> RepositoryName | None:
-        """Return another repository that holds the blob here and goes to the same destination."""
-        settings, destination = self._node.settings, self._replication.destination
-        for holder in await self._node.database.read(blobs.holders(digest, "", _MOUNT_CANDIDATES)):
-            found = destinations_of(settings.replication_rules, holder, settings.node)
-            if holder != repository and any(one.node == destination for one in found):
-                return holder
-        return None

@@ -9,7 +9,6 @@ Bytes are streamed: an image of any size takes a few pieces of memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -28,6 +27,8 @@ from replicator.core.errors import (
 from replicator.core.manifest import Descriptor, Manifest, parse_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+
     from replicator.core.content import BlobContent
     from replicator.core.names import RepositoryName, Tag
     from replicator.core.reference import Reference
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PARALLEL_BLOBS = 4
-
-FindMount = Callable[["RepositoryName", "Digest"], Awaitable["RepositoryName | None"]]
-"""Names a repository that the destination may have the blob in already."""
 
 
 class ContentSource(Protocol):
@@ -75,9 +73,10 @@ class Destination(Protocol):
         digest: Digest,
         size: int,
         chunks: AsyncIterator[bytes | memoryview],
-        mount_from: RepositoryName | None = None,
+        *,
+        discover: bool,
     ) -> bool:
-        """Put a blob; return False when it was mounted and no bytes were sent."""
+        """Put a blob; return False when it could be mounted, with `discover` from anywhere, and nothing was sent."""
         ...
 
     async def put_manifest(
@@ -140,14 +139,12 @@ class ImagePush:
         source: ContentSource,
         destination: Destination,
         turns: BlobTurns | None = None,
-        find_mount: FindMount | None = None,
         parallel: int = PARALLEL_BLOBS,
     ) -> None:
         self.sent = 0
         self._source = source
         self._destination = destination
         self._turns = turns or BlobTurns()
-        self._find_mount = find_mount
         self._parallel = parallel
         self._settled: set[Digest] = set()
 
@@ -184,8 +181,8 @@ class ImagePush:
         if await self._tagged(repository, tag) == manifest.digest:
             return True
         if algorithm_of(manifest.digest) == CANONICAL_ALGORITHM:
-            # The destination may not know tags beside a digest. Put by a tag, an image of another algorithm would change
-            # its digest.
+            # The destination may not know tags beside a digest. An image of another algorithm cannot be put by its tag:
+            # it would get another digest.
             await self._put(repository, tag, manifest, is_sparse=image.is_sparse)
         return await self._verify_tag(image, tag)
 
@@ -232,9 +229,7 @@ class ImagePush:
             if content is None:
                 return False
             async with content:
-                mount_from = await self._find_mount(repository, digest) if self._find_mount else None
-                chunks = _read(content)
-                if await self._destination.put_blob(repository, digest, content.size, chunks, mount_from):
+                if await self._destination.put_blob(repository, digest, content.size, _read(content), discover=True):
                     self.sent += content.size
             return True
 
@@ -318,20 +313,25 @@ def _source_failures(what: str) -> Iterator[None]:
 async def for_each(items: Iterable[T], limit: int, work: Callable[[T], Awaitable[bool]]) -> list[bool]:
     """Do `work` for every item, at most `limit` at a time; return the results in no particular order.
 
-    The first failure ends the others and is raised.
+    After a failure no more is begun; what is under way is let end, since a blob half-sent is one sent for nothing. The
+    first failure is raised then.
     """
     pending = list(items)
     pending.reverse()
     results: list[bool] = []
+    failures: list[Exception] = []
 
     async def take() -> None:
         while pending:
-            results.append(await work(pending.pop()))
+            try:
+                results.append(await work(pending.pop()))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+                pending.clear()
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(limit, len(pending))):
-                group.create_task(take())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0]  # noqa: B904 - the group says nothing that its first member does not
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(limit, len(pending))):
+            group.create_task(take())
+    if failures:
+        raise failures[0]
     return results

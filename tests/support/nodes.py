@@ -70,6 +70,13 @@ ACCOUNT = "111111111111"
 OTHER_ACCOUNT = "222222222222"
 PEER_SECRET = b"a secret that the nodes share"
 
+_DANGLING = """
+    select i.repository, r.child from images i join manifest_references r on r.parent = i.digest
+    where (r.kind = 'blob' and not exists
+        (select 1 from repository_blobs b where b.repository = i.repository and b.digest = r.child))
+    or (r.kind = 'manifest' and not exists
+        (select 1 from images c where c.repository = i.repository and c.digest = r.child))
+"""
 _SLEEPERS_OF_A_WORKER = 2  # it waits for what is due next, and for the time to renew its leases
 
 
@@ -88,7 +95,8 @@ class NodePlan:
     create_on_push: bool = True
     sparse_indexes: bool = False
     limits: WorkerLimits = field(default_factory=WorkerLimits)
-    stall_timeout: float = 30.0
+    patience: float = 30.0
+    """Real seconds that the node's requests to others may take without progress."""
 
     @property
     def id(self) -> NodeId:
@@ -297,14 +305,20 @@ class Node:
             answer = await client.delete(f"/v2/{repository}/manifests/{reference}")
             assert answer.status == 202, answer
 
-    async def jobs(self) -> Mapping[JobState, int]:
-        """Return the number of jobs by state."""
-        return {found.state: found.count for found in await self.database.read(jobs.lane_counts(JobKind.REPLICATE))}
+    @property
+    def ingests(self) -> list[str]:
+        """The names of the ingests on disk."""
+        return sorted(path.name for path in (self.directory / "blobs" / "ingest").iterdir())
 
     async def pending(self) -> int:
         """Return how many jobs are not done."""
         counts = await self.database.read(jobs.lane_counts(JobKind.REPLICATE))
         return sum(found.count for found in counts)
+
+    async def leased(self) -> int:
+        """Return how many jobs are being carried out, as far as the database knows."""
+        counts = await self.database.read(jobs.lane_counts(JobKind.REPLICATE))
+        return sum(found.count for found in counts if found.state is JobState.LEASED)
 
     async def statuses(self, repository: str, reference: str) -> list[ReplicationStatus]:
         """Return the replication status of an image at every destination."""
@@ -312,25 +326,25 @@ class Node:
 
     # What must be true after every test
 
-    async def validate(self) -> None:
-        """Check that nothing is half-done: no ingest, no lease, every linked blob whole, every image complete."""
-        assert list((self.directory / "blobs" / "ingest").iterdir()) == []
+    def dangling(self) -> list[tuple[str, str]]:
+        """Return what images of a repository refer to without its being there."""
         with contextlib.closing(sqlite3.connect(self.directory / "metadata.db")) as rows:
+            return rows.execute(_DANGLING).fetchall()
+
+    async def validate(self) -> None:
+        """Check that nothing is half-done: no lost ingest, no lease, every linked blob whole, every image complete."""
+        with contextlib.closing(sqlite3.connect(self.directory / "metadata.db")) as rows:
+            # What a sender left without a word stays until its session expires; nothing else may.
+            sessions = {row[0] for row in rows.execute("select id from uploads")}
+            assert {path.name for path in (self.directory / "blobs" / "ingest").iterdir()} <= sessions
             leased = rows.execute("select key from jobs where state = 'leased'").fetchall()
             assert leased == []
             linked = rows.execute(
                 "select distinct b.digest, b.size, b.location, b.state from repository_blobs r"
                 " left join blobs b on b.digest = r.digest"
             ).fetchall()
-            dangling = rows.execute(
-                "select i.repository, r.child from images i join manifest_references r on r.parent = i.digest"
-                " where (r.kind = 'blob' and not exists (select 1 from repository_blobs b"
-                "   where b.repository = i.repository and b.digest = r.child))"
-                " or (r.kind = 'manifest' and not exists (select 1 from images c"
-                "   where c.repository = i.repository and c.digest = r.child))"
-            ).fetchall()
         if not self.plan.sparse_indexes:
-            assert dangling == []
+            assert self.dangling() == []
         store = FilesystemBlobStore(self.directory / "blobs")
         await store.open()
         try:
@@ -377,10 +391,29 @@ class Cluster:
         await self.until(made)
 
     async def pass_time(self, seconds: float) -> None:
-        """Let time pass, once every node that is up has seen all there is to see now."""
+        """Let time pass, once every node that is up waits for it, and until each has started what became due."""
+        await self._all_asleep()
+        self.clock.advance(seconds)
+        await self._all_asleep()
+
+    async def heal_with_time(self, step: float = 60.0) -> None:
+        """Let time pass, step by step, until no node has a job left."""
+        while True:
+            await self.until_resting()
+            if await self._is_quiet():
+                return
+            await self.pass_time(step)
+
+    async def _all_asleep(self) -> None:
         up = sum(node.is_up for node in self.nodes.values())
         await self.clock.sleepers(up * _SLEEPERS_OF_A_WORKER)
-        self.clock.advance(seconds)
+
+    async def _is_resting(self) -> bool:
+        return not any([await node.leased() for node in self.nodes.values() if node.is_up])
+
+    async def until_resting(self) -> None:
+        """Wait until no node is carrying out a job."""
+        await self.until(self._is_resting)
 
     async def _is_quiet(self) -> bool:
         return not any([await node.pending() for node in self.nodes.values() if node.is_up])
@@ -419,7 +452,7 @@ async def _join(stack: contextlib.AsyncExitStack, nodes: Cluster, node: Node) ->
         wire = await stack.enter_async_context(Wire(other.port))
         nodes.wires[region, other.plan.region] = wire
         node.endpoints[other.plan.id] = UpstreamEndpoint(
-            str(other.plan.id), wire.url, stall_timeout=node.plan.stall_timeout
+            str(other.plan.id), wire.url, stall_timeout=node.plan.patience, total_timeout=node.plan.patience
         )
     destinations = tuple(nodes[name].plan.id for name in node.plan.destinations or ())
     if destinations:
