@@ -35,7 +35,7 @@ tools: ## Install the real clients and servers that tests drive (apt, as root)
 run: venv ## Start three regions on this machine
 	$(BIN)/replicator serve --config configs/three-regions.yaml
 
-demo: venv ## Play the demo
+demo: venv tools ## Play the demo
 	$(BIN)/python deploy/demo/demo.py
 
 test: venv tools ## Run all tests
