@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.core.errors import UpstreamNotFound
-from replicator.storage.metadata import tags
+from replicator.core.errors import ManifestNotFound, UpstreamNotFound
+from replicator.storage.metadata import images, tags
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.push_image import ImagePush
 
@@ -56,8 +56,9 @@ class Attempt:
         return self._push.sent
 
     async def run(self) -> Delivered:
-        """Copy the image, set its tag and read back. Raises like ImagePush."""
+        """Copy the image, set its tag and read back. Raises like ImagePush; ManifestNotFound when the image is gone."""
         replication = self._replication
+        await self._require_image()
         image = await self._push.copy(replication.repository, replication.digest)
         if replication.tag is None:
             await self._push.publish(image, None)
@@ -76,6 +77,12 @@ class Attempt:
                     digest=replication.digest,
                 )
             return Delivered()
+
+    async def _require_image(self) -> None:
+        """Check that the image is still here; a source with a cache would fetch a deleted one again."""
+        repository, digest = self._replication.repository, self._replication.digest
+        if await self._node.database.read(images.find_origin(repository, digest)) is None:
+            raise ManifestNotFound(f"repository {repository} has no manifest {digest}")
 
     async def _is_current(self, tag: Tag) -> bool:
         state = await self._node.database.read(tags.find(self._replication.repository, tag))

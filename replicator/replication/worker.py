@@ -16,7 +16,7 @@ import random
 import secrets
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.errors import InvalidInput, ManifestNotFound, ReplicatorError, ShuttingDown, StorageError
 from replicator.core.jobs import JobKind
@@ -33,12 +33,12 @@ from replicator.transfer.push_image import PARALLEL_BLOBS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from replicator.core.names import NodeId
     from replicator.registry.node import RegistryNode
-    from replicator.replication.peers import PeerDirectory
     from replicator.replication.settlement import ReplicationObserver
     from replicator.storage.metadata.jobs import LeasedJob
     from replicator.storage.metadata.statement import Steps
-    from replicator.transfer.push_image import ContentSource
+    from replicator.transfer.push_image import ContentSource, Destination
 
 _log = get_logger(__name__)
 
@@ -59,6 +59,14 @@ class WorkerLimits:
     look_again: float = 30.0
 
 
+class Destinations(Protocol):
+    """Where images go; the PeerDirectory is one."""
+
+    def find(self, node: NodeId) -> Destination | None:
+        """Return the registry of a node, or None when nobody knows where it is."""
+        ...
+
+
 @dataclass(slots=True)
 class _Running:
     """A job under way. While it is being settled its lease is not renewed and it is not broken off."""
@@ -75,14 +83,14 @@ class ReplicationWorker:
         self,
         node: RegistryNode,
         source: ContentSource,
-        peers: PeerDirectory,
+        destinations: Destinations,
         observer: ReplicationObserver,
         limits: WorkerLimits | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._node = node
         self._source = source
-        self._peers = peers
+        self._destinations = destinations
         self._limits = limits or WorkerLimits()
         self._settlement = Settlement(node, observer, jitter)
         self._owner = secrets.token_hex(8)
@@ -206,12 +214,12 @@ class ReplicationWorker:
         except InvalidInput as error:
             await self._settlement.bury(leased, error)
             return
-        client = self._peers.find(replication.destination)
-        if client is None:
+        destination = self._destinations.find(replication.destination)
+        if destination is None:
             unknown = DestinationUnknown(f"node {replication.destination} is neither a node nor a peer of this one")
             await self._settlement.fail(lane, leased, replication, unknown, 0)
             return
-        attempt = Attempt(self._node, self._source, client, lane, replication, self._limits.blobs_per_image)
+        attempt = Attempt(self._node, self._source, destination, lane, replication, self._limits.blobs_per_image)
         try:
             delivered = await attempt.run()
         except ShuttingDown:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from replicator.cache.content import PullThroughContent
+from replicator.cache.pull_through import PullThrough
 from replicator.core.digest import Digest, algorithm_of, digest_of
 from replicator.core.jobs import JobKind, JobState
 from replicator.core.mutability import MutabilityRule
@@ -53,6 +55,7 @@ from replicator.storage.blobs.port import StoredBlob
 from replicator.storage.metadata import jobs
 from replicator.storage.metadata.sqlite import SqliteDatabase
 from replicator.telemetry.system_clock import SystemClock
+from replicator.upstream.client import open_client
 from replicator.upstream.endpoint import UpstreamEndpoint
 from tests.support.clock import FakeClock
 from tests.support.images import Built, BuiltImage, walk
@@ -63,8 +66,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from replicator.core.cache_rules import CacheRule
     from replicator.core.clock import Clock
     from replicator.storage.metadata.replication_status import ReplicationStatus
+    from replicator.transfer.push_image import ContentSource
 
 ACCOUNT = "111111111111"
 OTHER_ACCOUNT = "222222222222"
@@ -95,6 +100,9 @@ class NodePlan:
     create_on_push: bool = True
     sparse_indexes: bool = False
     limits: WorkerLimits = field(default_factory=WorkerLimits)
+    cache_rules: Sequence[CacheRule] = ()
+    upstreams: Mapping[str, str] = field(default_factory=dict)
+    """URLs of the upstreams that the cache rules name."""
     patience: float = 30.0
     """Real seconds that the node's requests to others may take without progress."""
 
@@ -141,6 +149,8 @@ class Recorder:
         self.requests: list[Outcome] = []
         self.replications: list[Replicated] = []
         self.attempts: list[tuple[str, str]] = []
+        self.pulls: list[tuple[str, str]] = []
+        self.fetched = 0
         self._changes = changes
 
     def request(self, outcome: Outcome) -> None:
@@ -154,6 +164,13 @@ class Recorder:
     def attempt(self, destination: str, outcome: str) -> None:
         self.attempts.append((destination, outcome))
         self._changes.notify()
+
+    def result(self, rule: str, result: str) -> None:
+        self.pulls.append((rule, result))
+        self._changes.notify()
+
+    def upstream_bytes(self, upstream: str, size: int) -> None:
+        self.fetched += size
 
     def outcomes(self) -> list[str]:
         """The outcomes of all attempts, in order."""
@@ -208,9 +225,11 @@ class Node:
         # Requests run in real time: only what the node itself waits for stands still.
         self.peers = PeerDirectory(self.endpoints, self.tokens, SystemClock())
         self.worker = ReplicationWorker(
-            self.registry, NodeContent(self.pulls), self.peers, self.recorder, plan.limits, jitter=lambda: 0.0
+            self.registry, self._content(), self.peers, self.recorder, plan.limits, jitter=lambda: 0.0
         )
-        services = Services(settings, self.pulls, self.pushes, self.uploads, Listings(self.registry))
+        services = Services(
+            settings, self.pull_through or self.pulls, self.pushes, self.uploads, Listings(self.registry)
+        )
         api = RegistryApi(services, self._authenticator(), self._clock, self.recorder.request)
         listening, self._listening = self._listening or _listening(self.port), None
         self.server = HttpServer(Listener(listening, self.url, None), api.handle, _nothing)
@@ -246,7 +265,23 @@ class Node:
         with contextlib.suppress(asyncio.CancelledError):
             await self._replication
 
+    def _content(self) -> ContentSource:
+        """Return what is replicated from, with the cache in front if the node has one."""
+        plan = self.plan
+        self.pull_through: PullThrough | None = None
+        self.upstreams = {
+            name: open_client(UpstreamEndpoint(name, url), SystemClock()) for name, url in plan.upstreams.items()
+        }
+        if not plan.cache_rules:
+            return NodeContent(self.pulls)
+        self.pull_through = PullThrough(self.registry, self.pulls, plan.cache_rules, self.upstreams, self.recorder)
+        return PullThroughContent(self.pull_through)
+
     async def _close(self) -> None:
+        if self.pull_through is not None:
+            await self.pull_through.close()
+        for client in self.upstreams.values():
+            await client.close()
         await self.peers.close()
         await self.database.close()
         await self.store.close()
