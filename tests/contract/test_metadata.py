@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -250,8 +251,11 @@ class TestCancellation:
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-        await database.write(move_tag)
+        await database.close()  # finishes what is under way
+        await database.open()
         await asyncio.sleep(0)
+        del task
+        gc.collect()
         assert complaints == []
 
 

@@ -119,10 +119,11 @@ def _lease(*, lane: bool) -> Statement:
         .order_by(jobs.c.priority, jobs.c.not_before, jobs.c.id)
         .limit(sa.bindparam("limit", type_=sa.Integer))
         .with_for_update(skip_locked=True)
+        .cte("chosen")  # run once, whatever PostgreSQL plans: a subquery that it runs per row leases past the limit
     )
     return Statement(
         sa.update(jobs)
-        .where(jobs.c.id.in_(chosen))
+        .where(jobs.c.id.in_(sa.select(chosen.c.id)))
         .values(
             state=JobState.LEASED.value,
             attempts=jobs.c.attempts + 1,

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
 from replicator.core.errors import ConfigurationError, InvalidInput, StorageError, StorageFull, StorageUnavailable
 from replicator.core.retry import Backoff
+from replicator.storage.metadata.detached import result_of
 from replicator.storage.metadata.migrate import migrate_postgresql
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class PostgresqlDatabase:
             await migrate_postgresql(self._schema, self._connect)
             self._pool = await asyncpg.create_pool(
                 self._dsn,
-                min_size=1,
+                min_size=0,
                 max_size=self._pool_size,
                 timeout=_CONNECT_TIMEOUT,
                 max_cached_statement_lifetime=0,
@@ -136,7 +137,7 @@ class PostgresqlDatabase:
         task = asyncio.ensure_future(work)  # noqa: TID251 - owned by this object until done
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        return await result_of(task)
 
     async def _write(self, pool: asyncpg.Pool, body: Body[T]) -> T:
         begin = _WRITE
@@ -190,12 +191,13 @@ async def _fetch(connection: asyncpg.Connection, steps: Steps[Any], execution: E
 
 async def _release(pool: asyncpg.Pool, connection: asyncpg.Connection) -> None:
     """Give a connection back, undoing the transaction that it may still be in."""
-    try:
-        if not connection.is_closed() and connection.is_in_transaction():
-            await connection.execute("ROLLBACK", timeout=_GRACE)
-        await pool.release(connection)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
-        connection.terminate()  # the server undoes it when it notices, and the pool connects anew
+    with suppress(asyncpg.InterfaceError):  # the pool has taken it back by itself when it broke
+        try:
+            if connection.is_in_transaction():
+                await connection.execute("ROLLBACK", timeout=_GRACE)
+        except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError):
+            connection.terminate()  # the server undoes it when it notices, and the pool connects anew
+    await pool.release(connection)
 
 
 async def _make_durable(connection: asyncpg.Connection) -> None:

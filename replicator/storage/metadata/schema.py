@@ -15,6 +15,7 @@ HEAD_REVISION = "0001"
 metadata = sa.MetaData()
 
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+_TROUBLED = sa.text("last_error IS NOT NULL")
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 node = sa.Table(
@@ -130,7 +131,9 @@ jobs = sa.Table(
     sa.Column("lease_until", sa.Double),
     sa.Column("last_error", Text),
     sa.UniqueConstraint("kind", "key", name="jobs_by_key"),
-    sa.Index("jobs_due", "kind", "lane", "state", "priority", "not_before"),
+    # In the order of leasing to the last column; `enqueued_at` lets jobs be counted without reading their payloads.
+    sa.Index("jobs_due", "kind", "lane", "state", "priority", "not_before", "id", "enqueued_at"),
+    sa.Index("jobs_troubled", "kind", "enqueued_at", sqlite_where=_TROUBLED, postgresql_where=_TROUBLED),
     sqlite_autoincrement=True,
 )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.core.errors import InvalidInput, StorageError, StorageFull, StorageUnavailable
 from replicator.storage.blobs.files import PosixFiles
+from replicator.storage.metadata.detached import result_of
 from replicator.storage.metadata.migrate import migrate_sqlite
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class SqliteDatabase:
         """Queue the steps for the writer thread; see Database.write."""
         if self._writer is None:
             raise StorageUnavailable("the metadata database is closed")
-        return await asyncio.shield(asyncio.wrap_future(self._writer.submit(body)))
+        return await result_of(asyncio.wrap_future(self._writer.submit(body)))
 
 
 _PRAGMAS = (

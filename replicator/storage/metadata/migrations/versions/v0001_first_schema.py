@@ -71,7 +71,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("kind", "key", name="jobs_by_key"),
         sqlite_autoincrement=True,
     )
-    op.create_index("jobs_due", "jobs", ["kind", "lane", "state", "priority", "not_before"], unique=False)
+    op.create_index(
+        "jobs_due",
+        "jobs",
+        ["kind", "lane", "state", "priority", "not_before", "id", "enqueued_at"],
+        unique=False,
+    )
+    op.create_index(
+        "jobs_troubled",
+        "jobs",
+        ["kind", "enqueued_at"],
+        unique=False,
+        sqlite_where=sa.text("last_error IS NOT NULL"),
+        postgresql_where=sa.text("last_error IS NOT NULL"),
+    )
     op.create_table(
         "manifest_references",
         sa.Column("parent", TEXT, nullable=False),
