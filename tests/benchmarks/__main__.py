@@ -1,0 +1,106 @@
+"""`python -m tests.benchmarks`: our daemon and docker-registry side by side, in alternation.
+
+Needs docker-registry, wrk and hey (`make tools`). Everything runs on loopback in a directory below /tmp that is gone
+afterwards, as are all processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks import memory, report
+from tests.benchmarks.cases import CASES, FULL, QUICK, Case, Scale, Scene
+from tests.benchmarks.environment import describe
+from tests.benchmarks.servers import Field
+from tests.support.processes import running
+
+_MEMORY = "memory"
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+_BEGIN, _END = "<!-- results: start -->", "<!-- results: end -->"
+
+
+def main() -> None:
+    """Measure what is asked for, print it, and write it down if that is asked for too."""
+    options = _options()
+    scale = QUICK if options.quick else FULL
+    names = options.only or [*(case.name for case in CASES), _MEMORY]
+    arguments = shlex.join(sys.argv[1:])
+    command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
+    lines = [f"- {line}" for line in describe(command)]
+    lines.append(f"- {scale.rounds} rounds, the servers in a new order in each (three rounds of the crowd); medians")
+    _say("\n".join(lines))
+    try:
+        with tempfile.TemporaryDirectory(prefix="replicator-bench-", dir="/tmp") as directory:
+            lines += _measure(Path(directory), scale, names)
+    finally:
+        for process in tuple(running):
+            process.kill()
+    _say("\n".join(["", *lines]))
+    if options.write:
+        _write(lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round of smaller work")
+    names = [*(case.name for case in CASES), _MEMORY]
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{_DOCUMENT.name}")
+    return parser.parse_args()
+
+
+def _measure(directory: Path, scale: Scale, names: list[str]) -> list[str]:
+    rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
+    for caches in (False, True):
+        cases = [case for case in CASES if case.caches is caches and case.name in names]
+        if cases:
+            with Field(directory / ("caches" if caches else "registries"), caches=caches) as field:
+                scene = Scene(field, scale)
+                scene.prepare()
+                for case in cases:
+                    results = _run(case, scene)
+                    rows.append(report.result_row(case, scale, results))
+                    _say(" | ".join(rows[-1]))
+                    if case.name == "crowd":
+                        notes = ["", "The crowd:", "", *report.crowd_lines(results, scene.downloads)]
+    lines = ["", *report.table(report.HEADING, rows), *notes] if rows else []
+    if _MEMORY in names:
+        lines += _memory(directory, scale)
+    return lines
+
+
+def _run(case: Case, scene: Scene) -> report.Results:
+    results: report.Results = {server.name: [] for server in scene.field.servers}
+    for number in range(min(scene.scale.rounds, case.most_rounds)):
+        for server in random.sample(scene.field.servers, k=len(scene.field.servers)):
+            results[server.name].append(case.measure(scene, server, number))
+    return results
+
+
+def _memory(directory: Path, scale: Scale) -> list[str]:
+    if not memory.has_room(directory, scale.huge):
+        return ["", "Memory was not measured: there is not enough room on the disk."]
+    rows = [report.memory_row(line) for line in memory.measure(directory, scale.huge)]
+    return ["", *report.table(("resident memory, MB", "ours", "stock"), rows)]
+
+
+def _write(lines: list[str]) -> None:
+    text = _DOCUMENT.read_text()
+    before, _, rest = text.partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    _DOCUMENT.write_text("\n".join([f"{before}{_BEGIN}", "", *lines, "", f"{_END}{after}"]))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
