@@ -32,14 +32,13 @@ class CacheRule:
     upstream_prefix: str = ROOT
     fresh_for: float = DEFAULT_FRESH_FOR
 
+    def covers(self, repository: RepositoryName) -> bool:
+        """Tell whether the rule answers for `repository`."""
+        return self.prefix == ROOT or repository.startswith(f"{self.prefix}/")
+
     def upstream_repository(self, repository: RepositoryName) -> RepositoryName | None:
-        """Return the upstream's name for `repository`, or None when the rule does not cover it."""
-        if self.prefix == ROOT:
-            rest = str(repository)
-        elif repository.startswith(self.prefix + "/"):
-            rest = repository[len(self.prefix) + 1 :]
-        else:
-            return None
+        """Return the upstream's name for a repository that the rule covers, or None when it would be no name."""
+        rest = repository if self.prefix == ROOT else repository[len(self.prefix) + 1 :]
         try:
             return parse_repository(rest if self.upstream_prefix == ROOT else f"{self.upstream_prefix}/{rest}")
         except InvalidName:
@@ -55,12 +54,16 @@ class CacheMatch:
 
 
 def match_cache_rule(rules: Sequence[CacheRule], repository: RepositoryName) -> CacheMatch | None:
-    """Return the match of the rule with the longest prefix; ROOT comes last."""
-    for rule in sorted(rules, key=lambda rule: (rule.prefix != ROOT, len(rule.prefix)), reverse=True):
-        upstream_repository = rule.upstream_repository(repository)
-        if upstream_repository is not None:
-            return CacheMatch(rule, upstream_repository)
-    return None
+    """Return the match of the rule with the longest prefix; ROOT comes last.
+
+    That rule alone decides: what it cannot name is not looked for at the upstream of another one.
+    """
+    covering = [rule for rule in rules if rule.covers(repository)]
+    if not covering:
+        return None
+    rule = max(covering, key=lambda rule: (rule.prefix != ROOT, len(rule.prefix)))
+    upstream_repository = rule.upstream_repository(repository)
+    return None if upstream_repository is None else CacheMatch(rule, upstream_repository)
 
 
 class Freshness(enum.StrEnum):

@@ -15,7 +15,7 @@ class ReplicatorError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip())
+        super().__init__(message or (type(self).__doc__ or "").strip().rstrip("."))
         self.retry_after = retry_after
         """Seconds the caller should wait before a retry, where somebody said so."""
 
@@ -62,6 +62,10 @@ class UnsupportedEncoding(InvalidInput):
 
 class InvalidUpload(InvalidInput):
     """the upload request is malformed."""
+
+
+class BlobTooLarge(InvalidUpload):
+    """the blob is larger than this registry accepts."""
 
 
 class SizeMismatch(InvalidInput):

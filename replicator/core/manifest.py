@@ -1,8 +1,9 @@
 """A manifest, parsed strictly from the exact bytes that are stored.
 
 A document that two programs could read in two ways is refused here: both `layers` and `manifests`, a `mediaType` that
-contradicts the Content-Type, a key given twice, a number that is none (image-spec, manifest.md and image-index.md; the
-advisories GHSA-qq97-vm5h-rrhg and GHSA-5j5w-g665-5m35). The bytes are never rewritten.
+contradicts the Content-Type, a key given twice or in another case, a number that is none, text that is no Unicode
+(image-spec, manifest.md and image-index.md; the advisories GHSA-qq97-vm5h-rrhg and GHSA-5j5w-g665-5m35). The bytes are
+never rewritten.
 """
 
 from __future__ import annotations
@@ -33,6 +34,20 @@ MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 """The largest manifest accepted; the specification asks for at least 4 MiB."""
 
 _MAX_SIZE = 2**63 - 1
+_MAX_PARTS = 400_000
+"""Members and elements of a document: more would hold the event loop for long, and fill memory many times its size."""
+
+_DOCUMENT_KEYS = {
+    key.casefold(): key
+    for key in (
+        *("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations"),
+        *("fsLayers", "history", "signatures"),
+    )
+}
+_DESCRIPTOR_KEYS = {
+    key.casefold(): key
+    for key in ("mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +122,26 @@ def parse_manifest(content: bytes, content_type: str | None = None) -> Manifest:
 
 
 def _load(content: bytes) -> Mapping[str, object]:
+    if sum(map(content.count, (b",", b"{", b"["))) > _MAX_PARTS:
+        raise InvalidManifest(f"expected a manifest of at most {_MAX_PARTS} members and elements")
     try:
         document = json.loads(
             content.decode("utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
         )
+        if b"\\u" in content:
+            # Only an escape can smuggle in half of a surrogate pair, which nothing can store or send again.
+            json.dumps(document, ensure_ascii=False).encode()
     except RecursionError as error:
         raise InvalidManifest("the manifest is nested too deeply") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise InvalidManifest("the manifest is not UTF-8 text") from error
     except ValueError as error:
         raise InvalidManifest(f"the manifest is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidManifest(f"expected a JSON object, got {type(document).__name__}")
+    _check_spelling(document, _DOCUMENT_KEYS)
     return document
 
 
@@ -131,15 +152,23 @@ def _unique_keys(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
+def _check_spelling(members: Mapping[str, object], known: Mapping[str, str]) -> None:
+    """Refuse `Layers` beside `layers`, or for it: a program that folds case reads it, another one does not."""
+    for key in members:
+        if known.get(key.casefold(), key) != key:
+            raise InvalidManifest(f"expected the key {known[key.casefold()]!r}, got {key[:40]!r}")
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
 def _media_type(document: Mapping[str, object], content_type: str | None) -> str:
-    if document.get("schemaVersion") == 1:
+    version = document.get("schemaVersion")
+    if version == 1:
         raise UnsupportedManifest("Docker schema 1 is not supported; push it as schema 2 or as an OCI image")
-    if document.get("schemaVersion") != 2:
-        raise InvalidManifest(f"expected schemaVersion 2, got {document.get('schemaVersion')!r:.40}")
+    if version != 2 or not isinstance(version, int):
+        raise InvalidManifest(f"expected schemaVersion 2, got {version!r:.40}")
     own = _optional_text(document, "mediaType")
     stated = without_parameters(content_type) if content_type else None
     if stated and own and stated != own:
@@ -207,6 +236,7 @@ def _optional_descriptor(document: Mapping[str, object], key: str) -> Descriptor
 def _descriptor(value: object, where: str) -> Descriptor:
     if not isinstance(value, dict):
         raise InvalidManifest(f"expected {where} to be a descriptor object")
+    _check_spelling(value, _DESCRIPTOR_KEYS)
     media_type, digest, size = (
         value.get("mediaType"),
         value.get("digest"),

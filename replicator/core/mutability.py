@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,6 +46,17 @@ class MutabilityRule:
 
 
 def matches_wildcard(pattern: str, text: str) -> bool:
-    """Match the whole of `text`, case-sensitively; `*` is zero or more characters."""
-    parts = (re.escape(part) for part in re.sub(r"\*+", "*", pattern).split("*"))
-    return re.fullmatch(".*".join(parts), text, re.DOTALL) is not None
+    """Match the whole of `text`, case-sensitively; `*` is zero or more characters. No pattern makes it go back."""
+    first, *parts = pattern.split("*")
+    if not parts:
+        return pattern == text
+    last = parts.pop()
+    position, end = len(first), len(text) - len(last)
+    if position > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for part in parts:
+        found = text.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return True
