@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from replicator.core.access import Action, Principal
+from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.errors import Unauthenticated
 from replicator.core.manifest import Descriptor, parse_manifest
 from replicator.registry.access import authorize
 from replicator.registry.pushes import require_repository
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.statement import Steps
 
 T = TypeVar("T")
+
+_REFERRER_BATCH = 8
+_MAX_REFERRER_BYTES = 4 * 1024 * 1024
+"""Bytes of manifests read for one page: a page of the largest ones, each with its annotations, would fill memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,12 @@ class Listings:
         return (yield from tags.names_after(repository, page.last or "", page.size + 1))
 
     async def list_repositories(self, principal: Principal, page: Page) -> Listing[RepositoryName]:
-        """Return the names of the repositories that the caller may pull from, in order."""
+        """Return the names of the repositories that the caller may pull from, in order.
+
+        Raises Unauthenticated for a nameless caller who may do nothing: it should say who it is, not see an empty list.
+        """
+        if principal.kind is PrincipalKind.ANONYMOUS and not principal.grants:
+            raise Unauthenticated
         readable: list[RepositoryName] = []
         after, step = page.last or "", page.size + 1
         while len(readable) <= page.size:
@@ -73,14 +83,20 @@ class Listings:
         Neither the subject nor the repository needs to exist. Raises an AccessError.
         """
         authorize(principal, Action.PULL, repository)
-        found = await self._node.database.read(
-            images.referrers(repository, subject, artifact_type, page.last or "", page.size + 1)
-        )
-        return _cut(
-            [_descriptor(manifest) for manifest in found],
-            page,
-            lambda descriptor: descriptor.digest,
-        )
+        found: list[Descriptor] = []
+        after, room = page.last or "", _MAX_REFERRER_BYTES
+        while len(found) <= page.size:
+            batch = await self._node.database.read(
+                images.referrers(repository, subject, artifact_type, after, _REFERRER_BATCH)
+            )
+            found.extend(map(_descriptor, batch))
+            room -= sum(len(manifest.content) for manifest in batch)
+            if len(batch) < _REFERRER_BATCH:
+                break
+            if room < 0:
+                page = replace(page, size=min(page.size, len(found) - 1))
+            after = batch[-1].digest
+        return _cut(found, page, lambda descriptor: descriptor.digest)
 
 
 def _cut(found: list[T], page: Page, key: Callable[[T], str]) -> Listing[T]:

@@ -23,6 +23,8 @@ _LEEWAY = 60.0
 _ALGORITHM = "HS256"
 _TYPE = "replicator-peer"
 MAX_TOKEN_LENGTH = 4096
+UNREADABLE_TOKEN = (jwt.PyJWTError, ValueError, RecursionError)
+"""What decoding a forged token may raise: PyJWT lets errors of text and JSON pass."""
 
 
 class PeerTokens:
@@ -41,7 +43,7 @@ class PeerTokens:
             return False
         try:
             return jwt.get_unverified_header(token).get("typ") == _TYPE
-        except jwt.PyJWTError:
+        except UNREADABLE_TOKEN:
             return False
 
     def issue(self, destination: NodeId) -> str:
@@ -68,7 +70,7 @@ class PeerTokens:
                 },
             )
             source, expires = parse_node(str(claims["iss"])), float(claims["exp"])
-        except (jwt.PyJWTError, InvalidInput, ValueError, TypeError) as error:
+        except (*UNREADABLE_TOKEN, InvalidInput, TypeError) as error:
             raise Unauthenticated("the token is not valid here") from error
         if expires + _LEEWAY < self._clock.now():
             raise Unauthenticated("the token has expired")

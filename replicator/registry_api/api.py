@@ -118,7 +118,7 @@ class RegistryApi:
         except ReplicatorError as error:
             response = self._refusal(visit, error)
         except AnswerBroken as error:
-            _log.warning("answer broken off", request_id=visit.id, route=visit.route, error=str(error.__cause__))
+            self._log_broken(visit, error)
             response = _closing(web.Response(status=500))
         except ConnectionError:
             # The client left while we were sending; there is nobody to tell.
@@ -174,6 +174,11 @@ class RegistryApi:
         ):
             raise Unauthenticated("authentication is required")
         return web.json_response({})
+
+    def _log_broken(self, visit: _Visit, broken: AnswerBroken) -> None:
+        cause = broken.__cause__
+        bug = None if isinstance(cause, ReplicatorError | TimeoutError) else cause
+        _log.warning("answer broken off", request_id=visit.id, route=visit.route, error=str(cause), exc_info=bug)
 
     def _refusal(self, visit: _Visit, error: ReplicatorError) -> web.StreamResponse:
         rendered = render(error)

@@ -8,7 +8,6 @@ challenged for. Passwords are compared in constant time, and an unknown user cos
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -20,7 +19,7 @@ import jwt
 
 from replicator.core.access import UNRESTRICTED, Grant, Principal, PrincipalKind, node_principal
 from replicator.core.errors import Unauthenticated
-from replicator.registry.peer_tokens import MAX_TOKEN_LENGTH, PeerTokens
+from replicator.registry.peer_tokens import MAX_TOKEN_LENGTH, UNREADABLE_TOKEN, PeerTokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,7 +143,7 @@ class UserAuthenticator:
     def _by_password(self, credentials: str) -> Principal:
         try:
             name, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError) as error:
+        except ValueError as error:  # not Base64, not ASCII, or not UTF-8 below it
             raise Unauthenticated("the credentials are not valid") from error
         user = self._users.get(name, self._stranger)
         matches = hmac.compare_digest(user.password_digest, _digest(password))
@@ -162,7 +161,7 @@ class UserAuthenticator:
                 algorithms=["HS256"],
                 options={"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False},
             )
-        except jwt.PyJWTError:
+        except UNREADABLE_TOKEN:
             return self._peers.authenticate(token)
         if float(claims["exp"]) < self._clock.now():
             raise Unauthenticated("the authorization token has expired")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from replicator.core.byte_range import ByteRange, parse_range
-from replicator.core.errors import ReplicatorError
 
 if TYPE_CHECKING:
     from replicator.core.content import BlobContent
@@ -64,7 +63,9 @@ async def _send(call: Call, blob: BlobContent, part: ByteRange | None) -> web.St
     try:
         async for piece in blob.read(wanted.start, wanted.length):
             await response.write(piece)
-    except ReplicatorError as error:
+    except ConnectionError:
+        raise  # the client left
+    except Exception as error:
         # The status line is gone: only a connection that breaks can still say that this is not the whole.
         if request.transport is not None:
             request.transport.abort()

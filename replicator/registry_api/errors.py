@@ -39,6 +39,7 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.InvalidPagination: Answer(400, "UNSUPPORTED"),
     errors.UnsupportedEncoding: Answer(415, "UNSUPPORTED"),
     errors.InvalidUpload: Answer(400, "BLOB_UPLOAD_INVALID"),
+    errors.BlobTooLarge: Answer(413, "SIZE_INVALID"),
     errors.SizeMismatch: Answer(400, "SIZE_INVALID"),
     errors.DigestMismatch: Answer(400, "DIGEST_INVALID"),
     errors.UploadOutOfOrder: Answer(416, "BLOB_UPLOAD_INVALID"),
