@@ -1,0 +1,160 @@
+"""A registry in memory, as the destination of a copy: it checks what the specification lets it, and can lie."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replicator.core.digest import Digest, algorithm_of, digest_of
+from replicator.core.errors import BlobNotFound, UpstreamNotFound, UpstreamRefused
+from replicator.core.manifest import parse_manifest
+from replicator.core.names import Tag
+from replicator.core.reference import as_digest
+from replicator.storage.blobs.memory import MemoryBlob
+from replicator.storage.metadata.images import StoredManifest
+from replicator.upstream.client import ManifestHead
+from tests.support.images import Built, BuiltImage, walk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from replicator.core.content import BlobContent
+    from replicator.core.names import RepositoryName
+    from replicator.core.reference import Reference
+
+
+class MemorySource:
+    """A ContentSource that holds images; tests may take parts away, or have reading fail."""
+
+    def __init__(self, *images: Built) -> None:
+        self.manifests: dict[str, StoredManifest] = {}
+        self.blobs: dict[Digest, bytes] = {}
+        self.failure: Exception | None = None
+        for image in images:
+            for part in walk(image):
+                self.add(part)
+
+    def add(self, part: Built) -> None:
+        """Hold one manifest and its blobs, without what is below it."""
+        self.manifests[part.digest] = StoredManifest(part.digest, part.media_type, part.manifest)
+        if isinstance(part, BuiltImage):
+            self.blobs.update(part.blobs)
+
+    async def find_manifest(self, _: RepositoryName, reference: Reference) -> StoredManifest | None:
+        return self.manifests.get(reference)
+
+    async def open_blob(self, _: RepositoryName, digest: Digest) -> BlobContent:
+        if digest not in self.blobs:
+            raise BlobNotFound
+        if self.failure is not None:
+            return _FailingBlob(digest, self.blobs[digest], self.failure)
+        return MemoryBlob(digest, self.blobs[digest])
+
+
+class _FailingBlob(MemoryBlob):
+    def __init__(self, digest: Digest, content: bytes, failure: Exception) -> None:
+        super().__init__(digest, content)
+        self._failure = failure
+
+    async def read(self, start: int, length: int) -> AsyncIterator[memoryview]:
+        async for piece in super().read(start, min(1, length)):
+            yield piece
+        raise self._failure
+
+
+@dataclass
+class _Repository:
+    blobs: dict[Digest, bytes] = field(default_factory=dict)
+    manifests: dict[Digest, bytes] = field(default_factory=dict)
+    tags: dict[Tag, Digest] = field(default_factory=dict)
+
+
+class MemoryDestination:
+    """A Destination. `calls` are what was asked of it, in order."""
+
+    def __init__(self, *, accepts_sparse: bool = False, knows_tag_parameters: bool = True) -> None:
+        self.repositories: dict[RepositoryName, _Repository] = {}
+        self.calls: list[str] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.accepts_sparse = accepts_sparse
+        self.knows_tag_parameters = knows_tag_parameters
+        self.immutable_tags: set[Tag] = set()
+        self.forgets_manifests = False
+        self.before_call: Callable[[str], None] = lambda _: None
+
+    def repository(self, name: RepositoryName) -> _Repository:
+        return self.repositories.setdefault(name, _Repository())
+
+    def count(self, verb: str) -> int:
+        """Return how many calls of a kind there were."""
+        return sum(call.startswith(verb) for call in self.calls)
+
+    async def blob_exists(self, repository: RepositoryName, digest: Digest) -> bool:
+        await self._called(f"HEAD blob {digest}")
+        return digest in self.repository(repository).blobs
+
+    async def manifest_exists(self, repository: RepositoryName, digest: Digest) -> bool:
+        await self._called(f"HEAD manifest {digest}")
+        return digest in self.repository(repository).manifests
+
+    async def head_manifest(self, repository: RepositoryName, reference: Reference) -> ManifestHead:
+        await self._called(f"HEAD manifest {reference}")
+        held = self.repository(repository)
+        digest = as_digest(reference) or held.tags.get(Tag(reference))
+        if digest not in held.manifests:
+            raise UpstreamNotFound
+        return ManifestHead("", digest, None)
+
+    async def put_blob(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        size: int,
+        chunks: AsyncIterator[bytes | memoryview],
+        *,
+        discover: bool,
+    ) -> bool:
+        await self._called(f"PUT blob {digest}")
+        for other in self.repositories.values():
+            if discover and digest in other.blobs:
+                self.repository(repository).blobs[digest] = other.blobs[digest]
+                return False
+        content = b"".join([bytes(chunk) async for chunk in chunks])
+        if digest_of(content, algorithm_of(digest)) != digest or len(content) != size:
+            raise UpstreamRefused
+        self.repository(repository).blobs[digest] = content
+        return True
+
+    async def put_manifest(
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        content: bytes,
+        media_type: str,
+        *,
+        tags: Sequence[Tag] = (),
+    ) -> None:
+        await self._called(f"PUT manifest {reference}")
+        held, parsed = self.repository(repository), parse_manifest(content, media_type)
+        absent = [blob for blob in parsed.required_blobs if blob not in held.blobs]
+        absent += [] if self.accepts_sparse else [child for child in parsed.children if child not in held.manifests]
+        if absent:
+            raise UpstreamNotFound
+        wanted = as_digest(reference)
+        digest = digest_of(content, algorithm_of(wanted)) if wanted else digest_of(content)
+        if not self.forgets_manifests:
+            held.manifests[digest] = content
+        given = (*(tags if self.knows_tag_parameters else ()), *(() if wanted else (Tag(reference),)))
+        held.tags.update({tag: digest for tag in given if tag not in self.immutable_tags})
+
+    async def _called(self, call: str) -> None:
+        self.calls.append(call)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(0)  # lets the others run, as a request would
+            self.before_call(call)
+        finally:
+            self.at_once -= 1
