@@ -99,6 +99,11 @@ class CachedManifests:
         self._note(source, _RESULTS[outcome])
         return await self._pulls.find_manifest(source.repository, reference) or manifest
 
+    async def idle(self) -> None:
+        """Return when nothing is being fetched or checked."""
+        await self._fetching.idle()
+        await self._checking.idle()
+
     async def close(self) -> None:
         """End the fetches and checks under way; whoever waits for one gets ShuttingDown."""
         await self._fetching.close()

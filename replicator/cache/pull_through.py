@@ -17,7 +17,7 @@ from replicator.cache.own_repositories import OwnRepositories
 from replicator.cache.tag_checks import TagChecks
 from replicator.cache.tag_memory import TagMemory
 from replicator.cache.upstreams import UpstreamRepositories
-from replicator.core.access import Action, Principal
+from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import BlobNotFound, ManifestNotFound
 from replicator.registry.access import authorize
 from replicator.transfer.fill import FillLimits
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from replicator.cache.observer import CacheObserver
+    from replicator.cache.upstreams import UpstreamRepository
     from replicator.core.cache_rules import CacheRule
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
@@ -73,7 +74,7 @@ class PullThrough:
     ) -> StoredManifest:
         """Return a manifest by tag or digest, cached or fetched; see PullSource."""
         authorize(principal, Action.PULL, repository)
-        source = self.upstreams.find(repository)
+        source = self._source_for(principal, repository)
         if source is None:
             return await self._pulls.get_manifest(principal, repository, reference)
         return await self._manifests.get(source, reference)
@@ -81,7 +82,7 @@ class PullThrough:
     async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
         """Return the size of a blob, which is not fetched for that; see PullSource."""
         authorize(principal, Action.PULL, repository)
-        source = self.upstreams.find(repository)
+        source = self._source_for(principal, repository)
         if source is None:
             return await self._pulls.get_blob_size(principal, repository, digest)
         return await self._blobs.get_size(source, digest)
@@ -89,10 +90,18 @@ class PullThrough:
     async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
         """Open a blob that is here or on its way; see PullSource."""
         authorize(principal, Action.PULL, repository)
-        source = self.upstreams.find(repository)
+        source = self._source_for(principal, repository)
         if source is None:
             return await self._pulls.open_blob(principal, repository, digest)
         return await self._blobs.open(source, digest)
+
+    def _source_for(self, principal: Principal, repository: RepositoryName) -> UpstreamRepository | None:
+        """Return where a repository comes from: for a peer from nowhere.
+
+        A peer asks what this node holds before it sends the rest. Told what an upstream holds, it would leave out blobs
+        that the image it brings then lacks.
+        """
+        return None if principal.kind is PrincipalKind.NODE else self.upstreams.find(repository)
 
     async def find_manifest_for_engine(self, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
         """Return a manifest as it is here, asking nobody's permission; a missing one is fetched, by its digest only.
@@ -117,6 +126,11 @@ class PullThrough:
         if blob is None:
             raise BlobNotFound(f"repository {repository} has no blob {digest}")
         return await self._pulls.read(blob)
+
+    async def idle(self) -> None:
+        """Return when nothing is being fetched or checked."""
+        await self._manifests.idle()
+        await self.fills.idle()
 
     async def close(self) -> None:
         """Give up what is being fetched and checked. Nothing of a blob that was under way is left in the store."""

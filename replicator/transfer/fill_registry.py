@@ -69,13 +69,17 @@ class FillRegistry:
         task.add_done_callback(lambda done: self._ended(fill, done))
         return fill
 
+    async def idle(self) -> None:
+        """Return when no fill is under way."""
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
     async def close(self) -> None:
         """Give up what is under way, and return when it has ended; nothing of it is left in the store."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        await self.idle()
 
     def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

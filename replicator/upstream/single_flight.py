@@ -40,13 +40,16 @@ class SingleFlight(Generic[Key, Result]):
                 raise ShuttingDown from None
             raise
 
+    async def idle(self) -> None:
+        """Return when nothing is under way."""
+        while self._flights:
+            await asyncio.wait(tuple(self._flights.values()))
+
     async def close(self) -> None:
         """Cancel what is under way and wait until it has ended."""
-        flights = list(self._flights.values())
-        for flight in flights:
+        for flight in self._flights.values():
             flight.cancel()
-        if flights:
-            await asyncio.wait(flights)
+        await self.idle()
 
     def _landed(self, key: Key, flight: asyncio.Task[Result]) -> None:
         if self._flights.get(key) is flight:

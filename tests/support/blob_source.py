@@ -38,6 +38,11 @@ class ScriptedBlob:
         self._chunk = chunk
         self._allowed = len(content)
         self._changed = asyncio.Event()
+        self._holding = asyncio.Event()
+
+    async def held(self) -> None:
+        """Wait until the blob stands where it is held."""
+        await self._holding.wait()
 
     def hold_at(self, offset: int) -> None:
         """Let nothing from `offset` on leave before the next `allow`."""
@@ -66,6 +71,7 @@ class ScriptedBlob:
     async def _chunks(self, offset: int) -> AsyncIterator[bytes]:
         while offset < len(self.content):
             while offset >= self._allowed:
+                self._holding.set()
                 await self._changed.wait()
             error = next((error for at, error in self.breaks.items() if at <= offset), None)
             if error is not None:

@@ -30,7 +30,7 @@ from tests.support.blob_stores import open_files_below
 from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from replicator.core.content import BlobContent
@@ -54,11 +54,6 @@ class Bench:
     def start(self, blob: ScriptedBlob, digest: Digest = DIGEST, size: int | None = None) -> Fill:
         """Start a fill, or join the one under way."""
         return self.fills.start(digest, FillSource(blob.open_from, size, self._count), self._publish)
-
-    async def ended(self) -> None:
-        """Wait until no fill is under way."""
-        while len(self.fills):
-            await asyncio.sleep(0)
 
     async def locations(self) -> list[str]:
         """Return the committed blobs."""
@@ -135,7 +130,7 @@ class Reader:
 async def test_a_blob_arrives_in_the_store_and_at_its_reader(bench: Bench) -> None:
     blob = ScriptedBlob(CONTENT)
     assert await pull(bench.start(blob)) == CONTENT
-    await bench.ended()
+    await bench.fills.idle()
     (stored,) = bench.published
     assert await read_all(await bench.store.read_blob(stored)) == CONTENT
     assert blob.opened == [0]
@@ -143,7 +138,7 @@ async def test_a_blob_arrives_in_the_store_and_at_its_reader(bench: Bench) -> No
 
 
 async def test_first_bytes_go_out_as_soon_as_they_arrive(bench: Bench) -> None:
-    blob = ScriptedBlob(CONTENT, chunk=1)
+    blob = ScriptedBlob(CONTENT)
     blob.hold_at(1)
     reader = Reader(bench.start(blob))
     async with asyncio.TaskGroup() as group:
@@ -186,7 +181,7 @@ async def test_wrong_content_never_reaches_a_reader_whole(bench: Bench) -> None:
     with pytest.raises(UpstreamContent):
         await reader.run()
     assert len(reader.got) < SIZE
-    await bench.ended()
+    await bench.fills.idle()
     assert await bench.locations() == []
     assert bench.published == []
 
@@ -238,8 +233,7 @@ async def test_blob_of_unknown_size_is_answered_when_it_is_whole(bench: Bench) -
     blob.hold_at(SIZE - 1)
     async with asyncio.TaskGroup() as group:
         opening = group.create_task(bench.start(blob).open())
-        while bench.received < SIZE - 1:
-            await asyncio.sleep(0)
+        await blob.held()
         assert not opening.done()
         blob.allow()
     content = opening.result()
@@ -263,8 +257,7 @@ async def test_fifty_readers_cost_one_download(bench: Bench) -> None:
     blob.hold_at(1)
     async with asyncio.TaskGroup() as group:
         readers = [group.create_task(pull(bench.start(blob), at, SIZE - at)) for at in range(0, 50_000, 1000)]
-        while not bench.received:
-            await asyncio.sleep(0)
+        await blob.held()
         blob.allow()
     for at, reader in zip(range(0, 50_000, 1000), readers, strict=True):
         assert reader.result() == CONTENT[at:]
@@ -327,7 +320,7 @@ async def test_fill_is_completed_when_every_reader_has_left(bench: Bench) -> Non
         await reader.has(1)
         task.cancel()
     blob.allow()
-    await bench.ended()
+    await bench.fills.idle()
     assert await read_all(await bench.store.read_blob(bench.published[0])) == CONTENT
 
 
@@ -337,7 +330,7 @@ async def test_a_slow_reader_slows_nobody(bench: Bench) -> None:
     pieces = slow.read(0, SIZE)
     first = bytes(await anext(pieces))
     assert await pull(fill) == CONTENT
-    await bench.ended()
+    await bench.fills.idle()
     rest = b"".join([bytes(piece) async for piece in pieces])
     assert first + rest == CONTENT
     await slow.__aexit__(None, None, None)
@@ -520,7 +513,7 @@ async def test_a_fault_of_ours_still_settles_every_reader(bench: Bench, caplog: 
     blob.at_chunk = fault
     with pytest.raises(ReplicatorError):
         await pull(bench.start(blob))
-    await bench.ended()
+    await bench.fills.idle()
     assert "fill ended by a fault of ours" in caplog.text
     assert await bench.locations() == []
 
@@ -550,7 +543,9 @@ async def test_cancelled_anywhere_a_fill_leaves_no_ingest_no_task_and_no_open_fi
         assert open_files_below(tmp_path / "blobs") == []
 
 
-def stuck_at(point: str, bench: Bench, reached: asyncio.Event) -> tuple[ScriptedBlob, Callable[..., object]]:
+def stuck_at(
+    point: str, bench: Bench, reached: asyncio.Event
+) -> tuple[ScriptedBlob, Callable[[StoredBlob], Awaitable[StoredBlob]]]:
     """Return a blob and a publication of which one never goes on from the point."""
     blob = ScriptedBlob(CONTENT)
 
