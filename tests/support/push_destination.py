@@ -17,7 +17,7 @@ from replicator.upstream.client import ManifestHead
 from tests.support.images import Built, BuiltImage, walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from replicator.core.content import BlobContent
     from replicator.core.names import RepositoryName
@@ -83,6 +83,7 @@ class MemoryDestination:
         self.immutable_tags: set[Tag] = set()
         self.forgets_manifests = False
         self.before_call: Callable[[str], None] = lambda _: None
+        self.hold: Callable[[str], Awaitable[None]] = _go_on
 
     def repository(self, name: RepositoryName) -> _Repository:
         return self.repositories.setdefault(name, _Repository())
@@ -155,6 +156,11 @@ class MemoryDestination:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await asyncio.sleep(0)  # lets the others run, as a request would
+            await self.hold(call)
             self.before_call(call)
         finally:
             self.at_once -= 1
+
+
+async def _go_on(_: str) -> None:
+    return None

@@ -1,0 +1,123 @@
+"""A node with real stores whose images go to registries in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replicator.core.access import UNRESTRICTED
+from replicator.core.names import AccountId, NodeId, Region, RepositoryName
+from replicator.core.reference import parse_reference
+from replicator.core.replication import ReplicationRule
+from replicator.registry.node import RegistryNode
+from replicator.registry.pulls import Pulls
+from replicator.registry.pushes import Pushes
+from replicator.registry.settings import RegistrySettings
+from replicator.registry.uploads import Uploads
+from replicator.replication.content import NodeContent
+from replicator.replication.status import ReplicationStatusReader
+from replicator.replication.worker import ReplicationWorker
+from replicator.storage.blobs.memory import MemoryBlobStore
+from replicator.storage.metadata.sqlite import SqliteDatabase
+from tests.support.clock import FakeClock
+from tests.support.images import Built, walk
+from tests.support.nodes import Changes, Recorder
+from tests.support.push_destination import MemoryDestination
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from replicator.storage.metadata.database import Database
+    from replicator.storage.metadata.replication_status import ReplicationStatus
+    from replicator.transfer.push_image import ContentSource
+
+ACCOUNT = AccountId("111111111111")
+SOURCE, EU, AP = (NodeId(ACCOUNT, Region(name)) for name in ("us-east-1", "eu-west-1", "ap-south-1"))
+REPOSITORY = RepositoryName("team/app")
+
+
+@dataclass
+class Scene:
+    """The node, its destinations, and the workers that a test runs."""
+
+    registry: RegistryNode
+    database: Database
+    clock: FakeClock
+    destinations: dict[NodeId, MemoryDestination]
+    changes: Changes = field(default_factory=Changes)
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.changes)
+        self.status = ReplicationStatusReader(self.database, self.clock)
+        self.content: ContentSource = NodeContent(Pulls(self.registry))
+
+    def find(self, node: NodeId) -> MemoryDestination | None:
+        """Return a destination; the scene is what a worker asks for them."""
+        return self.destinations.get(node)
+
+    def replicate_only_to(self, node: NodeId) -> None:
+        """Leave one destination of the two."""
+        rules = (ReplicationRule("everything", (node,)),)
+        self.registry.settings = replace(self.registry.settings, replication_rules=rules)
+
+    def worker(self) -> ReplicationWorker:
+        """Return a worker, not yet running."""
+        return ReplicationWorker(self.registry, self.content, self, self.recorder, jitter=lambda: 0.0)
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[ReplicationWorker]:
+        """Run a worker until the block ends."""
+        worker = self.worker()
+        running = asyncio.create_task(worker.run())  # noqa: TID251 - ended below
+        try:
+            yield worker
+            assert not running.done(), "the worker ended by itself"
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    async def push(self, image: Built, *tags: str) -> None:
+        """Push an image to the node."""
+        uploads, pushes = Uploads(self.registry), Pushes(self.registry)
+        for digest, content in image.blobs.items():
+            await uploads.put_blob(UNRESTRICTED, REPOSITORY, digest, _once(content))
+        for part in walk(image):
+            for reference in (part.digest, *(tags if part is image else ())):
+                await pushes.put_manifest(
+                    UNRESTRICTED, REPOSITORY, parse_reference(reference), part.manifest, part.media_type
+                )
+
+    async def until_attempts(self, count: int) -> None:
+        """Wait until so many attempts were made."""
+
+        async def made() -> bool:
+            return len(self.recorder.attempts) >= count
+
+        await self.changes.until(made)
+
+    async def state(self, reference: str, destination: NodeId = EU) -> ReplicationStatus:
+        """Return the status of an image, pushed with one tag or none, at a destination."""
+        found = await self.status.of_image(REPOSITORY, parse_reference(reference))
+        return next(one for one in found if one.destination == str(destination))
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    database, store, clock = SqliteDatabase(tmp_path / "metadata.db"), MemoryBlobStore(), FakeClock()
+    rules = (ReplicationRule("everything", (EU, AP)),)
+    await database.open()
+    await store.open()
+    registry = RegistryNode(RegistrySettings(SOURCE, replication_rules=rules), database, store, clock)
+    yield Scene(registry, database, clock, {EU: MemoryDestination(), AP: MemoryDestination()})
+    await store.close()
+    await database.close()

@@ -1,0 +1,294 @@
+"""The worker: what it does with jobs that fail in odd ways, with other workers, and with a database that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from replicator.core.errors import StorageFull, UpstreamRefused, UpstreamThrottled, UpstreamUnavailable
+from replicator.core.jobs import JobKind, JobState, NewJob
+from replicator.core.replication import ReplicationState
+from replicator.storage.metadata import jobs
+from tests.support.images import build_image
+from tests.unit.replication.conftest import EU, REPOSITORY
+
+if TYPE_CHECKING:
+    from replicator.core.names import NodeId
+    from replicator.storage.metadata.database import Database
+    from replicator.storage.metadata.statement import Body, Steps
+    from tests.unit.replication.conftest import Scene
+
+T = TypeVar("T")
+
+IMAGE, OTHER = build_image([b"layer"]), build_image([b"other layer"])
+
+
+async def test_a_bug_in_one_copy_does_not_end_the_others(scene: Scene) -> None:
+    def explode(call: str) -> None:
+        if IMAGE.digest in call:
+            raise ZeroDivisionError
+
+    scene.destinations[EU].before_call = explode
+    async with scene.working():
+        await scene.push(IMAGE)
+        await scene.push(OTHER)
+        await scene.until_attempts(4)
+    assert (await scene.state(IMAGE.digest)).failure_code == "UnknownFailure"
+    assert (await scene.state(OTHER.digest)).status is ReplicationState.COMPLETE
+    (error,) = await scene.status.recent_errors()
+    assert error.error == "unexpected ZeroDivisionError"
+
+
+async def test_a_job_that_cannot_be_understood_is_kept_and_does_not_come_back(scene: Scene) -> None:
+    lane = str(EU)
+    await scene.database.write(
+        lambda: jobs.enqueue(NewJob(JobKind.REPLICATE, "odd", {"digest": "?"}, lane=lane), scene.clock.now())
+    )
+    async with scene.working():
+        await scene.push(IMAGE)
+        await scene.until_attempts(2)
+    counts = await scene.database.read(jobs.lane_counts(JobKind.REPLICATE))
+    assert [(one.state, one.count) for one in counts] == [(JobState.DEAD, 1)]
+    assert [one.dead for one in await scene.status.queues()] == [1]
+
+
+async def test_an_image_that_is_always_refused_does_not_stop_the_lane(scene: Scene) -> None:
+    def refuse(call: str) -> None:
+        if IMAGE.digest in call:
+            raise UpstreamUnavailable("error 500 for this one")
+
+    scene.destinations[EU].before_call = refuse
+    scene.replicate_only_to(EU)
+    async with scene.working():
+        await scene.push(IMAGE)
+        for number in range(10):
+            await scene.push(build_image([b"%d" % number]))
+        while await _pending(scene, EU) > 1:
+            await scene.clock.sleepers(2)
+            scene.clock.advance(2)
+            await scene.clock.sleepers(2)
+    assert (await scene.state(IMAGE.digest)).status is ReplicationState.IN_PROGRESS
+
+
+async def test_a_throttling_destination_is_left_alone_as_long_as_it_says(scene: Scene) -> None:
+    def throttle(_: str) -> None:
+        raise UpstreamThrottled(retry_after=300)
+
+    scene.replicate_only_to(EU)
+    scene.destinations[EU].before_call = throttle
+    async with scene.working():
+        await scene.push(IMAGE)
+        await scene.until_attempts(1)
+        scene.destinations[EU].before_call = lambda _: None
+        for _ in range(4):
+            await scene.clock.sleepers(2)
+            scene.clock.advance(60)
+        await scene.clock.sleepers(2)
+        assert (await scene.state(IMAGE.digest)).status is ReplicationState.IN_PROGRESS
+        scene.clock.advance(61)
+        await scene.until_attempts(2)
+    assert (await scene.state(IMAGE.digest)).status is ReplicationState.COMPLETE
+
+
+async def test_a_push_during_the_copy_has_the_image_sent_once_more(scene: Scene) -> None:
+    pushed_again = asyncio.Event()
+
+    async def push_again() -> None:
+        await scene.push(IMAGE)
+        pushed_again.set()
+
+    scene.replicate_only_to(EU)
+    held = _Held(scene, EU, f"PUT manifest {IMAGE.digest}")
+    async with scene.working(), asyncio.TaskGroup() as group:
+        await scene.push(IMAGE)
+        await held.reached.wait()
+        group.create_task(push_again())
+        await pushed_again.wait()
+        held.release.set()
+        await scene.until_attempts(2)
+    assert scene.destinations[EU].count(f"PUT manifest {IMAGE.digest}") == 2
+    assert (await scene.state(IMAGE.digest)).status is ReplicationState.COMPLETE
+
+
+# Several workers
+
+
+async def test_two_workers_share_the_work_and_do_nothing_twice(scene: Scene) -> None:
+    images = [build_image([b"%d" % number]) for number in range(12)]
+    for image in images:
+        await scene.push(image)
+    async with scene.working(), scene.working():
+        await scene.until_attempts(24)
+    for destination in scene.destinations.values():
+        assert destination.count("PUT manifest") == 12
+    assert scene.recorder.outcomes() == ["complete"] * 24
+
+
+async def test_a_worker_that_lost_its_lease_leaves_the_job_to_the_other(scene: Scene) -> None:
+    scene.replicate_only_to(EU)
+    held = _Held(scene, EU, f"HEAD blob {IMAGE.config}")
+    async with scene.working():
+        await scene.push(IMAGE)
+        await held.reached.wait()
+        # As if the process had stood still for so long that its lease ran out and another worker took the job.
+        now = scene.clock.now()
+        taken = await scene.database.write(
+            lambda: jobs.lease(JobKind.REPLICATE, "another", now + 31, now + 300, 10, str(EU))
+        )
+        await scene.clock.sleepers(2)
+        scene.clock.advance(10)
+        await held.left.wait()
+        assert scene.recorder.attempts == []
+    (mine,) = taken
+    assert await scene.database.write(lambda: jobs.complete(mine, now))
+
+
+async def test_a_standstill_does_not_make_a_worker_take_its_own_job_twice(scene: Scene) -> None:
+    scene.replicate_only_to(EU)
+    held = _Held(scene, EU, f"HEAD blob {IMAGE.config}")
+    async with scene.working():
+        await scene.push(IMAGE)
+        await held.reached.wait()
+        await scene.clock.sleepers(2)
+        scene.clock.advance(300)
+        await scene.clock.sleepers(2)
+        held.release.set()
+        await scene.until_attempts(1)
+    assert scene.destinations[EU].count(f"HEAD blob {IMAGE.config}") == 1
+    assert scene.recorder.outcomes() == ["complete"]
+
+
+# A database that fails
+
+
+async def test_jobs_are_found_again_after_the_database_failed(scene: Scene) -> None:
+    await scene.push(IMAGE)
+    failing = _FailingDatabase(scene.database)
+    scene.registry.database = failing
+    failing.fails = True
+    async with scene.working():
+        await scene.clock.sleepers(2)
+        failing.fails = False
+        scene.clock.advance(5)
+        await scene.until_attempts(2)
+    assert (await scene.state(IMAGE.digest)).status is ReplicationState.COMPLETE
+
+
+async def test_an_outcome_that_could_not_be_stored_is_found_out_again(scene: Scene) -> None:
+    failing = _FailingDatabase(scene.database)
+    scene.registry.database = failing
+    scene.replicate_only_to(EU)
+
+    def fail_afterwards(call: str) -> None:
+        failing.fails = call.startswith("HEAD manifest")
+
+    scene.destinations[EU].before_call = fail_afterwards
+    await scene.push(IMAGE)
+    async with scene.working():
+        await scene.until_attempts(1)
+        assert scene.recorder.replications == []
+        failing.fails = False
+        scene.destinations[EU].before_call = lambda _: None
+        await scene.clock.sleepers(2)
+        scene.clock.advance(31)
+        await scene.until_attempts(2)
+    assert len(scene.recorder.replications) == 1
+    assert (await scene.state(IMAGE.digest)).status is ReplicationState.COMPLETE
+
+
+# Stopping
+
+
+async def test_a_stop_breaks_off_what_outlasts_the_grace_and_starts_nothing_more(scene: Scene) -> None:
+    scene.replicate_only_to(EU)
+    held = _Held(scene, EU, f"HEAD blob {IMAGE.config}")
+    async with scene.working() as worker, asyncio.TaskGroup() as group:
+        await scene.push(IMAGE)
+        await held.reached.wait()
+        stopping = group.create_task(worker.stop(5))
+        await scene.clock.sleepers(3)
+        await scene.push(OTHER)
+        scene.clock.advance(5)
+        await stopping
+        (queue,) = await scene.status.queues()
+        assert (queue.queued, queue.running) == (2, 0)
+    assert scene.destinations[EU].count("PUT manifest") == 0
+    assert scene.destinations[EU].count(f"HEAD blob {OTHER.config}") == 0
+
+
+async def test_a_worker_without_work_stops_at_once(scene: Scene) -> None:
+    async with scene.working() as worker:
+        await scene.clock.sleepers(2)
+        await worker.stop(60)
+
+
+# What is told
+
+
+async def test_the_status_tells_what_waits_and_why(scene: Scene) -> None:
+    def refuse(_: str) -> None:
+        raise UpstreamRefused("the destination: answered 400 MANIFEST_INVALID")
+
+    scene.replicate_only_to(EU)
+    scene.destinations[EU].before_call = refuse
+    async with scene.working():
+        await scene.push(IMAGE, "v1")
+        await scene.until_attempts(2)
+        await scene.clock.sleepers(2)
+        scene.clock.advance(10)
+        await scene.clock.sleepers(2)
+        (queue,) = await scene.status.queues()
+        errors = await scene.status.recent_errors()
+    assert queue == replace(queue, destination=str(EU), queued=2, running=0, dead=0, oldest_seconds=10.0)
+    assert {one.replication.tag for one in errors} == {None, "v1"}
+    assert {one.replication.repository for one in errors} == {REPOSITORY}
+    assert {one.error for one in errors} == {"the destination: answered 400 MANIFEST_INVALID"}
+    assert {one.attempts for one in errors} == {1}
+    assert {(one.age_seconds, one.retry_in_seconds) for one in errors} == {(10.0, 20.0)}
+
+
+async def _pending(scene: Scene, destination: NodeId) -> int:
+    return sum(one.queued + one.running for one in await scene.status.queues() if one.destination == str(destination))
+
+
+class _Held:
+    """Has one call to a destination wait until it is released; `left` is set when the caller goes, either way."""
+
+    def __init__(self, scene: Scene, destination: NodeId, call: str) -> None:
+        self.reached = asyncio.Event()
+        self.release = asyncio.Event()
+        self.left = asyncio.Event()
+        self._call = call
+        target = scene.destinations[destination]
+        target.hold = self._wait
+
+    async def _wait(self, call: str) -> None:
+        if call == self._call:
+            self.reached.set()
+            try:
+                await self.release.wait()
+            finally:
+                self.left.set()
+
+
+class _FailingDatabase:
+    """A database that is full whenever a test says so."""
+
+    def __init__(self, behind: Database) -> None:
+        self._behind = behind
+        self.fails = False
+
+    async def open(self) -> None:
+        await self._behind.open()
+
+    async def close(self) -> None:
+        await self._behind.close()
+
+    async def read(self, steps: Steps[T]) -> T:
+        return await self._behind.read(steps)
+
+    async def write(self, body: Body[T]) -> T:
+        if self.fails:
+            raise StorageFull
+        return await self._behind.write(body)
