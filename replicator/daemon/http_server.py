@@ -14,6 +14,7 @@ Edge = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 KEEPALIVE = 75.0
 MAX_LINE = 16 * 1024
+MIN_GRACE = 0.1
 READ_BUFFER = 256 * 1024
 
 
@@ -36,7 +37,8 @@ class HttpServer:
             max_line_size=MAX_LINE,
             read_bufsize=READ_BUFFER,
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=grace, handle_signals=False)
+        # To aiohttp a timeout of zero is none at all.
+        self._runner = web.ServerRunner(server, shutdown_timeout=max(grace, MIN_GRACE), handle_signals=False)
         await self._runner.setup()
         site = web.SockSite(self._runner, self._listener.socket, ssl_context=self._listener.ssl_context)
         await site.start()
