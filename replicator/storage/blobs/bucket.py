@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 PART: Final = 8 * 1024 * 1024
 """Bytes of one part of an upload; larger only for a blob that would have too many."""
@@ -43,13 +43,17 @@ class Bucket:
         bucket: str,
         prefix: str,
         region: str,
-        access_key_id: str,
-        secret_access_key: str,
+        access_key_id: str | None,
+        secret_access_key: str | None,
         allow_http: bool,
         virtual_hosted: bool,
         timeout: float,
     ) -> None:
         stall = timedelta(seconds=timeout)
+        # Without a key, obstore asks the environment and the machine for its identity.
+        identity: S3Config = {}
+        if access_key_id is not None and secret_access_key is not None:
+            identity = {"access_key_id": access_key_id, "secret_access_key": secret_access_key}
         retry: RetryConfig = {"max_retries": 3, "retry_timeout": stall}
 
         def connect(whole_request: timedelta) -> S3Store:
@@ -64,15 +68,14 @@ class Bucket:
                 prefix=prefix or None,
                 endpoint=endpoint,
                 region=region,
-                access_key_id=access_key_id,
-                secret_access_key=secret_access_key,
+                config=identity,
                 virtual_hosted_style_request=virtual_hosted,
                 client_options=options,
                 retry_config=retry,
             )
 
         self._store = connect(stall * 2)
-        # A client may take hours to read one answer: only a service that stalls may end it, not the length of the whole.
+        # A client may take hours to read one answer: only a service that stalls may end that, not the length.
         self._streams = connect(_DAY)
 
     async def put_file(self, key: str, path: Path, size: int) -> None:

@@ -98,6 +98,8 @@ class IngestArea:
         self._reads = reads
         self._open: dict[str, FileIngest | None] = {}
         """Names in use. None while one is being opened or reclaimed."""
+        self._reclaims: list[set[str]] = []
+        """For each reclaim that is looking around, the names it must spare."""
         self._suspended: OrderedDict[str, tuple[_Hash, int]] = OrderedDict()
         """Hash objects of suspended ingests with the size they stand for, so that no byte is hashed twice."""
 
@@ -125,9 +127,14 @@ class IngestArea:
         return await self._opened(name, 0, lambda size: self._hasher_of(name, algorithm, size))
 
     async def reclaim(self, keep: Collection[str]) -> int:
-        """Delete every ingest that is neither open nor named in `keep`."""
-        found = await self.threads.run(os.listdir, self._directory)
-        victims = [name for name in found if name not in self._open and name not in keep]
+        """Delete every ingest that is neither open nor named in `keep`, nor was opened meanwhile."""
+        spared = set(keep)
+        self._reclaims.append(spared)
+        try:
+            found = await self.threads.run(os.listdir, self._directory)
+        finally:
+            self._reclaims.remove(spared)
+        victims = [name for name in found if name not in self._open and name not in spared]
         self._open.update(dict.fromkeys(victims))
         try:
             await self.threads.run(self._discard, victims)
@@ -164,6 +171,8 @@ class IngestArea:
         if name in self._open:
             raise Conflict("the ingest is in use")
         self._open[name] = None
+        for spared in self._reclaims:
+            spared.add(name)
         try:
             fd = await self.threads.acquire(
                 lambda: self._open_file(name, flags), lambda fd: self._undo(fd, name, flags)

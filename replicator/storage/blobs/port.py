@@ -125,7 +125,7 @@ class BlobStore(Protocol):
         ...
 
     async def reclaim_ingests(self, keep: Collection[str]) -> int:
-        """Delete every ingest that is neither open nor named in `keep`; return how many."""
+        """Delete every ingest that is neither open nor named in `keep`; return how many. For after a crash."""
         ...
 
     def iter_locations(self) -> AsyncIterator[str]:
