@@ -30,19 +30,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_GROUP = 256
-_WRITER_WAIT = 10.0
 _READER_WAIT = 0.25
-"""Seconds to wait for a lock that another program holds. The reader waits on the loop, so hardly."""
+"""Seconds that a read waits for a lock of another program: on the loop, so hardly."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL_NAMES = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 
 
 class SqliteDatabase:
-    """One database file. Opened by one process at a time (the store's lock sees to that)."""
+    """One database file. Opened by one process at a time (the store's lock sees to that).
 
-    def __init__(self, path: Path) -> None:
+    A write waits `lock_wait` seconds for another program that writes to the file, such as a backup.
+    """
+
+    def __init__(self, path: Path, *, lock_wait: float = 10.0) -> None:
         self._path = path
+        self._lock_wait = lock_wait
         self._reader: sqlite3.Connection | None = None
         self._writer: _Writer | None = None
 
@@ -66,9 +69,13 @@ class SqliteDatabase:
             raise _translated(error) from error
         return reader, writer
 
-    def _connect(self, wait: float = _WRITER_WAIT) -> sqlite3.Connection:
+    def _connect(self, wait: float | None = None) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=wait, isolation_level=None, check_same_thread=False, cached_statements=512
+            self._path,
+            timeout=self._lock_wait if wait is None else wait,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=512,
         )
         try:
             _prepare_connection(connection)
