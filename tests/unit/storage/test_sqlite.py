@@ -240,6 +240,26 @@ class TestFullDisk:
             assert (await database.write(move_tag)).counter == acknowledged + 2
             await database.close()
 
+    async def test_a_restart_on_a_disk_that_filled_up_serves_reads(self, tmp_path: Path) -> None:
+        with small_disk(tmp_path / "disk", "8m") as disk:
+            database = SqliteDatabase(disk / "metadata.db")
+            await database.open()
+            await database.write(move_tag)
+            filler = fill(disk)
+            for _ in range(3):
+                await database.close()
+                await database.open()
+                state = await database.read(tags.find(REPOSITORY, LATEST))
+                assert state is not None
+                assert state.counter == 1
+            with pytest.raises(StorageFull):
+                await database.write(lambda: FILLER(digest="big", size=1_000_000))
+            await database.close()
+            await database.open()
+            filler.unlink()
+            assert (await database.write(move_tag)).counter == 2
+            await database.close()
+
     async def test_a_first_start_on_a_full_disk_is_refused_and_a_later_one_is_not(self, tmp_path: Path) -> None:
         with small_disk(tmp_path / "disk", "1m") as disk:
             filler = fill(disk)
