@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> 
     """Return commands that show what this configuration can do."""
     first = settings.nodes[0]
     host = urls[first.id].partition("://")[2]
-    commands = [f"replicator status --config {config}"]
+    commands = [f"{_program()} status --config {config}"]
     rules = first.replication_rules()
     if rules:
         prefix = rules[0].filters[0] if rules[0].filters else "demo/"
@@ -51,3 +54,12 @@ def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> 
         commands.append(f"skopeo inspect --tls-verify=false docker://{host}/{caches[0].prefix}/library/alpine:latest")
     commands.append(f"curl {urls[first.id]}/metrics")
     return commands
+
+
+def _program() -> str:
+    """Return how this program is called from where we are."""
+    if shutil.which("replicator") is not None:
+        return "replicator"
+    called = Path(sys.argv[0])
+    here = Path.cwd()
+    return str(called.relative_to(here)) if called.is_relative_to(here) else str(called)
