@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import traceback
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -228,6 +232,100 @@ class TestStalls:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(database.read(repositories.count())) for _ in range(50)]
         assert [task.result() for task in tasks] == [0] * 50
+
+
+class Wire:
+    """Stands between a database and its server, and stands still when told to."""
+
+    def __init__(self, server: PostgresServer, directory: Path) -> None:
+        self._target = server.directory / ".s.PGSQL.5432"
+        self._path = directory / ".s.PGSQL.5432"
+        self.dsn = server.dsn.replace(quote(str(server.directory)), quote(str(directory)))
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self._joined: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._join, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._joined:
+            task.cancel()
+        await asyncio.wait(self._joined)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._joined.add(task)
+        other_reader, other_writer = await asyncio.open_unix_connection(self._target)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on(reader, other_writer))
+                group.create_task(self._pass_on(other_reader, writer))
+        except asyncio.CancelledError:
+            pass  # asyncio's own handler of this task would complain
+        finally:
+            for end in (writer, other_writer):
+                end.transport.abort()
+                with suppress(ConnectionError):
+                    await end.wait_closed()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self.flowing.wait()
+                writer.write(data)
+        writer.close()
+
+
+class TestUnreachableServer:
+    @pytest.fixture
+    async def wire(self, postgres_server: PostgresServer) -> AsyncIterator[Wire]:
+        with tempfile.TemporaryDirectory(prefix="wire-") as directory:
+            async with Wire(postgres_server, Path(directory)) as wire:
+                yield wire
+
+    @pytest.fixture
+    async def database(
+        self, wire: Wire, bench: PostgresqlBench, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[PostgresqlDatabase]:
+        for limit in ("_GRACE", "_CLOSE_TIMEOUT", "_CONNECT_TIMEOUT"):
+            monkeypatch.setattr(f"replicator.storage.metadata.postgresql.{limit}", 0.3)
+        database = PostgresqlDatabase(wire.dsn, bench.schema, 2, statement_timeout=0.2)
+        await database.open()
+        yield database
+        await database.close()
+
+    async def test_every_call_has_an_end_and_all_is_well_when_the_server_is_back(
+        self, database: PostgresqlDatabase, wire: Wire
+    ) -> None:
+        await database.write(move_tag)
+        wire.flowing.clear()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(outcome(database.write(move_tag))) for _ in range(4)]
+            tasks += [group.create_task(outcome(database.read(repositories.count()))) for _ in range(4)]
+        assert {type(task.result()) for task in tasks} == {StorageUnavailable}
+        wire.flowing.set()
+        state = await database.write(move_tag)
+        assert 2 <= state.counter <= 6  # a commit whose answer was lost may have happened
+
+    async def test_closing_has_an_end(self, database: PostgresqlDatabase, wire: Wire) -> None:
+        await database.write(move_tag)
+        wire.flowing.clear()
+        async with asyncio.timeout(5):
+            leaving = asyncio.create_task(outcome(database.write(move_tag)))  # noqa: TID251 - awaited below
+            await asyncio.sleep(0)
+            await database.close()
+            assert isinstance(await leaving, StorageUnavailable)
+
+    async def test_opening_has_an_end(self, database: PostgresqlDatabase, wire: Wire, bench: PostgresqlBench) -> None:
+        wire.flowing.clear()
+        async with asyncio.timeout(5):
+            with pytest.raises(StorageUnavailable, match="in time"):
+                await PostgresqlDatabase(wire.dsn, bench.schema).open()
+        assert database is not None
 
 
 class TestLostConnections:

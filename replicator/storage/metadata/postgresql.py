@@ -38,6 +38,8 @@ _DISK_FULL = "53100"
 _TRIES = 12
 _BACKOFF = Backoff(initial=0.002, maximum=0.25)
 
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
 _CONNECT_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 5.0
 _GRACE = 5.0
@@ -190,14 +192,16 @@ async def _fetch(connection: asyncpg.Connection, steps: Steps[Any], execution: E
 
 
 async def _release(pool: asyncpg.Pool, connection: asyncpg.Connection) -> None:
-    """Give a connection back, undoing the transaction that it may still be in."""
-    with suppress(asyncpg.InterfaceError):  # the pool has taken it back by itself when it broke
-        try:
-            if connection.is_in_transaction():
-                await connection.execute("ROLLBACK", timeout=_GRACE)
-        except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError):
-            connection.terminate()  # the server undoes it when it notices, and the pool connects anew
-    await pool.release(connection)
+    """Give a connection back, undoing the transaction that it may still be in.
+
+    Raises nothing: what came of the transaction is decided. The pool drops a connection that it cannot take back, and
+    the server then undoes what it was in.
+    """
+    with suppress(*_DRIVER_ERRORS):
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK", timeout=_GRACE)
+    with suppress(*_DRIVER_ERRORS):
+        await pool.release(connection, timeout=_GRACE)
 
 
 async def _make_durable(connection: asyncpg.Connection) -> None:
