@@ -102,6 +102,11 @@ class ReplicationWorker:
         self._is_stopping = False
         node.on_jobs(self._jobs_announced)
 
+    @property
+    def running(self) -> int:
+        """How many images are being copied."""
+        return len(self._running)
+
     async def run(self) -> None:
         """Work until cancelled; copies under way are then broken off, and their jobs are free at once."""
         try:

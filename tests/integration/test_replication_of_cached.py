@@ -59,6 +59,22 @@ async def test_a_destination_with_the_same_cache_rule_says_truly_what_it_holds(t
             assert len(upstream.requests) == asked
 
 
+async def test_an_imported_image_deleted_before_it_was_sent_is_not_fetched_again(tmp_path: Path) -> None:
+    async with FakeRegistry() as upstream:
+        image = upstream.add_image("library/alpine", "3.20")
+        caching = NodePlan(US, cache_rules=[RULE], upstreams={"hub": upstream.url})
+        async with cluster(tmp_path, caching, EU) as nodes:
+            await nodes.wire(US, EU).refuse()
+            async with nodes[US].client() as client:
+                assert (await client.get(f"/v2/{REPOSITORY}/manifests/3.20")).status == 200
+            await nodes.until_attempts(US, 1)
+            await nodes[US].delete(REPOSITORY, image.digest)
+            await nodes.pass_time(60)
+            await nodes.until_quiet()
+            assert nodes[US].recorder.outcomes()[-1] == "dropped"
+            assert not await nodes[US].holds(REPOSITORY, image.digest)
+
+
 async def test_an_upstream_that_fails_is_not_taken_for_the_destination(tmp_path: Path) -> None:
     async with FakeRegistry() as upstream:
         image = upstream.add_image("library/alpine", "3.20", [b"x" * 1000])

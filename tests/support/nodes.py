@@ -346,14 +346,14 @@ class Node:
         return sorted(path.name for path in (self.directory / "blobs" / "ingest").iterdir())
 
     async def pending(self) -> int:
-        """Return how many jobs are not done."""
+        """Return how many jobs are not done, or not reported as done."""
         counts = await self.database.read(jobs.lane_counts(JobKind.REPLICATE))
-        return sum(found.count for found in counts)
+        return self.worker.running + sum(found.count for found in counts)
 
     async def leased(self) -> int:
-        """Return how many jobs are being carried out, as far as the database knows."""
+        """Return how many jobs are being carried out, or were when their worker was killed."""
         counts = await self.database.read(jobs.lane_counts(JobKind.REPLICATE))
-        return sum(found.count for found in counts if found.state is JobState.LEASED)
+        return self.worker.running + sum(found.count for found in counts if found.state is JobState.LEASED)
 
     async def statuses(self, repository: str, reference: str) -> list[ReplicationStatus]:
         """Return the replication status of an image at every destination."""

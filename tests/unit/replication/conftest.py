@@ -20,7 +20,7 @@ from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.replication.content import NodeContent
 from replicator.replication.status import ReplicationStatusReader
-from replicator.replication.worker import ReplicationWorker
+from replicator.replication.worker import ReplicationWorker, WorkerLimits
 from replicator.storage.blobs.memory import MemoryBlobStore
 from replicator.storage.metadata.sqlite import SqliteDatabase
 from tests.support.clock import FakeClock
@@ -65,14 +65,10 @@ class Scene:
         rules = (ReplicationRule("everything", (node,)),)
         self.registry.settings = replace(self.registry.settings, replication_rules=rules)
 
-    def worker(self) -> ReplicationWorker:
-        """Return a worker, not yet running."""
-        return ReplicationWorker(self.registry, self.content, self, self.recorder, jitter=lambda: 0.0)
-
     @contextlib.asynccontextmanager
-    async def working(self) -> AsyncIterator[ReplicationWorker]:
+    async def working(self, limits: WorkerLimits | None = None) -> AsyncIterator[ReplicationWorker]:
         """Run a worker until the block ends."""
-        worker = self.worker()
+        worker = ReplicationWorker(self.registry, self.content, self, self.recorder, limits, jitter=lambda: 0.0)
         running = asyncio.create_task(worker.run())  # noqa: TID251 - ended below
         try:
             yield worker

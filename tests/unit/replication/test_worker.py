@@ -6,9 +6,20 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from replicator.core.errors import StorageFull, UpstreamRefused, UpstreamThrottled, UpstreamUnavailable
+import pytest
+
+from replicator.core.errors import (
+    StorageFull,
+    UpstreamContent,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamThrottled,
+    UpstreamUnavailable,
+)
 from replicator.core.jobs import JobKind, JobState, NewJob
 from replicator.core.replication import ReplicationState
+from replicator.replication.worker import WorkerLimits
 from replicator.storage.metadata import jobs
 from tests.support.images import build_image
 from tests.unit.replication.conftest import EU, REPOSITORY
@@ -111,6 +122,37 @@ async def test_a_push_during_the_copy_has_the_image_sent_once_more(scene: Scene)
     assert (await scene.state(IMAGE.digest)).status is ReplicationState.COMPLETE
 
 
+@pytest.mark.parametrize("answer", [None, UpstreamDenied(), UpstreamContent()])
+async def test_a_destination_that_answers_again_gets_all_its_images_at_once(
+    scene: Scene, answer: UpstreamError | None
+) -> None:
+    images = [build_image([b"%d" % number]) for number in range(5)]
+    destination = scene.destinations[EU]
+    scene.replicate_only_to(EU)
+
+    def be_down(_: str) -> None:
+        raise UpstreamUnavailable
+
+    def answer_the_first(call: str) -> None:
+        if answer is not None and images[0].config in call:
+            raise answer
+
+    destination.before_call = be_down
+    async with scene.working(WorkerLimits(images_per_destination=4, blobs_per_image=1)):
+        await scene.push(images[0])
+        for attempts in range(1, 6):
+            await scene.until_attempts(attempts)
+            await scene.clock.sleepers(2)
+            if attempts == 5:
+                for image in images[1:]:
+                    await scene.push(image)
+                destination.before_call = answer_the_first
+                destination.most_at_once = 0
+            scene.clock.advance(60)
+        await scene.until_attempts(10)
+    assert destination.most_at_once > 1
+
+
 # Several workers
 
 
@@ -147,7 +189,7 @@ async def test_a_worker_that_lost_its_lease_leaves_the_job_to_the_other(scene: S
 async def test_a_standstill_does_not_make_a_worker_take_its_own_job_twice(scene: Scene) -> None:
     scene.replicate_only_to(EU)
     held = _Held(scene, EU, f"HEAD blob {IMAGE.config}")
-    async with scene.working():
+    async with scene.working(WorkerLimits(renew_every=1000)):
         await scene.push(IMAGE)
         await held.reached.wait()
         await scene.clock.sleepers(2)
