@@ -109,6 +109,7 @@ class ObjectStoreBench:
             secret_access_key=server.secret_access_key,
             client_options={"allow_http": True},
         )
+        obstore.put(self._objects, "beside-the-blobs", b"")  # which makes the bucket
 
     def new_store(self) -> BlobStore:
         return ObjectStoreBlobStore(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class FilesystemBlobStore:
     """A `BlobStore` in a directory of one file system; see `BlobStore` for what the methods promise."""
 
-    def __init__(self, root: Path, *, threads: int = 6, files: FileOperations | None = None) -> None:
+    def __init__(self, root: Path, *, threads: int = 8, files: FileOperations | None = None) -> None:
         self._root = root
         self._blobs = root / "blobs"
         self._files: FileOperations = files or PosixFiles()

@@ -3,9 +3,9 @@
     <directory>/<name>        one file per ingest, as long as the bytes received so far
 
 The filesystem store and the object store share it and differ in one step only, the *publication* of a verified file.
-An ingest writes behind: chunks are gathered into batches, and each batch is written and hashed in one hop to a thread
-while the next one is received, so memory holds at most two batches of an ingest and the event loop neither hashes nor
-waits.
+An ingest writes behind: chunks are gathered into batches, and each batch is written by one thread and hashed by another
+while the next one is received. So memory holds at most two batches of an ingest, and the event loop neither hashes nor
+waits for the disk.
 
 Whoever is cancelled anywhere here finds the ingest whole or gone: no file is closed, unlinked or published under a
 thread that still works on it.
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from replicator.storage.blobs.directory_lock import DirectoryLock
 
 BATCH: Final = 1024 * 1024
-"""Bytes gathered for one hop: a hop per network read would cost more than writing it."""
+"""Bytes of one batch: a hop to a thread for each network read would cost more than writing it."""
 
 _MAX_CHUNKS: Final = 512
 """Chunks of one batch, whatever their size: a sender of single bytes must not make us keep a million objects."""
@@ -228,7 +228,7 @@ class FileIngest:
         self._under_way: list[Chunk] = []
         self._gathered: list[Chunk] = []
         self._gathered_size = 0
-        self._hop: asyncio.Future[None] | None = None
+        self._hops: tuple[asyncio.Future[None], ...] = ()
         self._writeback = size
 
     async def write(self, chunk: Chunk) -> None:
@@ -240,8 +240,8 @@ class FileIngest:
         self._gathered_size += len(chunk)
         self.offset += len(chunk)
         if self._gathered_size >= BATCH or len(self._gathered) >= _MAX_CHUNKS:
-            await self._hop_over()
-            self._start_hop()
+            await self._batch_over()
+            self._start_batch()
 
     async def read_at(self, offset: int, length: int) -> bytes | memoryview:
         """Return up to `length` accepted bytes from `offset`, from memory when they are not written yet."""
@@ -254,15 +254,15 @@ class FileIngest:
     async def flush(self) -> None:
         """Return when every byte accepted so far is in the file; raises what went wrong with them."""
         self._check_usable()
-        await self._hop_over()
-        self._start_hop()
-        await self._hop_over()
+        await self._batch_over()
+        self._start_batch()
+        await self._batch_over()
 
     async def commit(self, digest: Digest, size: int | None = None) -> StoredBlob:
         """Verify and publish; see `Ingest.commit`. A cancelled commit leaves nothing behind."""
         self._spend()
         try:
-            await self._hop_over()
+            await self._batch_over()
             staged = StagedFile(self._path, self._file.fd, digest, self.offset, lambda: self._verify(digest, size))
             location = await self._area.publish(staged)
         except BaseException:
@@ -301,38 +301,41 @@ class FileIngest:
         self._check_open()
         self._spent = True
 
-    async def _hop_over(self) -> None:
+    async def _batch_over(self) -> None:
         """Wait for the batch under way; raise the failure of this one or an earlier one."""
-        while self._hop is not None:
-            await asyncio.wait((self._hop,))
+        while self._hops:
+            await asyncio.wait(self._hops)
         if self._failure is not None:
             raise self._failure
 
-    def _start_hop(self) -> None:
-        if not self._gathered or self._hop is not None:
+    def _start_batch(self) -> None:
+        if not self._gathered or self._hops:
             return
         self._under_way, self._gathered, self._gathered_size = self._gathered, [], 0
-        self._hop = self._area.threads.start(self._append, self._under_way, self._written)
-        self._hop.add_done_callback(self._hop_done)
+        hops = [self._area.threads.start(self._append, self._under_way, self._written)]
+        if self._hasher is not None:
+            hops.append(self._area.threads.start(_hash, self._hasher, self._under_way))
+        self._hops = tuple(hops)
+        for hop in hops:
+            hop.add_done_callback(self._batch_done)
 
-    def _hop_done(self, hop: asyncio.Future[None]) -> None:
-        self._hop = None
-        failure = hop.exception()
-        if failure is None:
+    def _batch_done(self, _: asyncio.Future[None]) -> None:
+        if not self._hops or not all(hop.done() for hop in self._hops):
+            return
+        failures = [failure for hop in self._hops if (failure := hop.exception()) is not None]
+        self._hops = ()
+        if not failures:
             self._written += sum(map(len, self._under_way))
             self._under_way = []
             return
         # Part of the batch may be in the file, but not in the hash: what counts now is what the file holds.
-        self._failure = failure
+        self._failure = failures[0]
         self._hasher = None
         self._under_way, self._gathered = [], []
         self._written = self.offset = os.fstat(self._file.fd).st_size
 
     def _append(self, chunks: list[Chunk], offset: int) -> None:
         self._area.files.write(self._file.fd, chunks, offset)
-        if self._hasher is not None:
-            for chunk in chunks:
-                self._hasher.update(chunk)
         offset += sum(map(len, chunks))
         if offset - self._writeback >= _WRITEBACK:
             self._area.files.start_writeback(self._file.fd, self._writeback, offset - self._writeback)
@@ -342,6 +345,8 @@ class FileIngest:
         """Write the last chunks and check the whole, in a thread."""
         if self._gathered:
             self._append(self._gathered, self._written)
+            if self._hasher is not None:
+                _hash(self._hasher, self._gathered)
         if size is not None and size != self.offset:
             raise SizeMismatch(f"expected {size} bytes, got {self.offset}")
         hasher = self._hasher
@@ -354,17 +359,17 @@ class FileIngest:
         reported = self._failure
         try:
             if reported is None:
-                await self._hop_over()
-                self._start_hop()
-                await self._hop_over()
+                await self._batch_over()
+                self._start_batch()
+                await self._batch_over()
         finally:
             if self._hasher is not None:
                 self._area.remember(self.name, self._hasher, self._written)
             await self._close()
 
     async def _drop(self) -> None:
-        while self._hop is not None:
-            await asyncio.wait((self._hop,))
+        while self._hops:
+            await asyncio.wait(self._hops)
         self._gathered = []
         try:
             await self._area.threads.run(discard, self._area.files, self._path)
@@ -373,8 +378,8 @@ class FileIngest:
             await self._file.close()
 
     async def _close(self) -> None:
-        while self._hop is not None:
-            await asyncio.wait((self._hop,))
+        while self._hops:
+            await asyncio.wait(self._hops)
         self._gathered = []
         self._area.release(self.name)
         await self._file.close()
@@ -389,6 +394,11 @@ def _cut(chunks: Iterator[Chunk], start: int, length: int) -> Iterator[Chunk]:
         start = max(0, start - len(chunk))
         length -= len(part)
         yield part
+
+
+def _hash(hasher: _Hash, chunks: list[Chunk]) -> None:
+    for chunk in chunks:
+        hasher.update(chunk)
 
 
 def _hash_file(fd: int, algorithm: str) -> _Hash:

@@ -55,7 +55,7 @@ class ObjectStoreBlobStore:
         allow_http: bool = False,
         virtual_hosted: bool = False,
         timeout: float = 30.0,
-        threads: int = 6,
+        threads: int = 8,
         uploads: int = 2,
     ) -> None:
         def connect() -> Bucket:

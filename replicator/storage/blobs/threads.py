@@ -43,7 +43,7 @@ async def settle(work: asyncio.Future[_T] | Coroutine[Any, Any, _T]) -> _T:
 class FileThreads:
     """A few threads for file operations. An OSError of an operation arrives as StorageFull or StorageUnavailable."""
 
-    def __init__(self, count: int = 6) -> None:
+    def __init__(self, count: int = 8) -> None:
         self._count = count
         self._executor: ThreadPoolExecutor | None = None
         self._hops: set[asyncio.Future[Any]] = set()
