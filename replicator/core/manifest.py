@@ -242,7 +242,7 @@ def _descriptor(value: object, where: str) -> Descriptor:
         value.get("digest"),
         value.get("size"),
     )
-    if not isinstance(media_type, str) or not media_type:
+    if not isinstance(media_type, str) or not media_type or not media_type.isprintable():
         raise InvalidManifest(f"expected {where}.mediaType to be a media type")
     if not isinstance(digest, str):
         raise InvalidManifest(f"expected {where}.digest to be a digest")
@@ -267,8 +267,8 @@ def _optional_text(document: Mapping[str, object], key: str) -> str | None:
     value = document.get(key)
     if value is None or value == "":
         return None
-    if not isinstance(value, str):
-        raise InvalidManifest(f"expected {key!r} to be a string")
+    if not isinstance(value, str) or not value.isprintable():
+        raise InvalidManifest(f"expected {key!r} to be printable text")
     return value
 
 

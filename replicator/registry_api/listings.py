@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from replicator.core.errors import InvalidInput
 from replicator.core.media_types import OCI_INDEX
 from replicator.core.pagination import parse_page
 
@@ -37,6 +38,8 @@ async def list_repositories(call: Call) -> web.StreamResponse:
 async def list_referrers(call: Call) -> web.StreamResponse:
     """GET an index of the manifests that refer to a digest, optionally of one artifact type."""
     digest, artifact_type = call.digest, call.query("artifactType") or None
+    if artifact_type is not None and not artifact_type.isprintable():
+        raise InvalidInput("expected artifactType to be a media type")
     page = parse_page(call.query("n"), call.query("last"))
     listing = await call.services.listings.list_referrers(call.principal, call.repository, digest, artifact_type, page)
     filters = {"artifactType": artifact_type} if artifact_type else {}

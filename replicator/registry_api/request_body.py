@@ -24,9 +24,10 @@ class ClientGone(ConnectionError):
 
 def check_encoding(request: web.BaseRequest) -> None:
     """Refuse a compressed body: content is stored byte by byte as it was sent. Raises UnsupportedEncoding."""
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise UnsupportedEncoding(f"expected a body without Content-Encoding, got {encoding[:40]!r}")
+    for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        encoding = request.headers.get(header, plain).strip().lower()
+        if encoding not in {"", plain}:
+            raise UnsupportedEncoding(f"expected a body without {header}, got {encoding[:40]!r}")
 
 
 async def iter_body(request: web.BaseRequest) -> AsyncIterator[bytes]:

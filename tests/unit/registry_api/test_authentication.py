@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import ast
+import base64
+import inspect
+import json
+from typing import TYPE_CHECKING
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.core.access import UNRESTRICTED, Action, Grant, PrincipalKind
+from replicator.core.errors import Unauthenticated
+from replicator.core.names import AccountId, RepositoryName, parse_node
+from replicator.registry.peer_tokens import LIFETIME, PeerTokens
+from replicator.registry_api import authentication
+from replicator.registry_api.authentication import (
+    TOKEN_LIFETIME,
+    Authenticator,
+    OpenAuthenticator,
+    PeerAuthenticator,
+    User,
+    UserAuthenticator,
+)
+from tests.support.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EU, US, OTHER = (parse_node(text) for text in ("1" * 12 + "/eu", "1" * 12 + "/us", "2" * 12 + "/eu"))
+SECRET = b"shared between nodes"
+PULL = Grant(frozenset({Action.PULL}))
+REPOSITORY = RepositoryName("team/api")
+
+
+def peers(clock: FakeClock, accept_from: Mapping[AccountId, list[str]] | None = None) -> PeerAuthenticator:
+    return PeerAuthenticator(EU, PeerTokens(EU, SECRET, clock), accept_from or {})
+
+
+def with_users(clock: FakeClock, *anonymous: Grant) -> UserAuthenticator:
+    user = User.with_password("dev", "s3cret:with:colons", [PULL])
+    return UserAuthenticator([user], anonymous, peers(clock), clock)
+
+
+def basic(name: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+def test_a_password() -> None:
+    principal = with_users(FakeClock()).authenticate(basic("dev", "s3cret:with:colons"))
+    assert (principal.name, principal.kind, principal.grants) == ("dev", PrincipalKind.USER, (PULL,))
+
+
+def test_a_remembered_caller_is_the_same() -> None:
+    authenticator = with_users(FakeClock())
+    header = basic("dev", "s3cret:with:colons")
+    assert authenticator.authenticate(header) == authenticator.authenticate(header)
+
+
+def test_many_callers_are_not_remembered_for_ever() -> None:
+    users = [User.with_password(f"user-{number}", "p", [PULL]) for number in range(1500)]
+    authenticator = UserAuthenticator(users, (), peers(FakeClock()), FakeClock())
+    for user in users:
+        authenticator.authenticate(basic(user.name, "p"))
+    assert len(authenticator._known) == 1024
+
+
+def b64(text: bytes) -> str:
+    return base64.b64encode(text).decode()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        " ",
+        "Basic",
+        "Basic ",
+        "Basic !!!",
+        "Basic ZGV2",
+        "Basic " + b64(b"dev:wrong"),
+        "Basic " + b64(b"dev:"),
+        "Basic " + b64(b"dev:s3cret"),
+        "Basic " + b64(b"DEV:s3cret:with:colons"),
+        "Basic " + b64(b"nobody:s3cret:with:colons"),
+        "Basic " + b64(b":"),
+        "Basic " + b64(b"\xff\xfe:\xff"),
+        "Basic " + b64(b"dev:s3cret:with:colons\x00"),
+        "Basic \udcff\udcfe",
+        "Basic \u00e9",
+        "Digest username=dev",
+        "Bearer",
+        "Bearer \udcff",
+        "Bearer " + "." * 5000,
+        "Bearer " + "a." * 2000,
+        "Bearer \u00e9.\u00e9.\u00e9",
+        "Bearer " + b64(b"[" * 2500).rstrip("=") + ".e30.e30",
+        "Basic " + "A" * 10_000,
+        "Bearer " + "A" * 8_000_000,
+        b64(b"dev:s3cret:with:colons"),
+    ],
+    ids=lambda header: header[:40],
+)
+def test_other_credentials_are_refused(header: str) -> None:
+    with pytest.raises(Unauthenticated):
+        with_users(FakeClock(), PULL).authenticate(header)
+
+
+@given(st.text() | st.text().map("Basic {}".format) | st.binary().map(lambda raw: "Bearer " + b64(raw) + ".e30.x"))
+def test_no_header_raises_anything_else(header: str) -> None:
+    clock = FakeClock()
+    authenticators: list[Authenticator] = [with_users(clock), OpenAuthenticator(peers(clock))]
+    for authenticator in authenticators:
+        try:
+            assert authenticator.authenticate(header) == UNRESTRICTED
+        except Unauthenticated:
+            continue
+
+
+def test_without_credentials_a_caller_is_nobody() -> None:
+    assert with_users(FakeClock()).authenticate(None).kind is PrincipalKind.ANONYMOUS
+    assert not with_users(FakeClock()).authenticate(None).may(Action.PULL, REPOSITORY)
+    assert with_users(FakeClock(), PULL).authenticate(None).may(Action.PULL, REPOSITORY)
+
+
+def test_a_token_stands_for_its_user_for_twelve_hours() -> None:
+    clock = FakeClock()
+    authenticator = with_users(clock, PULL)
+    user = authenticator.authenticate(basic("dev", "s3cret:with:colons"))
+    header = "Bearer " + authenticator.issue_token(user)
+    clock.advance(TOKEN_LIFETIME - 1)
+    assert authenticator.authenticate(header) == user
+    clock.advance(2)
+    with pytest.raises(Unauthenticated, match="expired"):
+        authenticator.authenticate(header)
+
+
+def test_a_token_of_nobody_stands_for_nobody() -> None:
+    authenticator = with_users(FakeClock(), PULL)
+    nobody = authenticator.authenticate(None)
+    assert authenticator.authenticate("Bearer " + authenticator.issue_token(nobody)) == nobody
+
+
+def test_a_token_s_user_must_still_exist() -> None:
+    clock = FakeClock()
+    authenticator = with_users(clock)
+    token = authenticator.issue_token(authenticator.authenticate(basic("dev", "s3cret:with:colons")))
+    del authenticator._users["dev"]
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate("Bearer " + token)
+
+
+def test_the_challenge_fits_what_nameless_callers_may_do() -> None:
+    closed, open_to_read = with_users(FakeClock()), with_users(FakeClock(), PULL)
+    assert closed.challenge("http://r") == 'Basic realm="http://r/",service="replicator"'
+    assert open_to_read.challenge("http://r") == 'Bearer realm="http://r/v2/token",service="replicator"'
+
+
+def key_of(authenticator: UserAuthenticator) -> bytes:
+    return authenticator._key
+
+
+def forged(claims: Mapping[str, object], header: Mapping[str, object], signature: bytes = b"") -> str:
+    parts = (json.dumps(header).encode(), json.dumps(claims).encode(), signature)
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+
+
+CLAIMS: dict[str, object] = {"sub": "dev", "exp": 9_999_999_999}
+PEER_CLAIMS: dict[str, object] = {"iss": str(US), "aud": str(EU), "exp": 9_999_999_999}
+ATTACKER = jwt.encode({**CLAIMS, **PEER_CLAIMS}, b"a key of the attacker's own choosing", algorithm="HS256")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        ATTACKER,
+        forged(CLAIMS, {"alg": "none"}),
+        forged(CLAIMS, {"alg": "None", "typ": "JWT"}),
+        forged(CLAIMS, {"alg": "HS256"}),
+        forged(CLAIMS, {"alg": "HS512"}, b"x" * 64),
+        forged(CLAIMS, {"alg": "RS256"}, b"x" * 256),
+        forged(CLAIMS, {"alg": "HS256", "jwk": {"kty": "oct", "k": "YXR0YWNrZXI"}}, b"x" * 32),
+        forged(CLAIMS, {"alg": "HS256", "x5c": ["MIIB"], "x5u": "http://127.0.0.1/"}, b"x" * 32),
+        forged(CLAIMS, {"alg": "HS256", "kid": "../../dev/null"}, b"x" * 32),
+        forged(CLAIMS, {"alg": ["HS256"]}),
+        forged(CLAIMS, {"alg": None}),
+        forged(CLAIMS, {}),
+        forged(PEER_CLAIMS, {"alg": "none", "typ": "replicator-peer"}),
+        "..",
+        "a.b.c",
+        "e30.e30.",
+    ],
+)
+def test_forged_tokens_are_refused(token: str) -> None:
+    clock = FakeClock()
+    for authenticator in (with_users(clock), with_users(clock, PULL)):
+        with pytest.raises(Unauthenticated):
+            authenticator.authenticate(f"Bearer {token}")
+
+
+@pytest.mark.parametrize("missing", ["sub", "exp"])
+def test_a_token_must_say_who_and_until_when(missing: str) -> None:
+    authenticator = with_users(FakeClock())
+    claims = {name: value for name, value in CLAIMS.items() if name != missing}
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate("Bearer " + jwt.encode(claims, key_of(authenticator), algorithm="HS256"))
+
+
+def test_tokens_of_another_start_are_refused() -> None:
+    clock = FakeClock()
+    user = with_users(clock).authenticate(basic("dev", "s3cret:with:colons"))
+    with pytest.raises(Unauthenticated):
+        with_users(clock).authenticate("Bearer " + with_users(clock).issue_token(user))
+
+
+def test_a_peer_is_known_by_its_token() -> None:
+    clock = FakeClock()
+    token = PeerTokens(US, SECRET, clock).issue(EU)
+    authenticators: list[Authenticator] = [with_users(clock), OpenAuthenticator(peers(clock))]
+    for authenticator in authenticators:
+        principal = authenticator.authenticate(f"Bearer {token}")
+        assert (principal.kind, principal.node) == (PrincipalKind.NODE, US)
+        assert principal.may(Action.REPLICATE, REPOSITORY)
+        assert not principal.may(Action.PUSH, REPOSITORY)
+
+
+def test_a_peer_of_another_account_may_what_is_accepted_from_it() -> None:
+    clock = FakeClock()
+    token = PeerTokens(OTHER, SECRET, clock).issue(EU)
+    stranger = peers(clock).authenticate(token)
+    accepted = peers(clock, {OTHER.account: ["team/*"]}).authenticate(token)
+    assert not stranger.may(Action.REPLICATE, REPOSITORY)
+    assert accepted.may(Action.REPLICATE, REPOSITORY)
+    assert not accepted.may(Action.REPLICATE, RepositoryName("other/api"))
+
+
+def test_a_peer_s_token_is_for_one_node_and_some_minutes() -> None:
+    clock = FakeClock()
+    for_us, for_eu = PeerTokens(EU, SECRET, clock).issue(US), PeerTokens(US, SECRET, clock).issue(EU)
+    with pytest.raises(Unauthenticated):
+        peers(clock).authenticate(for_us)
+    clock.advance(LIFETIME + 59)
+    peers(clock).authenticate(for_eu)
+    clock.advance(2)
+    with pytest.raises(Unauthenticated, match="expired"):
+        peers(clock).authenticate(for_eu)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aud": [str(EU)]},
+        {"aud": [str(EU), str(US)]},
+        {"aud": str(US)},
+        {"aud": None},
+        {"iss": "nobody"},
+        {"iss": None},
+        {"exp": "soon"},
+        {"exp": None},
+        {"exp": [9_999_999_999]},
+        {"exp": {}},
+        {"exp": "nan"},
+    ],
+    ids=str,
+)
+def test_a_peer_s_claims_are_checked(changes: dict[str, object]) -> None:
+    """Even with the right key: another version or another program may hold it."""
+    clock = FakeClock()
+    tokens = PeerTokens(EU, SECRET, clock)
+    claims = {name: value for name, value in {**PEER_CLAIMS, **changes}.items() if value is not None}
+    with pytest.raises(Unauthenticated):
+        tokens.verify(jwt.encode(claims, tokens._key, algorithm="HS256"))
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_the_algorithm_is_ours_to_choose(algorithm: str) -> None:
+    tokens = PeerTokens(EU, SECRET * 4, FakeClock())
+    with pytest.raises(Unauthenticated):
+        tokens.verify(jwt.encode(PEER_CLAIMS, tokens._key * 2, algorithm=algorithm))
+
+
+def test_an_open_node_lets_everybody_in_but_forged_peers() -> None:
+    clock = FakeClock()
+    authenticator = OpenAuthenticator(peers(clock))
+    for header in (None, "", basic("any", "thing"), "Bearer token", "Bearer \udcff", "Bearer " + "." * 10**6):
+        assert authenticator.authenticate(header) == UNRESTRICTED
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate("Bearer " + PeerTokens(US, b"another secret", clock).issue(EU))
+    assert authenticator.challenge("http://r") is None
+    assert authenticator.issue_token(UNRESTRICTED)
+
+
+def test_secrets_are_compared_in_constant_time() -> None:
+    """No `==` in this module touches a password, a token or a digest of one."""
+    tree = ast.parse(inspect.getsource(authentication))
+    compared = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    assert not [text for text in compared if "password" in text or "digest" in text or "credentials" in text]
+    assert "compare_digest" in ast.unparse(tree)
+
+
+def test_nothing_shows_a_password() -> None:
+    user = User.with_password("dev", "s3cret", [])
+    assert "s3cret" not in repr(user)
+    assert user.password_digest.hex() not in repr(user)
+    assert repr(user.password_digest) not in repr(user)
