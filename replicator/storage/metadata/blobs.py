@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from replicator.core.digest import Digest
 from replicator.core.names import RepositoryName
 from replicator.storage.blobs.port import StoredBlob
 from replicator.storage.metadata.schema import blobs, repository_blobs
 from replicator.storage.metadata.statement import Statement, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replicator.core.digest import Digest
 
 STORED = "stored"
 CORRUPT = "corrupt"
@@ -48,9 +52,7 @@ _RECORD = Statement(
 )
 _LINK = Statement(
     insert(repository_blobs)
-    .values(
-        repository=sa.bindparam("repository"), digest=sa.bindparam("digest"), linked_at=sa.bindparam("linked_at")
-    )
+    .values(repository=sa.bindparam("repository"), digest=sa.bindparam("digest"), linked_at=sa.bindparam("linked_at"))
     .on_conflict_do_nothing(index_elements=["repository", "digest"])
 )
 _UNLINK = Statement(

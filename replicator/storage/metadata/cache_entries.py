@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from replicator.core.digest import Digest
-from replicator.core.names import RepositoryName, Tag
 from replicator.storage.metadata.schema import cache_entries
 from replicator.storage.metadata.statement import Statement, Steps
+
+if TYPE_CHECKING:
+    from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName, Tag
 
 
 @dataclass(frozen=True, slots=True)

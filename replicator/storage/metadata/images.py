@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from replicator.core.digest import Digest
-from replicator.core.manifest import Manifest
-from replicator.core.names import RepositoryName, Tag
 from replicator.core.replication import Origin
 from replicator.storage.metadata.schema import images, manifest_references, manifests, tags
 from replicator.storage.metadata.statement import Statement, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replicator.core.digest import Digest
+    from replicator.core.manifest import Manifest
+    from replicator.core.names import RepositoryName, Tag
 
 BLOB, CHILD = "blob", "manifest"
 

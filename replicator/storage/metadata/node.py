@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from replicator.core.errors import StorageError
-from replicator.core.names import NodeId
 from replicator.storage.metadata.schema import node
 from replicator.storage.metadata.statement import Statement, Steps
+
+if TYPE_CHECKING:
+    from replicator.core.names import NodeId
 
 FIRST_EPOCH = 1
 

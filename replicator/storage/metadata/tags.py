@@ -1,20 +1,24 @@
 """Tags: versioned registers that point to a digest, or say that the tag was deleted.
 
-A deleted tag keeps its row (a tombstone) and its counter, so that a late copy from elsewhere can be told from a newer one.
+A deleted tag keeps its row (a tombstone) and its counter, so that a late copy from elsewhere can be told from a newer
+one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from replicator.core.digest import Digest
 from replicator.core.names import NodeId, RepositoryName, Tag
 from replicator.storage.metadata.node import FIRST_EPOCH
 from replicator.storage.metadata.schema import tags
 from replicator.storage.metadata.statement import Statement, Steps
+
+if TYPE_CHECKING:
+    from replicator.core.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,7 @@ _put = insert(tags).values(
 _PUT = Statement(
     _put.on_conflict_do_update(
         index_elements=["repository", "tag"],
-        set_={
-            name: _put.excluded[name] for name in ("digest", "epoch", "counter", "origin_node", "changed_at")
-        },
+        set_={name: _put.excluded[name] for name in ("digest", "epoch", "counter", "origin_node", "changed_at")},
     )
 )
 _LIST = Statement(
@@ -72,9 +74,7 @@ def find(repository: RepositoryName, tag: Tag) -> Steps[TagState | None]:
     return TagState(*rows[0]) if rows else None
 
 
-def put(
-    repository: RepositoryName, tag: Tag, digest: Digest | None, by: NodeId, changed_at: float
-) -> Steps[TagState]:
+def put(repository: RepositoryName, tag: Tag, digest: Digest | None, by: NodeId, changed_at: float) -> Steps[TagState]:
     """Point a tag to a digest, or delete it (None), in a new revision made by `by`; return the new state."""
     previous = yield from find(repository, tag)
     counter = previous.counter + 1 if previous else 1

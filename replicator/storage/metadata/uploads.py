@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from replicator.core.names import RepositoryName
 from replicator.storage.metadata.schema import uploads
 from replicator.storage.metadata.statement import Statement, Steps
+
+if TYPE_CHECKING:
+    from replicator.core.names import RepositoryName
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,7 @@ class UploadSession:
 
 
 _FIND = Statement(sa.select(uploads).where(uploads.c.id == sa.bindparam("id")))
-_CREATE = Statement(
-    sa.insert(uploads).values({column.name: sa.bindparam(column.name) for column in uploads.columns})
-)
+_CREATE = Statement(sa.insert(uploads).values({column.name: sa.bindparam(column.name) for column in uploads.columns}))
 _EXTEND = Statement(
     sa.update(uploads).where(uploads.c.id == sa.bindparam("session")).values(expires_at=sa.bindparam("until"))
 )
