@@ -122,6 +122,23 @@ async def test_a_push_during_the_copy_has_the_image_sent_once_more(scene: Scene)
     assert (await scene.state(IMAGE.digest)).status is ReplicationState.COMPLETE
 
 
+async def test_a_tag_that_moves_while_it_is_being_set_ends_at_the_newer_image(scene: Scene) -> None:
+    scene.replicate_only_to(EU)
+    destination = scene.destinations[EU]
+    held = _Held(scene, EU, f"PUT manifest {IMAGE.digest}")
+    async with scene.working():
+        await scene.push(IMAGE, "latest")
+        await held.reached.wait()
+        await scene.push(OTHER, "latest")
+        while not destination.count(f"HEAD blob {OTHER.config}"):  # noqa: ASYNC110 - calls set no event
+            await asyncio.sleep(0)
+        for _ in range(200):
+            await asyncio.sleep(0)  # long enough for the newer image to overtake, if it could
+        held.release.set()
+        await scene.until_attempts(4)
+    assert destination.repository(REPOSITORY).tags == {"latest": OTHER.digest}
+
+
 @pytest.mark.parametrize("answer", [None, UpstreamDenied(), UpstreamContent()])
 async def test_a_destination_that_answers_again_gets_all_its_images_at_once(
     scene: Scene, answer: UpstreamError | None
