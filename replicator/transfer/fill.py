@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 HELD_BACK: Final = 64 * 1024
 """Bytes at the end of every read that wait for the verification. A smaller blob waits as a whole."""
 
-_PIECE: Final = 256 * 1024
 _TRIES: Final = 4
 _PROGRESS: Final = 1024 * 1024
 """Bytes after which a connection that breaks counts as the first to break."""
@@ -153,8 +152,7 @@ class Fill:
         while self._stored is None:
             self._raise_failure()
             if self._ingest is not None and start < min(stop, self._ingest.offset):
-                available = min(stop, self._ingest.offset) - start
-                return await self._ingest.read_at(start, min(_PIECE, available))
+                return await self._ingest.read_at(start, min(stop, self._ingest.offset) - start)
             await self._changed.wait()
         return None
 

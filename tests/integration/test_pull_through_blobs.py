@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED
+from replicator.core.access import UNRESTRICTED, node_principal
 from replicator.core.cache_rules import CacheRule
 from replicator.core.digest import Digest, digest_of
 from replicator.core.errors import (
     BlobNotFound,
+    ManifestNotFound,
     ShuttingDown,
     StorageFull,
     UpstreamContent,
@@ -28,17 +29,20 @@ from replicator.registry.settings import RegistrySettings
 from replicator.storage.blobs.filesystem import FilesystemBlobStore
 from tests.support.blob_stores import ScriptedFiles, open_files_below
 from tests.support.clock import FakeClock
+from tests.support.distant_database import DistantDatabase
 from tests.support.images import build_image
 from tests.support.pull_through_node import ALPINE, HUB, LATEST, caching_node, chunks_of, outcome, read_all
-from tests.support.single_node import NODE
+from tests.support.single_node import NODE, OTHER_NODE
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
     from tests.support.images import BuiltImage
     from tests.support.pull_through_node import CachingNode
+
+T = TypeVar("T")
 
 BLOBS = "GET /v2/library/alpine/blobs/*"
 LAYER = bytes(range(251)) * 4000
@@ -375,6 +379,74 @@ async def test_pushed_manifest_does_not_vouch_for_a_blob(node: CachingNode, upst
         await node.open(image.layers[0], BUSYBOX)
 
 
+async def test_blob_pushed_below_a_cache_prefix_is_not_opened_by_a_manifest_that_names_it(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    secret = build_image([b"secret of a team" * 1000])
+    await node.push(secret, Tag("mine"), RepositoryName("docker-hub/team/app"))
+    upstream.add_manifest("library/busybox", secret.manifest, OCI_MANIFEST, "latest")
+    await node.manifest(repository=BUSYBOX)
+    with pytest.raises(BlobNotFound):
+        await node.blob(secret.layers[0], BUSYBOX)
+
+
+async def test_blob_of_another_upstream_is_not_opened_by_a_manifest_that_names_it(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    async with FakeRegistry() as quay:
+        rules = [HUB, CacheRule("quay", "quay")]
+        async with caching_node(tmp_path, {"hub": upstream, "quay": quay}, clock, rules=rules) as node:
+            image = upstream.add_image("library/alpine", "latest", [LAYER])
+            await node.image()
+            quay.add_manifest("app", image.manifest, OCI_MANIFEST, "latest")
+            elsewhere = RepositoryName("quay/app")
+            await node.manifest(repository=elsewhere)
+            with pytest.raises(BlobNotFound):
+                await node.blob(image.layers[0], elsewhere)
+            # While it is being fetched for the other one, neither.
+            await node.uploads.delete_blob(UNRESTRICTED, ALPINE, image.layers[0])
+            hold = Hold()
+            upstream.faults.on(BLOBS, Fault(hold=hold, hold_after=1000))
+            async with asyncio.TaskGroup() as group:
+                pulling = group.create_task(node.blob(image.layers[0]))
+                await hold.reached()
+                with pytest.raises(BlobNotFound):
+                    await node.blob(image.layers[0], elsewhere)
+                hold.release()
+            assert pulling.result() == LAYER
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar"},
+        {"size": len(LAYER) + 1},
+    ],
+    ids=["as a layer that is stored elsewhere", "with another size"],
+)
+async def test_manifest_that_names_a_blob_wrongly_does_not_open_it(
+    node: CachingNode, upstream: FakeRegistry, image: BuiltImage, lie: dict[str, object]
+) -> None:
+    await node.image()
+    document = json.loads(image.manifest)
+    document["layers"][0].update(lie)
+    upstream.add_manifest("library/busybox", json.dumps(document).encode(), OCI_MANIFEST, "latest")
+    await node.manifest(repository=BUSYBOX)
+    with pytest.raises(BlobNotFound):
+        await node.blob(image.layers[0], BUSYBOX)
+
+
+async def test_blob_deleted_from_a_pushed_image_stays_deleted_there(
+    node: CachingNode, upstream: FakeRegistry, image: BuiltImage
+) -> None:
+    await node.image()
+    upstream.repository("library/busybox")
+    await node.push(build_image([LAYER, b"own"]), Tag("mine"), BUSYBOX)
+    await node.uploads.delete_blob(UNRESTRICTED, BUSYBOX, image.layers[0])
+    with pytest.raises(BlobNotFound):
+        await node.open(image.layers[0], BUSYBOX)
+
+
 async def test_private_blob_with_the_digest_of_a_cached_one_is_fetched_all_the_same(
     node: CachingNode, upstream: FakeRegistry, image: BuiltImage
 ) -> None:
@@ -477,6 +549,39 @@ async def test_closing_breaks_off_fills_and_leaves_nothing(
         assert isinstance(pulling.result(), ShuttingDown)
         assert node.ingests == []
         assert open_files_below(tmp_path / "blobs") == []
+
+
+async def test_peer_sees_what_is_here_and_not_what_an_upstream_has(
+    node: CachingNode, upstream: FakeRegistry, image: BuiltImage
+) -> None:
+    peer = node_principal(OTHER_NODE)
+    with pytest.raises(BlobNotFound):
+        await node.cache.get_blob_size(peer, ALPINE, image.layers[0])
+    with pytest.raises(BlobNotFound):
+        await node.open(image.layers[0], principal=peer)
+    with pytest.raises(ManifestNotFound):
+        await node.manifest(Tag("absent"), principal=peer)
+    assert upstream.requests == []
+    await node.blob(image.layers[0])
+    assert await node.cache.get_blob_size(peer, ALPINE, image.layers[0]) == len(LAYER)
+
+
+async def test_database_that_takes_its_time_costs_no_second_download(node: CachingNode, upstream: FakeRegistry) -> None:
+    image = upstream.add_image("library/alpine", "latest", [LAYER])
+    node.node.database = DistantDatabase(node.node.database)
+    async with asyncio.TaskGroup() as group:
+        pulls = [group.create_task(delayed(turns, node.image())) for turns in range(0, 120, 3)]
+    assert {pull.result() == image.blobs for pull in pulls} == {True}
+    assert upstream.count("GET /v2/library/alpine/manifests/*") == 1
+    assert upstream.count(BLOBS) == len(image.blobs)
+    assert len(await node.locations()) == len(image.blobs)
+
+
+async def delayed(turns: int, work: Coroutine[Any, Any, T]) -> T:
+    """Begin after some turns of the event loop."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await work
 
 
 async def test_largest_accepted_blob_is_a_limit_for_upstreams_too(

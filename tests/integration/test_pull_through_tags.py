@@ -550,6 +550,27 @@ async def test_private_repository_under_a_catch_all_rule_is_not_looked_for_upstr
         assert (await node.manifest(repository=RepositoryName("library/alpine"))).digest == image.digest
 
 
+async def test_rule_that_leads_to_another_upstream_makes_its_tags_due(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    upstream.add_image("library/alpine", "latest", [b"before"])
+    same = upstream.add_image("library/alpine", "same", [b"same"])
+    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+        await node.manifest()
+        await node.manifest(Tag("same"))
+    async with FakeRegistry() as mirror:
+        new = mirror.add_image("library/alpine", "latest", [b"after"])
+        mirror.add("library/alpine", same, "same")
+        rules = [CacheRule(HUB.prefix, "mirror")]
+        async with caching_node(tmp_path, {"mirror": mirror}, clock, rules=rules) as node:
+            assert (await node.manifest()).digest == new.digest
+            assert (await node.manifest(Tag("same"))).digest == same.digest
+            mirror.requests.clear()
+            await node.manifest()
+            await node.manifest(Tag("same"))
+            assert mirror.requests == []
+
+
 async def test_longest_prefix_chooses_the_upstream(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> None:
     async with FakeRegistry() as mirror:
         rules = [CacheRule(ROOT, "hub"), CacheRule("hub", "hub"), CacheRule("hub/team", "mirror", "theirs")]

@@ -1,0 +1,48 @@
+"""A metadata database that suspends on every use, as one behind a network does and SQLite does not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from replicator.storage.metadata.database import Database
+    from replicator.storage.metadata.statement import Body, Steps
+
+T = TypeVar("T")
+
+_TURNS = 5
+
+
+class DistantDatabase:
+    """Passes everything on, some turns of the event loop later."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self) -> None:
+        """Open the database."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+    async def read(self, steps: Steps[T]) -> T:
+        """Read; what was read is some turns old when it arrives."""
+        await _travel()
+        found = await self._database.read(steps)
+        await _travel()
+        return found
+
+    async def write(self, body: Body[T]) -> T:
+        """Write; the result arrives some turns after the commit."""
+        await _travel()
+        result = await self._database.write(body)
+        await _travel()
+        return result
+
+
+async def _travel() -> None:
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
