@@ -23,8 +23,7 @@ _NO_BLOB_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errn
 class FileBlob:
     """`BlobContent` of a file. It stays readable when its blob is deleted meanwhile.
 
-    Every piece is a buffer of its own: transports keep a reference to what they could not send yet, so a buffer that is
-    read into again would send the bytes of the next piece twice.
+    A piece never changes once it was yielded: transports keep a reference to what they could not send yet.
     """
 
     def __init__(self, digest: Digest, size: int, file: OpenFile) -> None:

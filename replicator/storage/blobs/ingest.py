@@ -47,6 +47,9 @@ BATCH: Final = 1024 * 1024
 _MAX_CHUNKS: Final = 512
 """Chunks of one batch, whatever their size: a sender of single bytes must not make us keep a million objects."""
 
+_SCRAP: Final = 32 * 1024
+"""Bytes in one chunk that a reader gets as they are; smaller chunks are put together for it."""
+
 _WRITEBACK: Final = 8 * 1024 * 1024
 """Bytes after which the kernel is told to begin writing back, so that `commit` does not wait for the whole blob."""
 
@@ -249,7 +252,10 @@ class FileIngest:
         length = min(length, PIECE)
         if offset < self._written:
             return await self._file.read(offset, min(length, self._written - offset))
-        return b"".join(_cut(chain(self._under_way, self._gathered), offset - self._written, length))
+        pieces = _cut(chain(self._under_way, self._gathered), offset - self._written, length)
+        first = next(pieces, b"")
+        # All who follow a fill send the same memory; only scraps are worth a copy, to be sent together.
+        return first if len(first) >= _SCRAP else b"".join((first, *pieces))
 
     async def flush(self) -> None:
         """Return when every byte accepted so far is in the file; raises what went wrong with them."""
@@ -385,15 +391,16 @@ class FileIngest:
         await self._file.close()
 
 
-def _cut(chunks: Iterator[Chunk], start: int, length: int) -> Iterator[Chunk]:
+def _cut(chunks: Iterator[Chunk], start: int, length: int) -> Iterator[bytes | memoryview]:
     """Yield the `length` bytes from `start` of `chunks` laid end to end, or as many as there are."""
     for chunk in chunks:
         if length <= 0:
             return
-        part = chunk[start : start + length] if start < len(chunk) else b""
+        if start < len(chunk):
+            part = memoryview(chunk).toreadonly()[start : start + length]
+            length -= len(part)
+            yield part
         start = max(0, start - len(chunk))
-        length -= len(part)
-        yield part
 
 
 def _hash(hasher: _Hash, chunks: list[Chunk]) -> None:

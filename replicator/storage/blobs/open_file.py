@@ -10,33 +10,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from replicator.storage.blobs.read_buffers import ReadBuffers
+
 if TYPE_CHECKING:
     from replicator.storage.blobs.threads import FileThreads
 
-PIECE: Final = 128 * 1024
+PIECE: Final = 512 * 1024
 """Bytes of one read: what a reader whose client stalls holds. Smaller pieces cost a fast client throughput."""
 
 _NOWAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
-
-
-class ReadBuffers:
-    def __init__(self) -> None:
-        self._kept = []
-
-    def take(self, length):
-        if length != PIECE:
-            return memoryview(bytearray(length))
-        for buffer in self._kept:
-            try:
-                buffer.pop()
-            except BufferError:
-                continue
-            buffer.append(0)
-            return memoryview(buffer)
-        buffer = bytearray(PIECE)
-        if len(self._kept) < 8:
-            self._kept.append(buffer)
-        return memoryview(buffer)
 
 
 class FileReads:
@@ -45,11 +27,14 @@ class FileReads:
     def __init__(self, threads: FileThreads) -> None:
         self._threads = threads
         self._nowait = _NOWAIT
-        self._buffers = ReadBuffers()
+        self._buffers = ReadBuffers(PIECE)
 
     async def read(self, fd: int, offset: int, length: int) -> memoryview:
-        """Return up to `length` bytes from `offset`, in a buffer of their own; none at the end of the file."""
-        buffer = self._buffers.take(length)
+        """Return up to `length` bytes from `offset`, at most PIECE; none at the end of the file.
+
+        What is returned is not changed afterwards.
+        """
+        buffer = self._buffers.take(min(length, PIECE))
         count = self._read_cached(fd, buffer, offset)
         if count is None:
             count = await self._threads.run(os.preadv, fd, [buffer], offset)

@@ -58,8 +58,8 @@ class Ingest(Protocol):
     async def read_at(self, offset: int, length: int) -> bytes | memoryview:
         """Return up to `length` of the bytes accepted so far from `offset`, for readers that follow a growing ingest.
 
-        At least one byte comes while `offset` is below the ingest's own, with or without `flush`. The buffer is the
-        caller's.
+        At least one byte comes while `offset` is below the ingest's own, with or without `flush`. What is
+        returned is not changed afterwards.
         """
         ...
 
