@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_BELOW_EVERY_PRIORITY = -(2**31)
+
+
 @dataclass(frozen=True, slots=True)
 class LeasedJob:
     """A job with the generation its lease was taken at."""
@@ -134,10 +137,6 @@ def _lease(*, lane: bool) -> Statement:
     )
 
 
-def _earliest(time: sa.ColumnElement[float], state: JobState, *, lane: bool) -> Statement:
-    return Statement(sa.select(sa.func.min(time)).where(_of(lane=lane), jobs.c.state == state.value))
-
-
 def _expire(*, lane: bool) -> Statement:
     expired = sa.and_(jobs.c.state == JobState.LEASED.value, jobs.c.lease_until <= sa.bindparam("now"))
     return Statement(
@@ -149,20 +148,20 @@ def _expire(*, lane: bool) -> Statement:
 
 _LEASE, _LEASE_IN_LANE = _lease(lane=False), _lease(lane=True)
 _EXPIRE, _EXPIRE_IN_LANE = _expire(lane=False), _expire(lane=True)
-_NEXT = (
-    _earliest(jobs.c.not_before, JobState.QUEUED, lane=False),
-    _earliest(jobs.c.lease_until, JobState.LEASED, lane=False),
+_in_lane = _of(lane=True)
+_queued = sa.and_(_in_lane, jobs.c.state == JobState.QUEUED.value)
+# Each of these finds its answer at one place of the index, however many jobs wait.
+_NEXT_PRIORITY = Statement(
+    sa.select(sa.func.min(jobs.c.priority)).where(_queued, jobs.c.priority > sa.bindparam("above"))
 )
-_NEXT_IN_LANE = (
-    _earliest(jobs.c.not_before, JobState.QUEUED, lane=True),
-    _earliest(jobs.c.lease_until, JobState.LEASED, lane=True),
+_NEXT_DUE = Statement(
+    sa.select(sa.func.min(jobs.c.not_before)).where(_queued, jobs.c.priority == sa.bindparam("of_priority"))
 )
-_LANES = Statement(
-    sa.select(jobs.c.lane)
-    .where(jobs.c.kind == sa.bindparam("job_kind"), jobs.c.state != JobState.DEAD.value)
-    .distinct()
-    .order_by(jobs.c.lane)
+_NEXT_EXPIRY = Statement(
+    sa.select(sa.func.min(jobs.c.lease_until)).where(_in_lane, jobs.c.state == JobState.LEASED.value)
 )
+_FIRST_LANE = Statement(sa.select(sa.func.min(jobs.c.lane)).where(_of(lane=False)))
+_NEXT_LANE = Statement(sa.select(sa.func.min(jobs.c.lane)).where(_of(lane=False), jobs.c.lane > sa.bindparam("after")))
 _GIVE_UP = Statement(
     sa.update(jobs)
     .where(jobs.c.lease_owner == sa.bindparam("owner"), jobs.c.state == JobState.LEASED.value)
@@ -291,19 +290,34 @@ def give_up(owner: str, now: float) -> Steps[None]:
 def next_due(kind: JobKind, lane: str | None = None) -> Steps[float | None]:
     """Return when the next job of a kind (and lane) is due or its lease runs out (Unix seconds), if there is one."""
     times: list[float] = []
-    for earliest in _NEXT if lane is None else _NEXT_IN_LANE:
-        rows = yield from (
-            earliest(job_kind=kind.value) if lane is None else earliest(job_kind=kind.value, job_lane=lane)
-        )
-        if rows[0][0] is not None:
-            times.append(float(rows[0][0]))
+    names = [lane] if lane is not None else (yield from lanes(kind))
+    for name in names:
+        times += yield from _next_due_in(kind, name)
     return min(times, default=None)
 
 
+def _next_due_in(kind: JobKind, lane: str) -> Steps[list[float]]:
+    times: list[float] = []
+    above = _BELOW_EVERY_PRIORITY
+    while True:
+        ((priority,),) = yield from _NEXT_PRIORITY(job_kind=kind.value, job_lane=lane, above=above)
+        if priority is None:
+            break
+        ((due_at,),) = yield from _NEXT_DUE(job_kind=kind.value, job_lane=lane, of_priority=priority)
+        times.append(float(due_at))
+        above = priority
+    ((expires_at,),) = yield from _NEXT_EXPIRY(job_kind=kind.value, job_lane=lane)
+    return times if expires_at is None else [*times, float(expires_at)]
+
+
 def lanes(kind: JobKind) -> Steps[list[str]]:
-    """Return the lanes in which jobs of a kind wait or run, in order."""
-    rows = yield from _LANES(job_kind=kind.value)
-    return [row[0] for row in rows]
+    """Return the lanes that hold jobs of a kind, in order."""
+    found: list[str] = []
+    ((lane,),) = yield from _FIRST_LANE(job_kind=kind.value)
+    while lane is not None:
+        found.append(lane)
+        ((lane,),) = yield from _NEXT_LANE(job_kind=kind.value, after=lane)
+    return found
 
 
 def lane_counts(kind: JobKind) -> Steps[list[LaneCount]]:
