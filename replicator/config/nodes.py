@@ -35,8 +35,8 @@ class TlsSettings(Model):
     """PEM file of its private key."""
 
 
-class SparseIndexes(enum.StrEnum):
-    """What to do with an index whose manifests are not all in the repository."""
+class Sparse(enum.StrEnum):
+    """What to do with a manifest that names content the repository does not hold."""
 
     REFUSE = "refuse"
     ALLOW = "allow"
@@ -47,8 +47,10 @@ class RepositorySettings(Model):
 
     create_on_push: Flag = True
     """Whether a push creates the repository it goes to."""
-    sparse_indexes: SparseIndexes = SparseIndexes.REFUSE
+    sparse_indexes: Sparse = Sparse.REFUSE
     """Whether an index may name manifests that the repository does not hold."""
+    sparse_images: Sparse = Sparse.REFUSE
+    """Whether an image may name blobs that the repository does not hold."""
     tag_mutability: TagMutability = TagMutability.MUTABLE
     """Whether a tag may move to another digest."""
     tag_mutability_exclusions: Annotated[tuple[ExclusionFilter, ...], Field(max_length=5)] = ()

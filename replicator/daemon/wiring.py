@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from replicator.cache.content import PullThroughContent
 from replicator.cache.pull_through import PullThrough
 from replicator.cache.sweep import FreshnessSweep
-from replicator.config.nodes import SparseIndexes
+from replicator.config.nodes import Sparse
 from replicator.daemon.gauges import NodeGauges
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.node_parts import Daemon, NodeParts
@@ -133,7 +133,8 @@ class _NodeBuilder:
         registry_settings = RegistrySettings(
             node=settings.id,
             create_on_push=settings.repositories.create_on_push,
-            sparse_indexes=settings.repositories.sparse_indexes is SparseIndexes.ALLOW,
+            sparse_indexes=settings.repositories.sparse_indexes is Sparse.ALLOW,
+            sparse_images=settings.repositories.sparse_images is Sparse.ALLOW,
             mutability=settings.mutability(),
             upload_expiry=settings.uploads.expire_after,
             max_blob_size=settings.uploads.max_blob_size,
