@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from replicator.config.base import Address, parse_address, parse_base_url
 from replicator.config.model import LogFormat, LogLevel, Settings
-from replicator.config.nodes import NodeSettings, SparseIndexes
+from replicator.config.nodes import NodeSettings, Sparse
 from replicator.core.access import Action, Grant
 from replicator.core.cache_rules import CacheRule
 from replicator.core.errors import ConfigurationError
@@ -41,7 +41,7 @@ def test_defaults_are_safe_for_a_node_on_this_machine() -> None:
     [us] = one.nodes
     assert us.auth is None
     assert us.repositories.create_on_push
-    assert us.repositories.sparse_indexes is SparseIndexes.REFUSE
+    assert us.repositories.sparse_indexes is Sparse.REFUSE
     assert us.uploads.expire_after == 86400
     assert us.limits.max_manifest_size == 8 * 2**20
     assert us.url == "http://127.0.0.1:5001"
