@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 QUICK = Backoff(initial=1.0, maximum=60.0)
 SLOW = Backoff(initial=60.0, maximum=900.0)
+LONGEST_PAUSE = 900.0
+"""Seconds; no Retry-After makes us wait longer, so that a senseless one does not end replication."""
 
 
 class FailureCode(enum.StrEnum):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.errors import ReplicatorError, StorageError, UpstreamError
 from replicator.core.replication import Origin, ReplicationState
-from replicator.replication.failures import judge
+from replicator.replication.failures import LONGEST_PAUSE, judge
 from replicator.storage.metadata import images, jobs, replication_status, tags
 from replicator.telemetry.logs import get_logger
 
@@ -71,7 +71,7 @@ class Settlement:
     ) -> None:
         """Put a job back after a failed attempt, to be tried again."""
         failure, clock = judge(error), self._node.clock
-        retry_after = error.retry_after if isinstance(error, ReplicatorError) else None
+        retry_after = min(getattr(error, "retry_after", None) or 0.0, LONGEST_PAUSE)
         delay = failure.backoff.delay(leased.job.attempts, self._jitter(), retry_after)
         if failure.destination_down:
             delay = max(delay, lane.failed(clock.monotonic(), self._jitter(), retry_after))

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _OUTAGE_PAUSE = 5.0
+_HORIZON = 3600.0
+"""Seconds; no job of ours is put off for so long, unless by a clock that has since been set back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +165,12 @@ class ReplicationWorker:
         now = self._node.clock.monotonic()
         if now < self._look_at:
             return
+        wall = self._node.clock.now()
+        await self._node.database.write(lambda: jobs.pull_in(JobKind.REPLICATE, wall, wall + _HORIZON))
         planned = {str(node) for rule in self._node.settings.replication_rules for node in rule.destinations}
         for name in planned.union(await self._node.database.read(jobs.lanes(JobKind.REPLICATE))):
             lane = self._lanes.setdefault(name, Lane(self._limits.images_per_destination))
-            lane.look_again(self._node.clock.now())
+            lane.look_again(wall)
         self._look_at = now + self._limits.look_again
 
     async def _start_due_in(self, group: asyncio.TaskGroup, name: str, lane: Lane) -> float:

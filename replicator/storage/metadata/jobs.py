@@ -167,6 +167,17 @@ _GIVE_UP = Statement(
     .where(jobs.c.lease_owner == sa.bindparam("owner"), jobs.c.state == JobState.LEASED.value)
     .values(state=JobState.QUEUED.value, not_before=sa.bindparam("now"), lease_owner=None, lease_until=None)
 )
+_later: sa.BindParameter[float] = sa.bindparam("horizon")
+_PULL_IN = Statement(
+    sa.update(jobs)
+    .where(_of(lane=False), jobs.c.state == JobState.QUEUED.value, jobs.c.not_before > _later)
+    .values(not_before=sa.bindparam("now"))
+)
+_CUT_SHORT = Statement(
+    sa.update(jobs)
+    .where(_of(lane=False), jobs.c.state == JobState.LEASED.value, jobs.c.lease_until > _later)
+    .values(lease_until=sa.bindparam("now"))
+)
 _mine = sa.and_(
     jobs.c.id == sa.bindparam("job"),
     jobs.c.lease_owner == sa.bindparam("owner"),
@@ -285,6 +296,12 @@ def bury(leased: LeasedJob, now: float, error: str) -> Steps[None]:
 def give_up(owner: str, now: float) -> Steps[None]:
     """Put back every job that `owner` has leased, due at once; what it last failed of stays noted."""
     yield from _GIVE_UP(owner=owner, now=now)
+
+
+def pull_in(kind: JobKind, now: float, horizon: float) -> Steps[None]:
+    """Make due at once what waits, or is leased, until after `horizon`: a clock that ran ahead has put it there."""
+    yield from _PULL_IN(job_kind=kind.value, now=now, horizon=horizon)
+    yield from _CUT_SHORT(job_kind=kind.value, now=now, horizon=horizon)
 
 
 def next_due(kind: JobKind, lane: str | None = None) -> Steps[float | None]:

@@ -102,6 +102,37 @@ async def test_a_throttling_destination_is_left_alone_as_long_as_it_says(scene: 
     assert (await scene.state(IMAGE.digest)).status is ReplicationState.COMPLETE
 
 
+async def test_a_destination_that_asks_for_an_absurd_pause_gets_a_long_one(scene: Scene) -> None:
+    def throttle(_: str) -> None:
+        raise UpstreamThrottled(retry_after=999_999_999)
+
+    scene.replicate_only_to(EU)
+    scene.destinations[EU].before_call = throttle
+    async with scene.working():
+        await scene.push(IMAGE)
+        await scene.until_attempts(1)
+        await scene.clock.sleepers(2)
+        scene.clock.advance(900)
+        await scene.until_attempts(2)
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_jobs_waiting(scene: Scene) -> None:
+    def be_down(_: str) -> None:
+        raise UpstreamUnavailable
+
+    scene.replicate_only_to(EU)
+    scene.destinations[EU].before_call = be_down
+    async with scene.working():
+        await scene.push(IMAGE)
+        await scene.until_attempts(1)
+        scene.destinations[EU].before_call = lambda _: None
+        await scene.clock.sleepers(2)
+        scene.clock.set_wall_clock(scene.clock.now() - 4 * 365 * 86400)
+        scene.clock.advance(30)
+        await scene.until_attempts(2)
+    assert (await scene.state(IMAGE.digest)).status is ReplicationState.COMPLETE
+
+
 async def test_a_push_during_the_copy_has_the_image_sent_once_more(scene: Scene) -> None:
     pushed_again = asyncio.Event()
 
