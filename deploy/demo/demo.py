@@ -66,27 +66,46 @@ class Tour:
 
     def _start_daemon(self) -> None:
         self._say("Start three regional registries in one process")
-        self._document["storage_root"] = str(self._directory / "data")
-        self._document["log"] = {"format": "json"}
-        ports = [free_port(int(node["listen"].rpartition(":")[2])) for node in self._document["nodes"]]
-        for node, port in zip(self._document["nodes"], ports, strict=True):
-            node["listen"] = f"127.0.0.1:{port}"
-        local = next(one for one in self._document["upstreams"] if one["name"] == "local")
-        self._upstream = f"127.0.0.1:{free_port(int(local['url'].rpartition(':')[2]))}"
-        local["url"] = f"http://{self._upstream}"
-        self._config.write_text(yaml.safe_dump(self._document, sort_keys=False))
         self._show_command("replicator", "serve", "--config", str(CONFIG.relative_to(CONFIG.parents[1])))
-        began = time.monotonic()
-        self._programs.start(DAEMON, [sys.executable, "-m", "replicator", "serve", "--config", str(self._config)])
-        for node in self._document["nodes"]:
-            wait_for(partial(self._is_ready, node), f"{node['region']} to be ready")
-        self._show(f"ready after {time.monotonic() - began:.1f} s")
+        self._configure()
+        seconds = self._serve() or self._serve_elsewhere()
+        self._show(f"ready after {seconds:.1f} s")
         for node in self._document["nodes"]:
             self._show(f"{node['account']}/{node['region']:<15} {node['listen']}")
 
-    def _is_ready(self, node: dict[str, Any]) -> bool:
-        self._programs.check(DAEMON)
-        return answers_ok(node["listen"], "/readyz?mode=write")
+    def _configure(self) -> None:
+        """Take the configuration for newcomers, in a directory of the demo's own."""
+        self._document["storage_root"] = str(self._directory / "data")
+        self._document["log"] = {"format": "json"}
+        for node in self._document["nodes"]:
+            node["listen"] = f"127.0.0.1:{free_port(int(node['listen'].rpartition(':')[2]))}"
+        local = next(one for one in self._document["upstreams"] if one["name"] == "local")
+        self._upstream = f"127.0.0.1:{free_port(int(local['url'].rpartition(':')[2]))}"
+        local["url"] = f"http://{self._upstream}"
+
+    def _serve(self) -> float | None:
+        """Start the daemon and return how many seconds it took; None when somebody else was given one of its ports."""
+        self._config.write_text(yaml.safe_dump(self._document, sort_keys=False))
+        began = time.monotonic()
+        self._programs.start(DAEMON, [sys.executable, "-m", "replicator", "serve", "--config", str(self._config)])
+        wait_for(self._has_started_or_ended, "the daemon to start")
+        if '"event": "started"' in self._programs.tail(DAEMON):
+            return time.monotonic() - began
+        if "Address already in use" in self._programs.tail(DAEMON):
+            return None
+        raise DemoFailed(f"the daemon ended:\n{self._programs.tail(DAEMON)}")
+
+    def _serve_elsewhere(self) -> float:
+        for node in self._document["nodes"]:
+            node["listen"] = f"127.0.0.1:{free_port(0)}"
+        self._programs.forget(DAEMON)
+        seconds = self._serve()
+        if seconds is None:
+            raise DemoFailed("every port that was free a moment ago is taken")
+        return seconds
+
+    def _has_started_or_ended(self) -> bool:
+        return '"event": "started"' in self._programs.tail(DAEMON) or self._programs.has_ended(DAEMON)
 
     def _build_image(self) -> LayoutImage:
         self._say("Build an image from this machine's static busybox")

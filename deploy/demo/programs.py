@@ -25,7 +25,6 @@ RUN_TIMEOUT = 60.0
 WAIT_TIMEOUT = 30.0
 _PAUSE = 0.01
 _TAIL = 2000
-_SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 class DemoFailed(Exception):
@@ -34,7 +33,7 @@ class DemoFailed(Exception):
 
 def find(packages: Mapping[str, str]) -> dict[str, str]:
     """Return the path of each program; raises DemoFailed with the packages of those that are missing."""
-    found = {name: shutil.which(name, path=_SEARCH_PATH) for name in packages}
+    found = {name: shutil.which(name) for name in packages}
     missing = [packages[name] for name, path in found.items() if path is None]
     if missing:
         raise DemoFailed(f"missing: {', '.join(missing)}. As root on Debian or Ubuntu, `make tools` installs them.")
@@ -82,10 +81,19 @@ class Programs:
                 start_new_session=True,
             )
 
+    def has_ended(self, name: str) -> bool:
+        """Tell whether a program has ended."""
+        return self._running[name].poll() is not None
+
+    def forget(self, name: str) -> None:
+        """Drop a program that has ended, and what it wrote."""
+        del self._running[name]
+        self.log(name).unlink()
+
     def check(self, name: str) -> None:
         """Raise DemoFailed when a program has ended."""
-        code = self._running[name].poll()
-        if code is not None:
+        if self.has_ended(name):
+            code = self._running[name].returncode
             raise DemoFailed(f"{name} ended with exit code {code}:\n{self.tail(name)}")
 
     def stop(self, name: str) -> int:

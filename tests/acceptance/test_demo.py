@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +97,6 @@ def test_an_interrupted_demo_leaves_nothing_behind(number: signal.Signals, demo:
 
 
 def test_a_demo_without_its_tools_says_what_is_missing(tmp_path: Path) -> None:
-    # The demo also looks in /usr/sbin, where none of these is.
     demo = Demo(tmp_path, {"PATH": str(tmp_path)})
     assert demo.process.wait(TIMEOUT) == 1
     assert "missing: skopeo, docker-registry, busybox-static" in demo.output()
@@ -110,4 +111,15 @@ def test_a_demo_with_a_failed_step_says_why_and_leaves_nothing_behind(tmp_path: 
     demo = Demo(tmp_path, {"PATH": f"{broken.parent}:{os.environ['PATH']}"})
     assert demo.process.wait(TIMEOUT) == 1
     assert "upstream ended with exit code 3:\nthis registry is broken" in demo.output()
+    assert demo.left() == []
+
+
+def test_a_demo_goes_elsewhere_when_its_ports_are_taken(tmp_path: Path, tools: None) -> None:
+    with contextlib.ExitStack() as stack:
+        for port in (5001, 5002, 5003, 5100):
+            with contextlib.suppress(OSError):  # somebody else has it: all the better
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        demo = Demo(tmp_path)
+        assert demo.process.wait(TIMEOUT) == 0, demo.output()
+    assert "127.0.0.1:5001" not in demo.output()
     assert demo.left() == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,6 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full-disk")]
 
@@ -26,19 +27,20 @@ SIZE = 24 * MIB
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 24 MiB."""
+def small_disk() -> Iterator[Path]:
+    """Mount a file system of 24 MiB, not among pytest's directories: a killed run would leave one it cannot delete."""
     require_root()
-    directory = tmp_path / "disk"
-    directory.mkdir()
+    directory = Path(tempfile.mkdtemp(prefix="full-disk-"))
     mount = [require("mount"), "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(directory)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
+        directory.rmdir()
         pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
     try:
         yield directory
     finally:
         subprocess.run([require("umount"), str(directory)], check=True)  # noqa: S603
+        directory.rmdir()
 
 
 @pytest.fixture
