@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -36,13 +36,11 @@ from tests.support.single_node import NODE, OTHER_NODE
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.support.images import BuiltImage
     from tests.support.pull_through_node import CachingNode
-
-T = TypeVar("T")
 
 BLOBS = "GET /v2/library/alpine/blobs/*"
 LAYER = bytes(range(251)) * 4000
@@ -566,22 +564,28 @@ async def test_peer_sees_what_is_here_and_not_what_an_upstream_has(
     assert await node.cache.get_blob_size(peer, ALPINE, image.layers[0]) == len(LAYER)
 
 
-async def test_database_that_takes_its_time_costs_no_second_download(node: CachingNode, upstream: FakeRegistry) -> None:
-    image = upstream.add_image("library/alpine", "latest", [LAYER])
+@pytest.mark.parametrize("what", ["manifest", "blob"])
+async def test_database_that_takes_its_time_costs_no_second_download(
+    node: CachingNode, upstream: FakeRegistry, what: str
+) -> None:
+    image = upstream.add_image("library/alpine", "latest", [b"layer"])
+    if what == "blob":
+        await node.manifest()
+        upstream.requests.clear()
     node.node.database = DistantDatabase(node.node.database)
+
+    async def pull() -> bytes:
+        return await node.blob(image.layers[0]) if what == "blob" else (await node.manifest(image.digest)).content
+
     async with asyncio.TaskGroup() as group:
-        pulls = [group.create_task(delayed(turns, node.image())) for turns in range(0, 120, 3)]
-    assert {pull.result() == image.blobs for pull in pulls} == {True}
-    assert upstream.count("GET /v2/library/alpine/manifests/*") == 1
-    assert upstream.count(BLOBS) == len(image.blobs)
-    assert len(await node.locations()) == len(image.blobs)
-
-
-async def delayed(turns: int, work: Coroutine[Any, Any, T]) -> T:
-    """Begin after some turns of the event loop."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    return await work
+        pulls = [group.create_task(pull())]
+        # One more client at every turn of the event loop, so that one stands at every point of the first one's way.
+        while not pulls[0].done():
+            pulls.append(group.create_task(pull()))
+            await asyncio.sleep(0)
+    assert {pull.result() for pull in pulls} == {b"layer" if what == "blob" else image.manifest}
+    assert upstream.count() == 1
+    assert len(await node.locations()) == (what == "blob")
 
 
 async def test_largest_accepted_blob_is_a_limit_for_upstreams_too(

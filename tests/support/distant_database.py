@@ -1,4 +1,7 @@
-"""A metadata database that suspends on every use, as one behind a network does and SQLite does not."""
+"""A metadata database that suspends on every use, as one behind a network does and SQLite does not.
+
+What was read travels longer than the word that something was written, so that readers act on what is no longer true.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TURNS = 5
+_SHORT, _LONG = 1, 30
 
 
 class DistantDatabase:
@@ -30,19 +33,19 @@ class DistantDatabase:
 
     async def read(self, steps: Steps[T]) -> T:
         """Read; what was read is some turns old when it arrives."""
-        await _travel()
+        await _travel(_SHORT)
         found = await self._database.read(steps)
-        await _travel()
+        await _travel(_LONG)
         return found
 
     async def write(self, body: Body[T]) -> T:
-        """Write; the result arrives some turns after the commit."""
-        await _travel()
+        """Write; the result arrives soon after the commit."""
+        await _travel(_SHORT)
         result = await self._database.write(body)
-        await _travel()
+        await _travel(_SHORT)
         return result
 
 
-async def _travel() -> None:
-    for _ in range(_TURNS):
+async def _travel(turns: int) -> None:
+    for _ in range(turns):
         await asyncio.sleep(0)
