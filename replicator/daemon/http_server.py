@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,8 @@ Edge = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 KEEPALIVE = 75.0
 MAX_LINE = 16 * 1024
-MIN_GRACE = 0.1
+LAST_GRACE = 1.0
+"""Seconds for the last bytes of answers, and for requests that are cut."""
 READ_BUFFER = 256 * 1024
 
 
@@ -26,32 +29,57 @@ class HttpServer:
         self._registry = registry
         self._operations = operations
         self._runner: web.ServerRunner | None = None
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._is_draining = False
 
-    async def start(self, grace: float) -> None:
-        """Accept connections. `grace` is how many seconds requests may go on after `stop`."""
+    async def start(self) -> None:
+        """Accept connections."""
         server = web.Server(
-            self._route,
+            self._serve,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE,
             max_line_size=MAX_LINE,
             read_bufsize=READ_BUFFER,
         )
-        # To aiohttp a timeout of zero is none at all.
-        self._runner = web.ServerRunner(server, shutdown_timeout=max(grace, MIN_GRACE), handle_signals=False)
+        self._runner = web.ServerRunner(server, shutdown_timeout=LAST_GRACE, handle_signals=False)
         await self._runner.setup()
         site = web.SockSite(self._runner, self._listener.socket, ssl_context=self._listener.ssl_context)
         await site.start()
 
-    async def stop(self) -> None:
-        """Take no more connections, let requests end within the grace, then close what is left."""
+    async def stop(self, grace: float) -> None:
+        """Take no more connections, let requests end within `grace` seconds, then close what is left."""
         if self._runner is not None:
+            for site in tuple(self._runner.sites):
+                await site.stop()
+            await self._drain(grace)
             await self._runner.cleanup()
             self._runner = None
         self._listener.socket.close()
 
-    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.raw_path
-        if path.startswith("/v2") and (len(path) == 3 or path[3] in "/?"):
-            return await self._registry(request)
-        return await self._operations(request)
+    async def _drain(self, grace: float) -> None:
+        # Not left to aiohttp: while it shuts down it drops what arrives, and so the rest of every upload under way.
+        self._is_draining = True
+        if self._under_way:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._idle.wait()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._under_way += 1
+        try:
+            response = await self._edge_of(request.raw_path)(request)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+        if self._is_draining:
+            response.force_close()
+        return response
+
+    def _edge_of(self, path: str) -> Edge:
+        if path.startswith("/v2") and (len(path) == len("/v2") or path[len("/v2")] in "/?"):
+            return self._registry
+        return self._operations

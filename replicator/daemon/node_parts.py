@@ -64,7 +64,7 @@ class Daemon:
     ) -> None:
         self.urls = urls
         self._nodes = nodes
-        self._grace = grace
+        self.grace = grace
         self._draining = draining
         self._opened: list[NodeParts] = []
 
@@ -77,7 +77,7 @@ class Daemon:
             self._opened.append(node)
             await node.open()
         for node in self._nodes:
-            await node.server.start(self._grace)
+            await node.server.start()
 
     def services(self) -> dict[str, Service]:
         """Return the background work of every node by name."""
@@ -89,11 +89,12 @@ class Daemon:
         return found
 
     async def drain(self) -> None:
-        """Stop accepting, let requests end within the grace, and close what is left."""
+        """Stop accepting, let requests and copies end within the grace, and break off what is left."""
         self._draining.set()
         async with asyncio.TaskGroup() as group:
             for node in self._nodes:
-                group.create_task(node.server.stop())
+                group.create_task(node.server.stop(self.grace))
+                group.create_task(node.worker.stop(self.grace))
 
     async def close(self) -> None:
         """Close every node that was opened, the last one first."""

@@ -75,20 +75,20 @@ async def _serve(settings: Settings, config: str, environ: Mapping[str, str], re
         await daemon.start()
         _announce(settings, config, daemon)
         await _supervise(daemon, Supervisor(clock), stop, access_log)
-        _log.info("stopping", grace_seconds=settings.shutdown_grace)
-        await daemon.drain()
     _log.info("stopped")
     return 0
 
 
 async def _supervise(daemon: Daemon, supervisor: Supervisor, stop: asyncio.Event, access_log: AccessLog | None) -> None:
-    """Keep the background work going until asked to stop, then end it."""
+    """Keep the background work going until asked to stop; drain, and then end it."""
     services = daemon.services()
     if access_log is not None:
         services["access log"] = access_log.run
     async with asyncio.TaskGroup() as group:
         background = group.create_task(supervisor.run(services))
         await stop.wait()
+        _log.info("stopping", grace_seconds=daemon.grace)
+        await daemon.drain()
         background.cancel()
 
 
