@@ -7,7 +7,6 @@ import http.client
 import random
 import sqlite3
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -150,9 +149,7 @@ def test_nothing_acknowledged_is_lost_when_the_daemon_is_killed(tmp_path: Path) 
                 daemon.kill()
                 for run in runs:
                     run.result()
-            began = time.monotonic()
-            daemon.start()
-            starts.append(time.monotonic() - began)
+            starts.append(daemon.timed_start())
             verify(daemon, found)
             verify_uploads(daemon, found)
             finished += finish_an_upload(daemon, found)

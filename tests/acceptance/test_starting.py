@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("starting")]
 
 START_SECONDS = 3.0
-"""The best of a few starts: what other programs of the machine take is not the daemon's."""
 
 
 def serve(directory: Path, document: dict[str, Any]) -> tuple[int, str]:
@@ -33,9 +31,7 @@ def serve(directory: Path, document: dict[str, Any]) -> tuple[int, str]:
 def start_seconds(daemon: Daemon) -> float:
     """Kill the daemon and return how long it takes to be ready again."""
     daemon.kill()
-    began = time.monotonic()
-    daemon.start()
-    return time.monotonic() - began
+    return daemon.timed_start()
 
 
 def unreachable() -> str:

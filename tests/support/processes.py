@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _END_TIMEOUT = 40.0
 _TAIL = 2500
@@ -44,6 +44,13 @@ class Process:
         if code is not None and self in running:
             running.remove(self)
         return code
+
+    def seconds_in_queue(self) -> float:
+        """Return how long its main thread could have run but had no processor; 0 where the system does not say."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
 
     def errors(self) -> str:
         """Return what this run has written to standard error so far."""
