@@ -111,6 +111,18 @@ class TestLease:
         assert keys(await lease(database, "three", now=101.0)) == keys(mine)
         assert await database.write(lambda: jobs.complete(others[0], 102.0))
 
+    async def test_what_a_clock_that_ran_ahead_put_off_is_pulled_in(self, database: Database) -> None:
+        await enqueue(database, a_job("near", lane="x"), a_job("far", lane="y"), a_job("held", lane="z"), now=100.0)
+        (near,) = await lease(database, lane="x")
+        (far,) = await lease(database, lane="y")
+        (held,) = await lease(database, lane="z")
+        await database.write(lambda: jobs.release(near, 500.0, None))
+        await database.write(lambda: jobs.release(far, 9e9, None))
+        assert await database.write(lambda: jobs.renew(held, 9e9))
+        await database.write(lambda: jobs.pull_in(KIND, 200.0, 1000.0))
+        assert keys(await lease(database, "two", now=200.0)) == ["far", "held"]
+        assert await lease(database, "two", now=259.0) == []
+
     async def test_lanes_are_apart(self, database: Database) -> None:
         await enqueue(database, a_job("a", lane="x"), a_job("b", lane="y"), a_job("c", lane="x"))
         assert keys(await lease(database, lane="x", limit=1)) == ["a"]

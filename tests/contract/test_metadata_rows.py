@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from replicator.storage.blobs.port import StoredBlob
 from replicator.storage.metadata import (
     blobs,
     cache_entries,
+    cached_content,
     images,
     replication_status,
     repositories,
@@ -22,6 +24,7 @@ from replicator.storage.metadata import (
     uploads,
 )
 from replicator.storage.metadata.cache_entries import CacheEntry
+from replicator.storage.metadata.due_tags import due_tags
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 from replicator.storage.metadata.replication_status import ReplicationStatus
 from replicator.storage.metadata.repositories import Repository
@@ -368,6 +371,8 @@ class TestReplicationStatus:
         )
         await database.write(lambda: replication_status.settle(self.REPLICATION, ReplicationState.COMPLETE, 4.0, 2**40))
         assert (await status()).bytes == 2**40 + 5
+        await database.write(lambda: replication_status.add_sent(self.REPLICATION, 7))
+        assert ((await status()).bytes, (await status()).status) == (2**40 + 12, ReplicationState.COMPLETE)
 
     async def test_images_with_and_without_a_tag_are_told_apart(self, database: Database) -> None:
         untagged = ReplicateImage(REPOSITORY, digest("image"), None, PEER, "rule")
@@ -427,6 +432,42 @@ class TestCacheEntries:
             await database.write(lambda entry=entry: cache_entries.put(entry))  # type: ignore[misc]
         assert [entry.tag for entry in await database.read(cache_entries.due(100.0, 200.0, 10))] == ["first", "second"]
         assert [entry.tag for entry in await database.read(cache_entries.due(100.0, 200.0, 1))] == ["first"]
+
+    async def test_due_tags_are_found_by_the_names_that_a_rule_covers(self, database: Database) -> None:
+        names = ["hub/a", "hub/deep/b", "hub-mirror/c", "hub", "hub0", "other/d"]
+        for number, name in enumerate(names):
+            entry = CacheEntry(RepositoryName(name), LATEST, "docker-hub", digest("a"), number, 1.0, 500.0)
+            await database.write(lambda entry=entry: cache_entries.put(entry))  # type: ignore[misc]
+
+        async def due(below: str | None, *without: str, limit: int = 10) -> list[str]:
+            return [entry.repository for entry in await database.read(due_tags(below, without, 100.0, 1.0, limit))]
+
+        assert await due(None) == names
+        assert await due("hub") == ["hub/a", "hub/deep/b"]
+        assert await due("hub", "hub/deep") == ["hub/a"]
+        assert await due(None, "hub", "other", limit=2) == ["hub-mirror/c", "hub"]
+
+
+class TestCachedContent:
+    async def test_only_content_that_came_from_an_upstream_vouches(self, database: Database) -> None:
+        cached, pushed = build_image([b"shared", b"cached"]), build_image([b"shared", b"pushed"])
+        index = build_index([cached])
+        await database.write(lambda: put_images(REPOSITORY, [cached, index], Origin.CACHE))
+        await database.write(lambda: put_images(OTHER, [pushed]))
+        for repository in (REPOSITORY, OTHER):
+            for blob in {**cached.blobs, **pushed.blobs}:
+                await database.write(partial(blobs.link, repository, blob, 1.0))
+        shared, only_cached = cached.layers
+        only_pushed = pushed.layers[1]
+        found = await database.read(cached_content.find_referring_manifest(REPOSITORY, only_cached))
+        assert found == StoredManifest(cached.digest, cached.media_type, cached.manifest)
+        assert await database.read(cached_content.find_referring_manifest(OTHER, only_pushed)) is None
+        assert await database.read(cached_content.find_referring_manifest(REPOSITORY, only_pushed)) is None
+        assert await database.read(cached_content.cached_holders(shared)) == [REPOSITORY]
+        assert await database.read(cached_content.cached_holders(only_pushed)) == []
+        assert await database.read(cached_content.has_parent(REPOSITORY, cached.digest))
+        assert not await database.read(cached_content.has_parent(REPOSITORY, index.digest))
+        assert not await database.read(cached_content.has_parent(OTHER, cached.digest))
 
 
 async def references(database: Database) -> list[tuple[str, str, str]]:
