@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,12 +33,21 @@ ARM64 = container_image([{"etc/name": b"arm64"}, {"etc/shared": b"shared" * 50_0
 MULTI = build_index([AMD64, ARM64])
 
 
+@dataclass(frozen=True)
+class Stores:
+    """Where a node keeps its rows and its bytes, for any number of daemons."""
+
+    storage: dict[str, Any]
+    environ: dict[str, str]
+
+    def daemon(self, directory: Path) -> Daemon:
+        """Return a daemon that serves the node, on a directory of its own."""
+        return Daemon(directory, {"nodes": [node(storage=self.storage)]}, self.environ)
+
+
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with (
-        running_postgres_server() as postgres,
-        running_s3_server(tmp_path_factory.mktemp("s3")) as s3,
-    ):
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    with running_postgres_server() as postgres, running_s3_server(tmp_path_factory.mktemp("s3")) as s3:
         blobs = {
             "kind": "s3",
             "bucket": "images",
@@ -50,9 +60,13 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         }
         metadata = {"kind": "postgresql", "dsn": {"env": "DSN"}, "schema": "us_east_1"}
         environ = {"DSN": postgres.dsn, "S3_KEY_ID": s3.access_key_id, "S3_KEY": s3.secret_access_key}
-        document = {"nodes": [node(storage={"metadata": metadata, "blobs": blobs})]}
-        with Daemon(tmp_path_factory.mktemp("daemon"), document, environ) as running:
-            yield running
+        yield Stores({"metadata": metadata, "blobs": blobs}, environ)
+
+
+@pytest.fixture(scope="module")
+def daemon(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with stores.daemon(tmp_path_factory.mktemp("daemon")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +99,16 @@ def test_images_outlive_a_crash_of_the_daemon(daemon: Daemon, layout: str, skope
     assert sha256(skopeo.manifest(image)) == AMD64.digest
     skopeo.copy(image, f"oci:{tmp_path / 'back'}:kept")
     assert skopeo.manifest(f"oci:{tmp_path / 'back'}:kept") == AMD64.manifest
+
+
+def test_two_daemons_serve_one_node(
+    daemon: Daemon, stores: Stores, layout: str, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    with stores.daemon(tmp_path / "second") as second:
+        skopeo.copy(f"{layout}:one", f"docker://{daemon.address()}/shared/both:1.0")
+        skopeo.copy(f"docker://{second.address()}/shared/both:1.0", f"oci:{tmp_path / 'back'}:both")
+        skopeo.copy(f"{layout}:multi", f"docker://{second.address()}/shared/both:1.0", "--all", "--preserve-digests")
+        assert sha256(skopeo.manifest(f"docker://{daemon.address()}/shared/both:1.0")) == MULTI.digest
+        second.kill()
+        assert sha256(skopeo.manifest(f"docker://{daemon.address()}/shared/both:1.0")) == MULTI.digest
+    assert skopeo.manifest(f"oci:{tmp_path / 'back'}:both") == AMD64.manifest
