@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from pathlib import Path
@@ -90,6 +91,37 @@ async def test_a_file_system_that_cannot_tell_is_remembered(in_shared_memory: in
     assert threads.hops == 6  # five pieces and the end
     assert reads._nowait is None
     os.close(in_shared_memory)
+
+
+class GatedThreads(FileThreads):
+    """Threads whose operations begin when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def run(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self.asked.set()
+        await self.gate.wait()
+        return await super().run(operation, *args, **kwargs)
+
+
+async def test_a_file_closed_during_a_read_is_open_until_the_read_is_over(tmp_path: Path, on_disk: int) -> None:
+    threads = GatedThreads()
+    threads.open()
+    reads = FileReads(threads)
+    reads._nowait = None  # as if nothing were in memory
+    file = OpenFile(on_disk, reads, threads)
+    async with asyncio.TaskGroup() as tasks:
+        read = tasks.create_task(file.read(0, 1000))
+        await threads.asked.wait()
+        await file.close()
+        assert open_files_below(tmp_path) == [str(tmp_path / "file")]
+        threads.gate.set()
+    assert read.result() == CONTENT[:1000]
+    assert open_files_below(tmp_path) == []
+    await threads.close()
 
 
 async def test_a_deleted_file_is_closed_in_a_thread(tmp_path: Path, on_disk: int, threads: CountedThreads) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import threading
 
 import pytest
@@ -128,4 +129,5 @@ async def test_a_failure_behind_a_cancellation_is_not_reported_as_lost() -> None
         waiter.cancel()
         proceed.set()
     assert waiter.cancelled()
+    gc.collect()
     assert reported == []
