@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,18 @@ class SingleNode:
         """The committed blobs on disk."""
         return [path for path in (self.directory / "blobs" / "blobs").rglob("*") if path.is_file()]
 
+    @property
+    def contents(self) -> dict[str, object]:
+        """All rows, blobs and ingests, for comparing before and after."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.directory}/metadata.db?mode=ro", uri=True)) as database:
+            tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            rows: dict[str, object] = {table: _rows(database, table) for table in tables}
+        return rows | {"files": sorted(self.files), "ingests": self.ingests}
+
+
+def _rows(database: sqlite3.Connection, table: str) -> list[str]:
+    return sorted(map(repr, database.execute(f"SELECT * FROM {table}")))  # noqa: S608 - a name from the schema
+
 
 @contextlib.asynccontextmanager
 async def open_node(
@@ -128,11 +141,11 @@ async def serve_node(
         listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         listening.setblocking(False)
         server = HttpServer(Listener(listening, "", None), api.handle, _nothing)
-        await server.start(grace=1)
+        await server.start()
         try:
             yield SingleNode(directory, listening.getsockname()[1], node, services, tokens, outcomes)
         finally:
-            await server.stop()
+            await server.stop(grace=1)
 
 
 def _authenticator(users: Users | None, tokens: PeerTokens, clock: Clock) -> Authenticator:

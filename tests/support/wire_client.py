@@ -214,25 +214,25 @@ def _chunked(chunks: Iterable[bytes]) -> list[bytes]:
     return [*(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks), b"0\r\n\r\n"]
 
 
-async def exchange(port: int, data: bytes, *, half_close: bool = False) -> list[Answer]:
-    """Send raw bytes on a connection of their own and return every answer until the server closes it or falls silent.
+async def exchange(port: int, data: bytes) -> list[Answer]:
+    """Send raw bytes on a connection of their own and return every answer until the server closes it.
 
-    A server that keeps the connection open is asked a question of ours, whose answer ends the list and is left out.
+    A server that keeps the connection is asked `GET /v2/` and to close it; that answer ends the list. Raises
+    TimeoutError when the server does neither answer nor close.
     """
-    async with _connection(port) as (reader, writer):
-        answers = []
+    answers = []
+    method = data.partition(b" ")[0].decode("latin-1")
+    async with asyncio.timeout(15), _connection(port) as (reader, writer):
         with contextlib.suppress(ConnectionError):
             writer.write(data)
             await writer.drain()
-            if half_close:
-                writer.write_eof()
         with contextlib.suppress(ConnectionError):
-            answers.append(await read_answer(reader))
-            writer.write(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Last: 1\r\n\r\n")
+            answers.append(await read_answer(reader, method))
+            writer.write(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             await writer.drain()
             while True:
                 answers.append(await read_answer(reader))
-        return answers
+    return answers
 
 
 @contextlib.asynccontextmanager
