@@ -150,14 +150,14 @@ class CachedBlobs:
         try:
             fill = await self._join(source, digest, descriptor)
             while fill is None:
-                # A fill may have ended, and another one begun, while this one waited for the database.
+                ended = self._fills.ended
                 blob = await self._pulls.find_blob(source.repository, digest)
                 if blob is not None:
                     return await self._pulls.read(blob)
-                if self._fills.find(digest) is None:
+                fill = await self._join(source, digest, descriptor)
+                if fill is None and self._fills.ended == ended:
+                    # Nothing came in while the database was asked, so it is really not here.
                     fill = self._start(source, digest, descriptor)
-                else:
-                    fill = await self._join(source, digest, descriptor)
             return await fill.open()
         except UpstreamNotFound as error:
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error

@@ -41,6 +41,8 @@ class FillRegistry:
         self._fills: dict[Digest, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.ended = 0
+        """How many fills have ended. What was read from the store while this changed may lack what a fill brought."""
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -63,7 +65,7 @@ class FillRegistry:
             raise ShuttingDown
         fill = Fill(digest, source, publish, self._store, self._clock, self._jitter, self._limits)
         # Owned here and not in a TaskGroup: it must outlive the request that happened to come first.
-        task = asyncio.create_task(fill.run(), name=f"fill {digest}")  # noqa: TID251
+        task = asyncio.create_task(self._run(fill), name=f"fill {digest}")  # noqa: TID251
         self._fills[digest] = fill
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(fill, done))
@@ -80,6 +82,13 @@ class FillRegistry:
         for task in self._tasks:
             task.cancel()
         await self.idle()
+
+    async def _run(self, fill: Fill) -> None:
+        try:
+            await fill.run()
+        finally:
+            # Here, before anybody else has a turn, and not where the task is cleared away.
+            self.ended += 1
 
     def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -66,11 +66,11 @@ async def served(node: CachingNode, clock: FakeClock) -> AsyncIterator[int]:
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)
     listening.setblocking(False)
     server = HttpServer(Listener(listening, "", None), api.handle, _nothing)
-    await server.start(grace=1)
+    await server.start()
     try:
         yield listening.getsockname()[1]
     finally:
-        await server.stop()
+        await server.stop(grace=1)
 
 
 async def _nothing(_: web.BaseRequest) -> web.StreamResponse:

@@ -418,6 +418,43 @@ async def test_hung_upstream_hangs_no_client_with_a_cached_answer(
         assert (await node.manifest()).digest == new.digest
 
 
+async def test_check_of_a_hung_upstream_ends_and_is_noted(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    limits = CacheLimits(stale_wait=0.05, cold_wait=0.1)
+    async with caching_node(tmp_path, {"hub": upstream}, clock, limits=limits) as node:
+        image = upstream.add_image("library/alpine", "latest")
+        await node.manifest()
+        upstream.faults.on(MANIFESTS, Fault(hold=Hold()))
+        clock.advance(HUB.fresh_for)
+        assert (await node.manifest()).digest == image.digest
+        await node.cache.idle()
+        entry = await node.entry()
+        assert entry is not None
+        assert entry.failed_at == clock.now()
+        upstream.faults.clear()
+        clock.advance(FAILED_CHECK_PAUSE)
+        assert (await node.manifest()).digest == image.digest
+        assert node.observer.results["docker-hub revalidated"] == 1
+
+
+async def test_closing_during_a_check_serves_the_cached_image(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    image, hold = upstream.add_image("library/alpine", "latest"), Hold()
+    await node.manifest()
+    upstream.faults.on(MANIFESTS, Fault(hold=hold))
+    clock.advance(HUB.fresh_for)
+    async with asyncio.TaskGroup() as group:
+        pulling = group.create_task(node.manifest())
+        await hold.reached()
+        await node.cache.close()
+    assert pulling.result().digest == image.digest
+    entry = await node.entry()
+    assert entry is not None
+    assert entry.failed_at is None
+
+
 async def test_restart_with_every_upstream_down_serves_what_is_cached(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
