@@ -233,14 +233,14 @@ class Node:
         api = RegistryApi(services, self._authenticator(), self._clock, self.recorder.request)
         listening, self._listening = self._listening or _listening(self.port), None
         self.server = HttpServer(Listener(listening, self.url, None), api.handle, _nothing)
-        await self.server.start(grace=0.1)
+        await self.server.start()
         self._replication = asyncio.create_task(self.worker.run())  # noqa: TID251 - owned until stop or crash
         self.is_up = True
 
     async def stop(self, grace: float = 0.0) -> None:
         """Stop as a daemon does that is asked to."""
         self.is_up = False
-        await self.server.stop()
+        await self.server.stop(0.1)
         if grace:
             await self.worker.stop(grace)
         await self._end_replication()
@@ -251,7 +251,7 @@ class Node:
         self.is_up = False
         await self.database.close()
         await self._end_replication()
-        await self.server.stop()
+        await self.server.stop(0.1)
         await self._close()
 
     async def restart(self) -> None:
