@@ -129,5 +129,6 @@ async def test_a_failure_behind_a_cancellation_is_not_reported_as_lost() -> None
         waiter.cancel()
         proceed.set()
     assert waiter.cancelled()
+    del waiter
     gc.collect()
     assert reported == []
