@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import random
 import shlex
+import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.benchmarks import memory, report
@@ -20,19 +22,24 @@ from tests.benchmarks.servers import Field
 from tests.support.processes import running
 
 _MEMORY = "memory"
+_CASE_BUDGET = 40.0
+"""Seconds after which a case begins no further round: a machine that others use too must not make a run endless."""
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 _BEGIN, _END = "<!-- results: start -->", "<!-- results: end -->"
 
 
 def main() -> None:
     """Measure what is asked for, print it, and write it down if that is asked for too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     options = _options()
     scale = QUICK if options.quick else FULL
     names = options.only or [*(case.name for case in CASES), _MEMORY]
     arguments = shlex.join(sys.argv[1:])
     command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
     lines = [f"- {line}" for line in describe(command)]
-    lines.append(f"- {scale.rounds} rounds, the servers in a new order in each (three rounds of the crowd); medians")
+    lines.append(
+        f"- Medians of up to {scale.rounds} rounds, the servers in a new order in each. A ratio above 1 says: ours is better"
+    )
     _say("\n".join(lines))
     try:
         with tempfile.TemporaryDirectory(prefix="replicator-bench-", dir="/tmp") as directory:
@@ -77,7 +84,10 @@ def _measure(directory: Path, scale: Scale, names: list[str]) -> list[str]:
 
 def _run(case: Case, scene: Scene) -> report.Results:
     results: report.Results = {server.name: [] for server in scene.field.servers}
+    began = time.monotonic()
     for number in range(min(scene.scale.rounds, case.most_rounds)):
+        if time.monotonic() - began > _CASE_BUDGET:
+            break
         for server in random.sample(scene.field.servers, k=len(scene.field.servers)):
             results[server.name].append(case.measure(scene, server, number))
     return results

@@ -19,6 +19,7 @@ Results = dict[str, list["Sample"]]
 
 HEADING = (
     "case",
+    "rounds",
     "unit",
     *NAMES,
     "ours : stock",
@@ -32,11 +33,19 @@ def result_row(case: Case, scale: Scale, results: Results) -> tuple[str, ...]:
     """Return the line of one case. A ratio above 1 says that ours is better."""
     if not case.compares:
         samples = [sample for each in results.values() for sample in each]
-        return (title(case, scale), case.unit, "", _figure(median(sample.value for sample in samples)), *[""] * 7)
+        return (
+            title(case, scale),
+            str(len(results[OURS])),
+            case.unit,
+            "",
+            _figure(median(sample.value for sample in samples)),
+            *[""] * 7,
+        )
     values = {name: median(sample.value for sample in results[name]) for name in NAMES}
     prices = {name: [sample.cpu for sample in results[name] if sample.cpu is not None] for name in NAMES}
     return (
         title(case, scale),
+        str(len(results[OURS])),
         case.unit,
         *(_figure(values[name]) for name in NAMES),
         *(_ratio(case, values[OURS], values[name]) for name in (STOCK, TUNED)),
