@@ -421,7 +421,7 @@ async def test_hung_upstream_hangs_no_client_with_a_cached_answer(
 async def test_check_of_a_hung_upstream_ends_and_is_noted(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
-    limits = CacheLimits(stale_wait=0.05, cold_wait=0.1)
+    limits = CacheLimits(stale_wait=0.05, cold_wait=3.0)
     async with caching_node(tmp_path, {"hub": upstream}, clock, limits=limits) as node:
         image = upstream.add_image("library/alpine", "latest")
         await node.manifest()
