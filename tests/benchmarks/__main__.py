@@ -38,7 +38,7 @@ def main() -> None:
     command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
     lines = [f"- {line}" for line in describe(command)]
     lines.append(
-        f"- Medians of up to {scale.rounds} rounds, the servers in a new order in each. A ratio above 1 says: ours is better"
+        f"- Medians of up to {scale.rounds} rounds, the servers in a new order in each. Ratios above 1: ours is better"
     )
     _say("\n".join(lines))
     try:
