@@ -133,7 +133,7 @@ def finish_an_upload(daemon: Daemon, acknowledged: Acknowledged) -> bool:
     return True
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_nothing_acknowledged_is_lost_when_the_daemon_is_killed(tmp_path: Path) -> None:
     chance = random.Random("moments")  # noqa: S311 - the same moments in every run
     everything, finished, starts = Acknowledged(), 0, []
@@ -179,7 +179,7 @@ def holds(daemon: Daemon, region: str, repository: str, image: BuiltImage) -> bo
     return True
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_what_was_to_be_replicated_arrives_after_a_crash(tmp_path: Path) -> None:
     images = {f"team-a/app-{number}": build_image([bytes([number]) * 200_000]) for number in range(5)}
     with Daemon(tmp_path / "daemon", three_regions()) as daemon:
@@ -192,7 +192,7 @@ def test_what_was_to_be_replicated_arrives_after_a_crash(tmp_path: Path) -> None
                 eventually(
                     lambda region=region, repository=repository, image=image: holds(daemon, region, repository, image),  # type: ignore[misc]
                     f"{repository} in {region}",
-                    within=LEASE_SECONDS + 15,
+                    within=LEASE_SECONDS + 30,
                 )
 
 
@@ -207,7 +207,7 @@ def replicating(region: str, peer: str, peer_url: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_an_image_pushed_while_its_destination_was_down_arrives_after_a_crash_of_the_source(tmp_path: Path) -> None:
     environ = {"PEER_SECRET": "shared by both processes"}
     image = build_image([b"kept through a crash" * 10_000])
@@ -221,5 +221,5 @@ def test_an_image_pushed_while_its_destination_was_down_arrives_after_a_crash_of
             destination.start()
             source.start()
             eventually(
-                lambda: holds(destination, EU, "app", image), "the image at the destination", within=LEASE_SECONDS + 15
+                lambda: holds(destination, EU, "app", image), "the image at the destination", within=LEASE_SECONDS + 30
             )
