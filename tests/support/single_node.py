@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import sqlite3
@@ -35,7 +36,7 @@ from replicator.telemetry.system_clock import SystemClock
 from tests.support.wire_client import WireClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from replicator.core.access import Grant
@@ -66,6 +67,21 @@ class SingleNode:
     services: Services
     tokens: PeerTokens
     outcomes: list[Outcome] = field(default_factory=list)
+    _seen: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Note a finished request."""
+        self.outcomes.append(outcome)
+        self._seen.set()
+
+    async def reached(self, predicate: Callable[[Outcome], bool]) -> Outcome:
+        """Wait until a request that `predicate` tells is finished."""
+        while True:
+            self._seen.clear()
+            for outcome in self.outcomes:
+                if predicate(outcome):
+                    return outcome
+            await self._seen.wait()
 
     def client(self, headers: dict[str, str] | None = None) -> WireClient:
         """Return a client of this node; close it."""
@@ -132,18 +148,15 @@ async def serve_node(
     async with open_node(directory, clock, store=store, settings=settings) as node:
         services = Services(node.settings, Pulls(node), Pushes(node), Uploads(node), Listings(node))
         tokens = PeerTokens(NODE, PEER_SECRET, clock)
-        outcomes: list[Outcome] = []
-
-        def observe(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-
-        api = RegistryApi(services, _authenticator(users, tokens, clock), clock, observe, rate_limit, public_url)
         listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         listening.setblocking(False)
+        served = SingleNode(directory, listening.getsockname()[1], node, services, tokens)
+        authenticator = _authenticator(users, tokens, clock)
+        api = RegistryApi(services, authenticator, clock, served.observe, rate_limit, public_url)
         server = HttpServer(Listener(listening, "", None), api.handle, _nothing)
         await server.start()
         try:
-            yield SingleNode(directory, listening.getsockname()[1], node, services, tokens, outcomes)
+            yield served
         finally:
             await server.stop(grace=1)
 
