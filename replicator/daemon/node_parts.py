@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from replicator.config.storage import SqliteSettings
+from replicator.storage.metadata import jobs
 from replicator.storage.metadata.node import claim
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ class NodeParts:
         await self.registry.store.open()
         await self.registry.database.open()
         await self.registry.database.write(partial(claim, self.settings.id))
+        if isinstance(self.settings.storage.metadata, SqliteSettings):
+            # The file is ours alone, so whoever leased a job is gone; after a crash nothing need wait for the lease.
+            await self.registry.database.write(partial(jobs.free_all, self.registry.clock.now()))
         await self.janitor.tidy()
 
     async def close(self) -> None:

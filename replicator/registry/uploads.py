@@ -48,6 +48,8 @@ class Uploads:
     def __init__(self, node: RegistryNode) -> None:
         self._node = node
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._fresh: set[str] = set()
+        """Sessions begun since the last reclaim: their rows may be younger than what a reclaim reads."""
 
     async def start(
         self,
@@ -69,6 +71,7 @@ class Uploads:
             started_at=now,
             expires_at=now + self._node.settings.upload_expiry,
         )
+        self._fresh.add(session.id)
         ingest = await self._node.store.create_ingest(session.id, algorithm)
         try:
             await self._node.database.write(lambda: self._start(session))
@@ -236,8 +239,11 @@ class Uploads:
         for session in await self._node.database.read(uploads.expired(now)):
             async with self._lock(session.id):
                 await self._node.database.write(partial(uploads.delete, session.id))
-        keep = await self._node.database.read(uploads.ids())
-        return await self._node.store.reclaim_ingests(frozenset(keep))
+        seen = frozenset(self._fresh)
+        known = await self._node.database.read(uploads.ids())
+        reclaimed = await self._node.store.reclaim_ingests(self._fresh.union(known))
+        self._fresh -= seen
+        return reclaimed
 
     async def _receive(self, ingest: Ingest, chunks: Chunks, place: ByteRange | None) -> None:
         start = ingest.offset
@@ -262,22 +268,28 @@ class Uploads:
         digest: Digest,
         session_id: str | None,
     ) -> StoredBlob:
-        """Commit the bytes, then the row. If another push of the digest won meanwhile, its bytes stay and ours go."""
+        """Commit the bytes, then the row. If there is another copy of the digest, ours goes: unless that one is damaged.
+
+        Whoever pushes what we hold already may do so because it cannot be pulled any more.
+        """
         try:
             blob = await ingest.commit(digest)
         finally:
             if session_id is not None:
                 await self._node.database.write(lambda: uploads.delete(session_id))
         now = self._node.clock.now()
-        if not await self._node.database.write(lambda: self._record(repository, blob, now)):
+        known = await self._node.database.write(lambda: self._record(repository, blob, now))
+        while known.location != blob.location and await self._node.is_damaged(known):
+            known = await self._node.database.write(lambda: self._record(repository, blob, now))
+        if known.location != blob.location:
             await self._node.store.delete_blob(blob.location)
-        return blob
+        return known
 
-    def _record(self, repository: RepositoryName, blob: StoredBlob, now: float) -> Steps[bool]:
+    def _record(self, repository: RepositoryName, blob: StoredBlob, now: float) -> Steps[StoredBlob]:
         yield from ensure_repository(self._node, repository, now)
-        recorded = yield from blobs.record(blob, now)
+        yield from blobs.record(blob, now)
         yield from blobs.link(repository, blob.digest, now)
-        return recorded
+        return (yield from blobs.find(blob.digest)) or blob
 
     async def _drop(self, ingest: Ingest, session: UploadSession) -> None:
         await ingest.abort()

@@ -111,6 +111,13 @@ class TestLease:
         assert keys(await lease(database, "three", now=101.0)) == keys(mine)
         assert await database.write(lambda: jobs.complete(others[0], 102.0))
 
+    async def test_what_the_dead_had_leased_is_free_at_once(self, database: Database) -> None:
+        await enqueue(database, a_job("a"), a_job("b"))
+        dead = await lease(database, "dead", limit=2)
+        await database.write(lambda: jobs.free_all(101.0))
+        assert sorted(keys(await lease(database, "alive", now=101.0, limit=2))) == sorted(keys(dead))
+        assert not await database.write(lambda: jobs.complete(dead[0], 102.0))
+
     async def test_what_a_clock_that_ran_ahead_put_off_is_pulled_in(self, database: Database) -> None:
         await enqueue(database, a_job("near", lane="x"), a_job("far", lane="y"), a_job("held", lane="z"), now=100.0)
         (near,) = await lease(database, lane="x")

@@ -162,6 +162,11 @@ _NEXT_EXPIRY = Statement(
 )
 _FIRST_LANE = Statement(sa.select(sa.func.min(jobs.c.lane)).where(_of(lane=False)))
 _NEXT_LANE = Statement(sa.select(sa.func.min(jobs.c.lane)).where(_of(lane=False), jobs.c.lane > sa.bindparam("after")))
+_FREE_ALL = Statement(
+    sa.update(jobs)
+    .where(jobs.c.state == JobState.LEASED.value)
+    .values(state=JobState.QUEUED.value, not_before=sa.bindparam("now"), lease_owner=None, lease_until=None)
+)
 _GIVE_UP = Statement(
     sa.update(jobs)
     .where(jobs.c.lease_owner == sa.bindparam("owner"), jobs.c.state == JobState.LEASED.value)
@@ -296,6 +301,11 @@ def bury(leased: LeasedJob, now: float, error: str) -> Steps[None]:
 def give_up(owner: str, now: float) -> Steps[None]:
     """Put back every job that `owner` has leased, due at once; what it last failed of stays noted."""
     yield from _GIVE_UP(owner=owner, now=now)
+
+
+def free_all(now: float) -> Steps[None]:
+    """Put back every leased job, due at once: for a database that no other process uses."""
+    yield from _FREE_ALL(now=now)
 
 
 def pull_in(kind: JobKind, now: float, horizon: float) -> Steps[None]:
