@@ -112,13 +112,13 @@ class Uploads:
             try:
                 await self._receive(ingest, chunks, place)
                 await ingest.flush()  # what fails here can still be dropped; a suspended ingest cannot
-                await ingest.suspend()
             except StorageError:
                 await self._drop(ingest, session)
                 raise
             except BaseException:
                 await ingest.suspend()
                 raise
+            await ingest.suspend()
             await self._node.database.write(lambda: uploads.extend(session.id, self._expiry()))
             return ingest.offset
 
