@@ -81,7 +81,7 @@ class CachedBlobs:
     async def get_size(self, source: UpstreamRepository, digest: Digest) -> int:
         """Return a blob's size, for one that is not here as its manifest or the upstream says; raises like `open`."""
         blob = await self._pulls.find_blob(source.repository, digest)
-        if blob is not None:
+        if blob is not None and not await self._node.is_damaged(blob):
             self._note(source, CacheResult.HIT)
             return blob.size
         await self._check_not_own(source, digest)
@@ -190,10 +190,12 @@ class CachedBlobs:
         return fill
 
     async def _publish(self, blob: StoredBlob, takers: _Takers) -> StoredBlob:
-        """Make a filled blob readable for everybody who joined. Where another copy won meanwhile, ours goes."""
+        """Make a filled blob readable for everybody who joined. Where there is another copy, a whole one, ours goes."""
         now = self._node.clock.now()
         repositories = tuple(takers.repositories)
         known = await self._node.commit(takers.first, lambda: self._record(blob, repositories, now))
+        while known.location != blob.location and await self._node.is_damaged(known):
+            known = await self._node.commit(takers.first, lambda: self._record(blob, repositories, now))
         if known.location != blob.location:
             await self._node.store.delete_blob(blob.location)
         return known

@@ -6,12 +6,15 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from replicator.core.errors import CorruptBlob
 from replicator.registry.pull_index import PullIndex
+from replicator.storage.metadata import blobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replicator.core.clock import Clock
+    from replicator.core.content import BlobContent
     from replicator.core.jobs import JobKind
     from replicator.core.names import RepositoryName
     from replicator.registry.settings import RegistrySettings
@@ -58,6 +61,23 @@ class RegistryNode:
         self._changes.discard(change)
         if not change.cancelled():
             change.exception()  # the caller has it; a cancelled caller wants none of it
+
+    async def read_blob(self, blob: StoredBlob) -> BlobContent:
+        """Open stored bytes. Damaged ones are quarantined: not served again, and replaced by the next push or fill."""
+        try:
+            return await self.store.read_blob(blob)
+        except CorruptBlob:
+            await self.database.write(lambda: blobs.mark_corrupt(blob))
+            self.blob_index.clear()
+            raise
+
+    async def is_damaged(self, blob: StoredBlob) -> bool:
+        """Tell whether stored bytes cannot be read; they are quarantined then."""
+        try:
+            async with await self.read_blob(blob):
+                return False
+        except CorruptBlob:
+            return True
 
     def on_jobs(self, listener: Callable[[JobKind], None]) -> None:
         """Call `listener` whenever jobs of a kind were committed here."""

@@ -39,7 +39,7 @@ class PullSource(Protocol):
         ...
 
     async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
-        """Open a blob; raises BlobNotFound, RepositoryNotFound, CorruptBlob, an AccessError or an UpstreamError."""
+        """Open a blob; raises BlobNotFound (a damaged one, too), RepositoryNotFound, AccessError, UpstreamError."""
         ...
 
 
@@ -74,11 +74,17 @@ class Pulls:
 
     async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
         """Return the size of a blob that the repository holds; see PullSource."""
-        return (await self._get_blob(principal, repository, digest)).size
+        async with await self.open_blob(principal, repository, digest) as blob:
+            # Opened, because a client that hears of a damaged blob does not push it, and nothing would repair it.
+            return blob.size
 
     async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
         """Open a blob that the repository holds; see PullSource."""
-        return await self.read(await self._get_blob(principal, repository, digest))
+        blob = await self._get_blob(principal, repository, digest)
+        try:
+            return await self.read(blob)
+        except CorruptBlob as error:
+            raise BlobNotFound(f"repository {repository} has no blob {digest} that is whole") from error
 
     async def find_blob(self, repository: RepositoryName, digest: Digest) -> StoredBlob | None:
         """Return the blob if the repository holds it, asking nobody's permission; for the engines."""
@@ -94,12 +100,7 @@ class Pulls:
 
     async def read(self, blob: StoredBlob) -> BlobContent:
         """Open stored bytes. Damaged ones are quarantined: not served again, and replaced by the next push or fill."""
-        try:
-            return await self._node.store.read_blob(blob)
-        except CorruptBlob:
-            await self._node.database.write(lambda: blobs.mark_corrupt(blob))
-            self._node.blob_index.clear()
-            raise
+        return await self._node.read_blob(blob)
 
     async def _get_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> StoredBlob:
         authorize(principal, Action.PULL, repository)

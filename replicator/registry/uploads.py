@@ -192,6 +192,9 @@ class Uploads:
         holder = await self._readable_holder(principal, digest, source)
         if holder is None:
             return False
+        blob = await self._node.database.read(blobs.find_linked(holder, digest))
+        if blob is None or await self._node.is_damaged(blob):
+            return False
         return await self._node.database.write(lambda: self._mount(repository, digest, holder, now))
 
     async def _readable_holder(
@@ -268,7 +271,7 @@ class Uploads:
         digest: Digest,
         session_id: str | None,
     ) -> StoredBlob:
-        """Commit the bytes, then the row. If there is another copy of the digest, ours goes: unless that one is damaged.
+        """Commit the bytes, then the row. Where there is another copy, a whole one, ours goes.
 
         Whoever pushes what we hold already may do so because it cannot be pulled any more.
         """
