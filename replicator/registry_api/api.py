@@ -18,7 +18,7 @@ from aiohttp import web
 from replicator.core.access import Principal, PrincipalKind
 from replicator.core.errors import InvalidInput, ReplicatorError, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
-from replicator.registry_api.blobs import AnswerBroken
+from replicator.registry_api.answer_body import AnswerBroken
 from replicator.registry_api.call import Call, Services
 from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
 from replicator.registry_api.errors import RenderedError, render, render_unexpected

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from replicator.core.byte_range import ByteRange, parse_range
+from replicator.registry_api.answer_body import send_body
 
 if TYPE_CHECKING:
     from replicator.core.content import BlobContent
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
 
 BLOB_TYPE = "application/octet-stream"
 _FOR_EVER = "max-age=31536000, immutable"
-
-
-class AnswerBroken(Exception):
-    """an answer that had begun could not be finished; its connection is closed."""
 
 
 async def get_blob(call: Call) -> web.StreamResponse:
@@ -59,19 +56,7 @@ async def _send(call: Call, blob: BlobContent, part: ByteRange | None) -> web.St
     response.content_length = wanted.length
     if part:
         response.headers["Content-Range"] = part.content_range(blob.size)
-    await response.prepare(request)
-    try:
-        async for piece in blob.read(wanted.start, wanted.length):
-            await response.write(piece)
-    except ConnectionError:
-        raise  # the client left
-    except Exception as error:
-        # The status line is gone: only a connection that breaks can still say that this is not the whole.
-        if request.transport is not None:
-            request.transport.abort()
-        raise AnswerBroken("the content could not be read to its end") from error
-    await response.write_eof()
-    return response
+    return await send_body(request, response, blob.read(wanted.start, wanted.length))
 
 
 async def delete_blob(call: Call) -> web.StreamResponse:

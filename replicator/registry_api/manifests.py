@@ -9,6 +9,7 @@ from aiohttp import web
 from replicator.core.errors import InvalidReference, ManifestNotFound
 from replicator.core.names import Tag, parse_tag
 from replicator.core.reference import as_digest
+from replicator.registry_api.answer_body import PIECE, cut, send_body
 from replicator.registry_api.request_body import read_manifest
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ async def get_manifest(call: Call) -> web.StreamResponse:
     if call.request.method == "HEAD":
         headers["Content-Length"] = str(len(manifest.content))
         return web.Response(headers=headers)
-    return web.Response(body=manifest.content, headers=headers)
+    if len(manifest.content) <= PIECE:
+        return web.Response(body=manifest.content, headers=headers)
+    response = web.StreamResponse(headers=call.common_headers | headers)
+    response.content_length = len(manifest.content)
+    return await send_body(call.request, response, cut(manifest.content))
 
 
 async def _find(call: Call) -> StoredManifest:
