@@ -107,15 +107,16 @@ class _NodeBuilder:
         )
         authenticator = self._authenticator(tokens)
         services = Services(registry.settings, pull_through, Pushes(registry), uploads, Listings(registry))
+        rate_limit = self._rate_limit()
         api = RegistryApi(
             services,
             authenticator,
             clock,
             RequestRecorder(self._name, metrics.request_observer(self._name), shared.access_log),
-            self._rate_limit(),
+            rate_limit,
             self._settings.public_url,
         )
-        operations = Operations(authenticator, readiness.check, self._render_metrics, status.get)
+        operations = Operations(authenticator, readiness.check, self._render_metrics, status.get, rate_limit)
         return NodeParts(
             settings=self._settings,
             registry=registry,

@@ -19,6 +19,7 @@ from replicator.registry_api.errors import render
 
 if TYPE_CHECKING:
     from replicator.registry_api.authentication import Authenticator
+    from replicator.registry_api.rate_limit import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Readiness:
     ready: bool
     reason: str = ""
 
+
+_CHALLENGE = 'Basic realm="replicator"'
 
 ReadinessCheck = Callable[[str], Awaitable[Readiness]]
 """Given `read` or `write`."""
@@ -42,11 +45,13 @@ class Operations:
         check: ReadinessCheck,
         render_metrics: Callable[[], Awaitable[tuple[bytes, str]]],
         get_status: Callable[[], Awaitable[Mapping[str, object]]],
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._check = check
         self._render_metrics = render_metrics
         self._get_status = get_status
+        self._rate_limit = rate_limit
         self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -66,6 +71,8 @@ class Operations:
         except ReplicatorError as error:
             rendered = render(error)
             headers = {**rendered.headers, "Content-Type": "application/json"}
+            if isinstance(error, Unauthenticated):
+                headers["WWW-Authenticate"] = _CHALLENGE
             return web.Response(status=rendered.status, headers=headers, body=rendered.body)
 
     async def _healthz(self, _: web.BaseRequest) -> web.Response:
@@ -90,7 +97,12 @@ class Operations:
         return web.Response(body=body, headers={"Content-Type": "application/json"})
 
     def _require_operator(self, request: web.BaseRequest) -> None:
-        principal = self._authenticator.authenticate(request.headers.get("Authorization"))
+        try:
+            principal = self._authenticator.authenticate(request.headers.get("Authorization"))
+        except Unauthenticated:
+            if self._rate_limit is not None:
+                self._rate_limit.admit(f"@{request.remote}")  # passwords are not guessed faster here than below /v2
+            raise
         if principal.kind is PrincipalKind.NODE:
             raise Denied("a peer may not read this node's status")
         if principal.kind is PrincipalKind.ANONYMOUS and self._authenticator.challenge("") is not None:
