@@ -164,11 +164,11 @@ class CachedBlobs:
 
     async def _join(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> Fill | None:
         """Return the fill under way, once it is known that this repository may have the blob; None if there is none."""
-        while (fill := self._fills.find(digest)) is not None:
+        while (fill := self._fills.find(source.rule.upstream, digest)) is not None:
             takers = self._takers[fill]
             if source.repository in takers.repositories:
                 return fill
-            if descriptor is None or takers.upstream != source.rule.upstream:
+            if descriptor is None:
                 await self._prove(source, digest)
             takers.repositories.add(source.repository)
         return None
@@ -185,7 +185,7 @@ class CachedBlobs:
             size=None if descriptor is None else descriptor.size,
             received=lambda size: self._observer.upstream_bytes(upstream, size),
         )
-        fill = self._fills.start(digest, fetched, lambda blob: self._publish(blob, takers))
+        fill = self._fills.start(upstream, digest, fetched, lambda blob: self._publish(blob, takers))
         self._takers[fill] = takers
         return fill
 
@@ -221,9 +221,8 @@ class CachedBlobs:
 
 
 class _Takers:
-    """Who gets a blob that is being fetched, and the upstream it comes from."""
+    """Who gets a blob that is being fetched."""
 
     def __init__(self, source: UpstreamRepository) -> None:
-        self.upstream = source.rule.upstream
         self.first = source.repository
         self.repositories = {source.repository}

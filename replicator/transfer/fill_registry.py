@@ -1,4 +1,7 @@
-"""The fills of one node: at most one per digest at a time, each in a task that nobody's request owns."""
+"""The fills of one node: at most one per upstream and digest at a time, each in a task that nobody's request owns.
+
+Not one per digest: an upstream that lies or drips would then spoil the pulls of what another one serves well.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ class FillRegistry:
         self._clock = clock
         self._limits = limits or FillLimits()
         self._jitter = jitter
-        self._fills: dict[Digest, Fill] = {}
+        self._fills: dict[tuple[str, Digest], Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self.ended = 0
@@ -47,18 +50,24 @@ class FillRegistry:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def find(self, digest: Digest) -> Fill | None:
-        """Return the fill of a digest that is under way."""
-        fill = self._fills.get(digest)
+    def find(self, upstream: str, digest: Digest) -> Fill | None:
+        """Return the fill of a digest from an upstream that is under way."""
+        fill = self._fills.get((upstream, digest))
         return None if fill is None or fill.is_settled else fill
 
-    def start(self, digest: Digest, source: FillSource, publish: Callable[[StoredBlob], Awaitable[StoredBlob]]) -> Fill:
-        """Return the fill under way for `digest`, or start one from `source`; it needs nobody to wait for it.
+    def start(
+        self,
+        upstream: str,
+        digest: Digest,
+        source: FillSource,
+        publish: Callable[[StoredBlob], Awaitable[StoredBlob]],
+    ) -> Fill:
+        """Return the fill of `digest` from `upstream`, or start one from `source`; it needs nobody to wait for it.
 
         `publish` makes the committed blob known and returns the copy that is known from then on. Raises ShuttingDown
         after `close`.
         """
-        fill = self.find(digest)
+        fill = self.find(upstream, digest)
         if fill is not None:
             return fill
         if self._closed:
@@ -66,9 +75,9 @@ class FillRegistry:
         fill = Fill(digest, source, publish, self._store, self._clock, self._jitter, self._limits)
         # Owned here and not in a TaskGroup: it must outlive the request that happened to come first.
         task = asyncio.create_task(self._run(fill), name=f"fill {digest}")  # noqa: TID251
-        self._fills[digest] = fill
+        self._fills[upstream, digest] = fill
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(fill, done))
+        task.add_done_callback(lambda done: self._ended(upstream, fill, done))
         return fill
 
     async def idle(self) -> None:
@@ -90,9 +99,9 @@ class FillRegistry:
             # Here, before anybody else has a turn, and not where the task is cleared away.
             self.ended += 1
 
-    def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
+    def _ended(self, upstream: str, fill: Fill, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if self._fills.get(fill.digest) is fill:
-            del self._fills[fill.digest]
+        if self._fills.get((upstream, fill.digest)) is fill:
+            del self._fills[upstream, fill.digest]
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("fill ended by a fault of ours", digest=fill.digest, exc_info=error)

@@ -455,31 +455,70 @@ async def test_private_blob_with_the_digest_of_a_cached_one_is_fetched_all_the_s
     assert len(await node.locations()) == 1
 
 
-async def test_fill_under_way_is_joined_only_by_repositories_whose_upstream_has_the_blob(
-    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+async def test_fill_under_way_is_joined_only_by_repositories_that_hold_the_blob_upstream(
+    node: CachingNode, upstream: FakeRegistry, image: BuiltImage
 ) -> None:
-    async with FakeRegistry() as quay:
-        rules = [HUB, CacheRule("quay", "quay", fresh_for=3600.0)]
-        async with caching_node(tmp_path, {"hub": upstream, "quay": quay}, clock, rules=rules) as node:
+    sharing, hold = RepositoryName("docker-hub/with"), Hold()
+    upstream.repository("without")
+    upstream.add_blob("with", LAYER)
+    upstream.faults.on(BLOBS, Fault(hold=hold, hold_after=1000))
+    async with asyncio.TaskGroup() as group:
+        pulling = group.create_task(node.blob(image.layers[0]))
+        await hold.reached()
+        joining = group.create_task(node.blob(DIGEST, sharing))
+        with pytest.raises(BlobNotFound):
+            await node.blob(DIGEST, RepositoryName("docker-hub/without"))
+        await upstream.seen("HEAD /v2/with/blobs/*")
+        hold.release()
+    assert pulling.result() == joining.result() == LAYER
+    assert upstream.count("GET /v2/with/*") == 0
+    # Whoever joined has the blob from then on.
+    await upstream.stop()
+    assert await node.blob(DIGEST, sharing) == LAYER
+
+
+@pytest.mark.parametrize("fault", [{"hold_after": 1000}, {"length": 10**9, "hold_after": 1000}])
+async def test_upstream_that_drips_or_lies_spoils_no_pull_from_another_one(
+    fault: dict[str, int], tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    async with FakeRegistry() as hostile:
+        rules = [HUB, CacheRule("hostile", "hostile")]
+        async with caching_node(tmp_path, {"hub": upstream, "hostile": hostile}, clock, rules=rules) as node:
             image, hold = upstream.add_image("library/alpine", "latest", [LAYER]), Hold()
             await node.manifest()
-            quay.repository("without")
-            quay.add_blob("with", LAYER)
+            hostile.add_blob("bait", LAYER)
+            hostile.faults.on("GET /v2/bait/blobs/*", Fault(hold=hold, **fault))
+            async with asyncio.TaskGroup() as group:
+                baiting = group.create_task(outcome(node.open(DIGEST, RepositoryName("hostile/bait"))))
+                await hold.reached()
+                async with asyncio.timeout(10):
+                    assert await node.blob(image.layers[0]) == LAYER
+                hold.release()
+            if not isinstance(baiting.result(), Exception):
+                async with baiting.result():
+                    pass
+            await node.cache.idle()
+
+
+async def test_upstream_that_only_claims_to_have_a_blob_gets_no_part_in_the_fill_from_another_one(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    async with FakeRegistry() as hostile:
+        rules = [HUB, CacheRule("hostile", "hostile")]
+        async with caching_node(tmp_path, {"hub": upstream, "hostile": hostile}, clock, rules=rules) as node:
+            image, hold = upstream.add_image("library/alpine", "latest", [LAYER]), Hold()
+            await node.manifest()
+            hostile.repository("liar")
+            hostile.faults.on("HEAD /v2/liar/blobs/*", Fault(status=200))
             upstream.faults.on(BLOBS, Fault(hold=hold, hold_after=1000))
             async with asyncio.TaskGroup() as group:
                 pulling = group.create_task(node.blob(image.layers[0]))
                 await hold.reached()
-                joining = group.create_task(node.blob(DIGEST, RepositoryName("quay/with")))
-                with pytest.raises(BlobNotFound):
-                    await node.blob(DIGEST, RepositoryName("quay/without"))
-                await quay.seen("HEAD /v2/with/blobs/*")
-                await quay.idle()
+                stealing = group.create_task(outcome(node.blob(DIGEST, RepositoryName("hostile/liar"))))
+                await hostile.seen("/v2/liar/blobs/*")
                 hold.release()
-            assert pulling.result() == joining.result() == LAYER
-            assert quay.count("GET /v2/*") == 0
-            # Whoever joined has the blob from then on.
-            await quay.stop()
-            assert await node.blob(DIGEST, RepositoryName("quay/with")) == LAYER
+            assert pulling.result() == LAYER
+            assert isinstance(stealing.result(), BlobNotFound)
 
 
 async def test_deleted_blob_is_gone_for_the_others_too_only_where_it_was_deleted(

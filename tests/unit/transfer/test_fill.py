@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 SIZE = 5 * HELD_BACK
 CONTENT = bytes(range(256)) * (SIZE // 256)
 DIGEST = digest_of(CONTENT)
+HUB = "hub"
 
 
 class Bench:
@@ -53,7 +54,7 @@ class Bench:
 
     def start(self, blob: ScriptedBlob, digest: Digest = DIGEST, size: int | None = None) -> Fill:
         """Start a fill, or join the one under way."""
-        return self.fills.start(digest, FillSource(blob.open_from, size, self._count), self._publish)
+        return self.fills.start(HUB, digest, FillSource(blob.open_from, size, self._count), self._publish)
 
     async def locations(self) -> list[str]:
         """Return the committed blobs."""
@@ -162,7 +163,7 @@ async def test_last_bytes_are_held_back_until_the_blob_is_published(volume: Memo
 
         blob = ScriptedBlob(CONTENT)
         blob.hold_at(SIZE - 1)
-        reader = Reader(bench.fills.start(DIGEST, FillSource(blob.open_from, None, lambda _: None), publish))
+        reader = Reader(bench.fills.start(HUB, DIGEST, FillSource(blob.open_from, None, lambda _: None), publish))
         async with asyncio.TaskGroup() as group:
             group.create_task(reader.run())
             await reader.has(SIZE - HELD_BACK)
@@ -471,7 +472,7 @@ async def test_failure_to_publish_is_every_readers_failure(bench: Bench) -> None
         raise StorageUnavailable("no database")
 
     source = FillSource(ScriptedBlob(CONTENT).open_from, None, lambda _: None)
-    reader = Reader(bench.fills.start(DIGEST, source, publish))
+    reader = Reader(bench.fills.start(HUB, DIGEST, source, publish))
     with pytest.raises(StorageUnavailable):
         await reader.run()
     assert len(reader.got) < SIZE
@@ -487,7 +488,7 @@ async def test_copy_that_was_published_first_is_the_one_that_is_read(bench: Benc
         return first
 
     source = FillSource(ScriptedBlob(CONTENT).open_from, None, lambda _: None)
-    assert await pull(bench.fills.start(DIGEST, source, publish)) == CONTENT
+    assert await pull(bench.fills.start(HUB, DIGEST, source, publish)) == CONTENT
 
 
 async def test_closing_ends_the_fills_and_tells_the_readers(bench: Bench) -> None:
@@ -528,7 +529,7 @@ async def test_cancelled_anywhere_a_fill_leaves_no_ingest_no_task_and_no_open_fi
     store = FilesystemBlobStore(tmp_path / "blobs")
     async with opened(store, clock=clock) as bench:
         blob, publish = stuck_at(point, bench, reached)
-        fill = bench.fills.start(DIGEST, FillSource(blob.open_from, None, lambda _: None), publish)
+        fill = bench.fills.start(HUB, DIGEST, FillSource(blob.open_from, None, lambda _: None), publish)
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(gathered(pull(fill)))
             if point == "pause":
