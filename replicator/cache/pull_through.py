@@ -19,6 +19,7 @@ from replicator.cache.tag_memory import TagMemory
 from replicator.cache.upstreams import UpstreamRepositories
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import BlobNotFound, ManifestNotFound
+from replicator.core.reference import as_digest
 from replicator.registry.access import authorize
 from replicator.transfer.fill import FillLimits
 from replicator.transfer.fill_registry import FillRegistry
@@ -110,7 +111,7 @@ class PullThrough:
         """
         found = await self._pulls.find_manifest(repository, reference)
         source = self.upstreams.find(repository)
-        if found is not None or source is None or ":" not in reference:
+        if found is not None or source is None or as_digest(reference) is None:
             return found
         try:
             return await self._manifests.get(source, reference)

@@ -11,7 +11,7 @@ from pydantic import Field
 from replicator.config.base import Flag, Model, WorkingPath
 from replicator.config.nodes import NodeSettings
 from replicator.config.secrets import SecretRef
-from replicator.config.storage import FilesystemSettings, S3Settings, SqliteSettings
+from replicator.config.storage import FilesystemSettings, SqliteSettings
 from replicator.config.units import Duration
 from replicator.config.upstreams import PeerSettings, UpstreamSettings
 from replicator.core.errors import ConfigurationError
@@ -99,7 +99,3 @@ class Settings(Model):
         if isinstance(blobs, FilesystemSettings):
             return blobs.path or self.directory(node) / "blobs"
         return blobs.staging or self.directory(node) / "staging"
-
-    def is_object_store(self, node: NodeSettings) -> bool:
-        """Tell whether the node's blobs are objects of a remote store."""
-        return isinstance(node.storage.blobs, S3Settings)

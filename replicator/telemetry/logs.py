@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -17,16 +17,12 @@ from replicator.config.model import LogFormat, LogLevel
 from replicator.telemetry.redaction import Redactor, redact_keys
 from replicator.telemetry.rendering import render_console, render_json
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
 Logger = structlog.stdlib.BoundLogger
 _Event = MutableMapping[str, Any]
 
 # Before our own processors: what belongs to an event wherever it is written to.
 _PROCESSORS: tuple[Any, ...] = (
     structlog.stdlib.filter_by_level,
-    structlog.contextvars.merge_contextvars,
     structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
 )
 
@@ -67,19 +63,11 @@ def is_json(style: LogFormat, stream: TextIO) -> bool:
     return style is LogFormat.JSON or (style is LogFormat.AUTO and not stream.isatty())
 
 
-def bound_fields(**fields: object) -> AbstractContextManager[None]:
-    """Add fields, such as the request's id, to every event of this task while the context is open."""
-    return structlog.contextvars.bound_contextvars(**fields)
-
-
 class EventFormatter(structlog.stdlib.ProcessorFormatter):
     """Renders a record, ours or another library's, and takes secrets out of the finished text."""
 
     def __init__(self, redactor: Redactor, *, as_json: bool, colours: bool = False) -> None:
-        super().__init__(
-            processors=[structlog.processors.format_exc_info, self._render],
-            foreign_pre_chain=[structlog.contextvars.merge_contextvars],
-        )
+        super().__init__(processors=[structlog.processors.format_exc_info, self._render])
         self._redactor = redactor
         self._as_json = as_json
         self._colours = colours

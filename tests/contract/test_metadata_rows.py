@@ -430,8 +430,8 @@ class TestCacheEntries:
         ):
             entry = CacheEntry(REPOSITORY, Tag(name), "docker-hub", digest("a"), checked_at, 1.0, used_at)
             await database.write(lambda entry=entry: cache_entries.put(entry))  # type: ignore[misc]
-        assert [entry.tag for entry in await database.read(cache_entries.due(100.0, 200.0, 10))] == ["first", "second"]
-        assert [entry.tag for entry in await database.read(cache_entries.due(100.0, 200.0, 1))] == ["first"]
+        assert [entry.tag for entry in await database.read(due_tags(None, (), 100.0, 200.0, 10))] == ["first", "second"]
+        assert [entry.tag for entry in await database.read(due_tags(None, (), 100.0, 200.0, 1))] == ["first"]
 
     async def test_due_tags_are_found_by_the_names_that_a_rule_covers(self, database: Database) -> None:
         names = ["hub/a", "hub/deep/b", "hub-mirror/c", "hub", "hub0", "other/d"]

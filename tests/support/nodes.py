@@ -46,7 +46,6 @@ from replicator.registry_api.authentication import (
     UserAuthenticator,
 )
 from replicator.registry_api.call import Services
-from replicator.replication.content import NodeContent
 from replicator.replication.peers import PeerDirectory
 from replicator.replication.status import ReplicationStatusReader
 from replicator.replication.worker import ReplicationWorker, WorkerLimits
@@ -227,9 +226,7 @@ class Node:
         self.worker = ReplicationWorker(
             self.registry, self._content(), self.peers, self.recorder, plan.limits, jitter=lambda: 0.0
         )
-        services = Services(
-            settings, self.pull_through or self.pulls, self.pushes, self.uploads, Listings(self.registry)
-        )
+        services = Services(settings, self.pull_through, self.pushes, self.uploads, Listings(self.registry))
         api = RegistryApi(services, self._authenticator(), self._clock, self.recorder.request)
         listening, self._listening = self._listening or _listening(self.port), None
         self.server = HttpServer(Listener(listening, self.url, None), api.handle, _nothing)
@@ -266,20 +263,16 @@ class Node:
             await self._replication
 
     def _content(self) -> ContentSource:
-        """Return what is replicated from, with the cache in front if the node has one."""
+        """Return what is replicated from, with the cache in front."""
         plan = self.plan
-        self.pull_through: PullThrough | None = None
         self.upstreams = {
             name: open_client(UpstreamEndpoint(name, url), SystemClock()) for name, url in plan.upstreams.items()
         }
-        if not plan.cache_rules:
-            return NodeContent(self.pulls)
         self.pull_through = PullThrough(self.registry, self.pulls, plan.cache_rules, self.upstreams, self.recorder)
         return PullThroughContent(self.pull_through)
 
     async def _close(self) -> None:
-        if self.pull_through is not None:
-            await self.pull_through.close()
+        await self.pull_through.close()
         for client in self.upstreams.values():
             await client.close()
         await self.peers.close()

@@ -44,15 +44,6 @@ _PUT = Statement(
         set_={name: _put.excluded[name] for name in _NAMES if name not in {"repository", "reference"}},
     )
 )
-_DUE = Statement(
-    sa.select(cache_entries)
-    .where(
-        cache_entries.c.checked_at <= sa.bindparam("checked_before"),
-        cache_entries.c.used_at >= sa.bindparam("used_since"),
-    )
-    .order_by(cache_entries.c.checked_at)
-    .limit(sa.bindparam("limit", type_=sa.Integer))
-)
 _TOUCH = Statement(
     sa.update(cache_entries)
     .where(
@@ -83,12 +74,6 @@ def put(entry: CacheEntry) -> Steps[None]:
         failed_at=entry.failed_at,
         last_error=entry.last_error,
     )
-
-
-def due(checked_before: float, used_since: float, limit: int) -> Steps[list[CacheEntry]]:
-    """Return cached tags last confirmed before one time and used since another, longest unconfirmed first."""
-    rows = yield from _DUE(checked_before=checked_before, used_since=used_since, limit=limit)
-    return [CacheEntry(*row) for row in rows]
 
 
 def touch(repository: RepositoryName, tag: Tag, now: float) -> Steps[None]:

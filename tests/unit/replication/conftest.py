@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from replicator.cache.content import PullThroughContent
+from replicator.cache.pull_through import PullThrough
 from replicator.core.access import UNRESTRICTED
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName
 from replicator.core.reference import parse_reference
@@ -18,7 +20,6 @@ from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
-from replicator.replication.content import NodeContent
 from replicator.replication.status import ReplicationStatusReader
 from replicator.replication.worker import ReplicationWorker, WorkerLimits
 from replicator.storage.blobs.memory import MemoryBlobStore
@@ -54,7 +55,9 @@ class Scene:
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.changes)
         self.status = ReplicationStatusReader(self.database, self.clock)
-        self.content: ContentSource = NodeContent(Pulls(self.registry))
+        self.content: ContentSource = PullThroughContent(
+            PullThrough(self.registry, Pulls(self.registry), (), {}, self.recorder)
+        )
 
     def find(self, node: NodeId) -> MemoryDestination | None:
         """Return a destination; the scene is what a worker asks for them."""
