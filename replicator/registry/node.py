@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from replicator.core.errors import CorruptBlob
 from replicator.registry.pull_index import PullIndex
 from replicator.storage.metadata import blobs
+from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.database import Database
     from replicator.storage.metadata.images import StoredManifest
     from replicator.storage.metadata.statement import Body
+
+_log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -66,7 +69,8 @@ class RegistryNode:
         """Open stored bytes. Damaged ones are quarantined: not served again, and replaced by the next push or fill."""
         try:
             return await self.store.read_blob(blob)
-        except CorruptBlob:
+        except CorruptBlob as error:
+            _log.error("blob is damaged", digest=blob.digest, location=blob.location, error=str(error))
             await self.database.write(lambda: blobs.mark_corrupt(blob))
             self.blob_index.clear()
             raise
