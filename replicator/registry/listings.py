@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LARGEST_STEP = 1000
 _REFERRER_BATCH = 8
 _MAX_REFERRER_BYTES = 4 * 1024 * 1024
 """Bytes of manifests read for one page: a page of the largest ones, each with its annotations, would fill memory."""
@@ -67,7 +69,10 @@ class Listings:
             readable.extend(name for name in names if principal.may(Action.PULL, name))
             if len(names) < step:
                 break
-            after = names[-1]
+            # The few names of a narrow grant may lie behind very many others: no loop of small reads, nor one that
+            # keeps everybody else waiting.
+            after, step = names[-1], min(2 * step, _LARGEST_STEP)
+            await asyncio.sleep(0)
         return _cut(readable, page, str)
 
     async def list_referrers(
