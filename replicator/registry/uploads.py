@@ -240,7 +240,10 @@ class Uploads:
         """
         now = self._node.clock.now()
         for session in await self._node.database.read(uploads.expired(now)):
-            async with self._lock(session.id):
+            lock = self._lock(session.id)
+            if lock.locked():
+                continue  # in use: one that sends very slowly must not keep us from reclaiming the others
+            async with lock:
                 await self._node.database.write(partial(uploads.delete, session.id))
         seen = frozenset(self._fresh)
         known = await self._node.database.read(uploads.ids())

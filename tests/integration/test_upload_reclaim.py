@@ -16,6 +16,7 @@ from replicator.storage.metadata.sqlite import SqliteDatabase
 from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from replicator.storage.metadata.statement import Body, Steps
@@ -85,5 +86,34 @@ async def test_what_no_session_owns_goes_in_the_first_round_after_it_was_left(tm
     clock.advance(61)
     assert await sessions.reclaim() == 1
     assert await database.read(uploads.find(session.id)) is None
+    await database.close()
+    await store.close()
+
+
+async def test_an_expired_session_in_use_keeps_no_other_from_being_reclaimed(tmp_path: Path) -> None:
+    database, store, clock = SqliteDatabase(tmp_path / "metadata.db"), MemoryBlobStore(MemoryVolume()), FakeClock()
+    settings = RegistrySettings(NodeId(AccountId("111122223333"), Region("us-east-1")), upload_expiry=60.0)
+    await database.open()
+    await store.open()
+    sessions = Uploads(RegistryNode(settings, database, store, clock))
+    used, abandoned = [await sessions.start(UNRESTRICTED, REPOSITORY) for _ in range(2)]
+    assert await sessions.reclaim() == 0
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"a drop"
+        begun.set()
+        await may_end.wait()
+
+    async with asyncio.TaskGroup() as group:
+        appending = group.create_task(sessions.append(UNRESTRICTED, REPOSITORY, used.id, dripping()))
+        await begun.wait()
+        clock.advance(61)
+        async with asyncio.timeout(5):
+            assert await sessions.reclaim() == 1
+        may_end.set()
+    assert appending.result() == len(b"a drop")
+    assert await database.read(uploads.find(abandoned.id)) is None
+    assert await sessions.get_offset(UNRESTRICTED, REPOSITORY, used.id) == len(b"a drop")
     await database.close()
     await store.close()
