@@ -9,9 +9,10 @@ from replicator.daemon.observers import DestinationTally
 from replicator.replication.status import DestinationQueue, ReplicationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from replicator.core.clock import Clock
+    from replicator.core.names import RepositoryName
     from replicator.daemon.gauges import NodeGauges
     from replicator.daemon.observers import CacheRecorder, ReplicationRecorder
     from replicator.daemon.readiness import ReadinessProbe
@@ -42,10 +43,11 @@ class NodeStatus:
         self._replication = replication
         self._reader = reader
 
-    async def get(self) -> Mapping[str, object]:
-        """Return the status; raises StorageError when the store cannot be read."""
+    async def get(self, may_see: Callable[[RepositoryName], bool]) -> Mapping[str, object]:
+        """Return the status, with errors of repositories that `may_see` allows; raises StorageError."""
         totals = await self._gauges.refresh()
         read, write = await self._readiness.check("read"), await self._readiness.check("write")
+        failing = await self._reader.recent_errors()
         return {
             "node": self._name,
             "url": self._url,
@@ -63,7 +65,7 @@ class NodeStatus:
                 "jobs": totals.jobs,
                 "oldest_pending_seconds": round(totals.oldest_job_seconds, 3),
                 "destinations": await self._destinations(),
-                "errors": [_error(found) for found in await self._reader.recent_errors()],
+                "errors": [_error(found) for found in failing if may_see(found.replication.repository)],
             },
             "cache": dict(self._cache.results),
         }

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from replicator.core.access import PrincipalKind
+from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import Denied, InvalidInput, PageNotFound, ReplicatorError, Unauthenticated, Unsupported
+from replicator.core.names import RepositoryName
 from replicator.registry_api.errors import render
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ ReadinessCheck = Callable[[str], Awaitable[Readiness]]
 """Given `read` or `write`."""
 
 
+GetStatus = Callable[[Callable[[RepositoryName], bool]], Awaitable[Mapping[str, object]]]
+"""Given which repositories the caller may know of."""
+
+
 class Operations:
     """Serves `/healthz`, `/readyz`, `/metrics` and `/_replicator/v1/` of one node."""
 
@@ -44,7 +49,7 @@ class Operations:
         authenticator: Authenticator,
         check: ReadinessCheck,
         render_metrics: Callable[[], Awaitable[tuple[bytes, str]]],
-        get_status: Callable[[], Awaitable[Mapping[str, object]]],
+        get_status: GetStatus,
         rate_limit: RateLimit | None = None,
     ) -> None:
         self._authenticator = authenticator
@@ -92,11 +97,12 @@ class Operations:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _status(self, request: web.BaseRequest) -> web.Response:
-        self._require_operator(request)
-        body = json.dumps(await self._get_status(), separators=(",", ":")).encode()
+        principal = self._require_operator(request)
+        status = await self._get_status(lambda repository: principal.may(Action.PULL, repository))
+        body = json.dumps(status, separators=(",", ":")).encode()
         return web.Response(body=body, headers={"Content-Type": "application/json"})
 
-    def _require_operator(self, request: web.BaseRequest) -> None:
+    def _require_operator(self, request: web.BaseRequest) -> Principal:
         try:
             principal = self._authenticator.authenticate(request.headers.get("Authorization"))
         except Unauthenticated:
@@ -107,3 +113,4 @@ class Operations:
             raise Denied("a peer may not read this node's status")
         if principal.kind is PrincipalKind.ANONYMOUS and self._authenticator.challenge("") is not None:
             raise Unauthenticated("authentication is required")
+        return principal

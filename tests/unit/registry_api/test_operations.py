@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from replicator.core.access import Action, Grant
-from replicator.core.names import parse_node
+from replicator.core.names import RepositoryName, parse_node
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry_api.authentication import (
     Authenticator,
@@ -24,7 +24,7 @@ from tests.support.clock import FakeClock
 from tests.support.wire_client import basic, bearer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 EU, US = parse_node("1" * 12 + "/eu"), parse_node("1" * 12 + "/us")
 SECRET = b"shared"
@@ -39,6 +39,7 @@ class Node:
     rate_limit: RateLimit | None = None
     with_users: bool = True
     anonymous: tuple[Grant, ...] = ()
+    grants: tuple[Grant, ...] = ()
 
     async def ask(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> web.Response:
         operations = Operations(self._authenticator(), self._check, self._metrics, self._status, self.rate_limit)
@@ -50,7 +51,7 @@ class Node:
         peers = PeerAuthenticator(EU, PeerTokens(EU, SECRET, self.clock), {})
         if not self.with_users:
             return OpenAuthenticator(peers)
-        return UserAuthenticator([User.with_password("dev", "s3cret", [])], self.anonymous, peers, self.clock)
+        return UserAuthenticator([User.with_password("dev", "s3cret", self.grants)], self.anonymous, peers, self.clock)
 
     async def _check(self, mode: str) -> Readiness:
         return self.answers.get(mode, Readiness(ready=True))
@@ -58,8 +59,9 @@ class Node:
     async def _metrics(self) -> tuple[bytes, str]:
         return b"up 1\n", "text/plain; version=0.0.4"
 
-    async def _status(self) -> Mapping[str, object]:
-        return {"node": str(EU)}
+    async def _status(self, may_see: Callable[[RepositoryName], bool]) -> Mapping[str, object]:
+        seen = [name for name in map(RepositoryName, ("team-a/app", "team-b/app")) if may_see(name)]
+        return {"node": str(EU), "failing": seen}
 
 
 async def test_a_node_that_answers_is_alive() -> None:
@@ -118,7 +120,7 @@ async def test_the_status_is_for_users(headers: dict[str, str], status: int) -> 
     assert answer.status == status
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
     if status == 200:
-        assert json.loads(answer.text or "") == {"node": str(EU)}
+        assert json.loads(answer.text or "")["node"] == str(EU)
 
 
 async def test_what_everybody_may_pull_does_not_show_the_status() -> None:
@@ -136,3 +138,23 @@ async def test_passwords_are_not_guessed_faster_here() -> None:
     found = [(await node.ask("/_replicator/v1/status", headers=basic("dev", "wrong"))).status for _ in range(5)]
     assert found == [401, 401, 401, 429, 429]
     assert (await node.ask("/_replicator/v1/status", headers=basic("dev", "s3cret"))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("grants", "seen"),
+    [
+        ((), []),
+        ((Grant(frozenset({Action.PULL}), ("team-b/*",)),), ["team-b/app"]),
+        ((Grant(frozenset({Action.PULL})),), ["team-a/app", "team-b/app"]),
+    ],
+)
+async def test_the_status_names_no_repository_that_the_user_may_not_read(
+    grants: tuple[Grant, ...], seen: list[str]
+) -> None:
+    answer = await Node(grants=grants).ask("/_replicator/v1/status", headers=basic("dev", "s3cret"))
+    assert json.loads(answer.text or "")["failing"] == seen
+
+
+async def test_an_open_node_names_every_repository_in_its_status() -> None:
+    answer = await Node(with_users=False).ask("/_replicator/v1/status")
+    assert json.loads(answer.text or "")["failing"] == ["team-a/app", "team-b/app"]
