@@ -54,7 +54,7 @@ cover: venv tools ## Measure branch coverage: 95 % overall, all of core
 	$(BIN)/coverage report --include='replicator/core/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=95
 
-bench: venv ## Run the benchmarks
+bench: venv tools ## Run the benchmarks
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 format: venv ## Format the code and fix what can be fixed
