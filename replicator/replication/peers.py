@@ -5,7 +5,6 @@ Nodes speak HTTP to each other even inside one process: what works here works be
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from replicator.upstream.auth import BearerAuthorizer
@@ -19,24 +18,14 @@ if TYPE_CHECKING:
     from replicator.registry.peer_tokens import PeerTokens
     from replicator.upstream.endpoint import UpstreamEndpoint
 
-ObservePeer = Callable[["NodeId", str, str], None]
-"""Told the peer, the method and the outcome of every request to it."""
-
 
 class PeerDirectory:
     """Makes the client of each peer at first use, and keeps it. Close it when done."""
 
-    def __init__(
-        self,
-        endpoints: Mapping[NodeId, UpstreamEndpoint],
-        tokens: PeerTokens,
-        clock: Clock,
-        observe: ObservePeer | None = None,
-    ) -> None:
+    def __init__(self, endpoints: Mapping[NodeId, UpstreamEndpoint], tokens: PeerTokens, clock: Clock) -> None:
         self._endpoints = endpoints
         self._tokens = tokens
         self._clock = clock
-        self._observe = observe
         self._clients: dict[NodeId, UpstreamClient] = {}
 
     def find(self, node: NodeId) -> UpstreamClient | None:
@@ -56,9 +45,4 @@ class PeerDirectory:
     def _open(self, node: NodeId) -> UpstreamClient:
         # A token names its destination, so that what one peer sees of us is worth nothing at another.
         authorizer = BearerAuthorizer(lambda: self._tokens.issue(node))
-        observe = self._observe
-        if observe is None:
-            return UpstreamClient(self._endpoints[node], authorizer, self._clock)
-        return UpstreamClient(
-            self._endpoints[node], authorizer, self._clock, lambda method, outcome: observe(node, method, outcome)
-        )
+        return UpstreamClient(self._endpoints[node], authorizer, self._clock)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 PULL = ("pull",)
 PUSH = ("pull", "push")
 
-_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -144,21 +142,6 @@ class Calls:
             PUSH,
             headers,
             content,
-        )
-
-    def json(self, method: str, path: str, content: bytes | None) -> Call:
-        """Build a call of a peer's own API."""
-        headers = {"Accept": "application/json"}
-        if content is not None:
-            headers["Content-Type"] = "application/json"
-        return Call(
-            method,
-            self._url(path),
-            "peer",
-            self._named(f"{method} {path.partition('?')[0]}"),
-            headers=headers,
-            body=content,
-            repeatable=method in _REPEATABLE,
         )
 
     def _url(self, path: str) -> URL:

@@ -1,4 +1,4 @@
-"""A client of one upstream registry, to pull from and to push to; peers are registries with a few calls more.
+"""A client of one upstream registry, to pull from and to push to; a peer is one like any other.
 
 What it returns was checked: a manifest parses and has the digest it was asked by, a partial blob starts where it
 says. What it raises is an UpstreamError that names the upstream and the reason. Nothing an upstream does makes it
@@ -8,7 +8,6 @@ wait without end, hold more than a bounded amount of memory, or show a credentia
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from replicator.core.names import RepositoryName, Tag
     from replicator.upstream.endpoint import UpstreamEndpoint
     from replicator.upstream.rate_limit import RateLimit
-
-MAX_JSON_ANSWER = 8 * 1024 * 1024
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _NO_HEADERS: Mapping[str, str] = {}
@@ -207,18 +204,6 @@ class UpstreamClient:
         content_type = {"Content-Type": media_type}
         await self._push.put_manifest(repository, reference, content, {**headers, **content_type}, tags)
 
-    async def request_json(self, method: str, path: str, body: object = None) -> object:
-        """Send `body` as JSON to `path` and return the JSON answer, None for an empty one; for the API of peers.
-
-        Raises UpstreamContent when the answer is not JSON or longer than 8 MiB.
-        """
-        content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        call = self._calls.json(method, path, content)
-        expected = (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT)
-        async with self._exchange.small(call, *expected) as response:
-            answer = await read_bounded(response, MAX_JSON_ANSWER, call.what)
-            return _parsed(call, answer) if answer else None
-
     async def _blob_answer(self, stack: AsyncExitStack, call: Call) -> aiohttp.ClientResponse:
         """Return the answer to a blob call, within the total timeout; its body may take as long as it moves."""
         expected = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) if call.headers else (HTTPStatus.OK,)
@@ -243,14 +228,6 @@ def _verified(call: Call, reference: Reference, content: bytes, content_type: st
     except InvalidInput as error:
         raise UpstreamContent(f"{call.what}: {error}") from error
     return FetchedManifest(content, manifest.media_type, digest)
-
-
-def _parsed(call: Call, answer: bytes) -> object:
-    try:
-        parsed: object = json.loads(answer)
-    except (ValueError, RecursionError) as error:
-        raise UpstreamContent(f"{call.what}: the answer is not JSON") from error
-    return parsed
 
 
 def _stated_digest(response: aiohttp.ClientResponse) -> Digest | None:

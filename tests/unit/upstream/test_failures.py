@@ -209,14 +209,6 @@ class TestConnection:
             await client.put_blob(ALPINE, digest_of(b"layer"), 5, _pieces(b"layer"))
         assert upstream.count("POST *") == 2
 
-    async def test_broken_after_a_peer_call_with_effects_is_not_repeated(
-        self, upstream: FakeRegistry, client: UpstreamClient
-    ) -> None:
-        upstream.faults.on("POST *", Fault(drop=True))
-        with pytest.raises(UpstreamUnavailable):
-            await client.request_json("POST", "/_replicator/v1/missing", {})
-        assert upstream.count() == 1
-
     async def test_that_speaks_no_http_is_refused(self) -> None:
         async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readline()
