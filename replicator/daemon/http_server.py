@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from replicator.daemon.listener import Listener
@@ -19,6 +23,8 @@ MAX_LINE = 16 * 1024
 LAST_GRACE = 1.0
 """Seconds for the last bytes of answers, and for requests that are cut."""
 READ_BUFFER = 256 * 1024
+
+_log = get_logger(__name__)
 
 
 class HttpServer:
@@ -38,6 +44,7 @@ class HttpServer:
         server = web.Server(
             self._serve,
             access_log=None,
+            logger=cast("logging.Logger", _ProtocolLog(logging.getLogger("aiohttp.server"), {})),
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE,
             max_line_size=MAX_LINE,
@@ -83,3 +90,17 @@ class HttpServer:
         if path.startswith("/v2") and (len(path) == len("/v2") or path[len("/v2")] in "/?"):
             return self._registry
         return self._operations
+
+
+class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's events about connections.
+
+    It quotes what it could not parse, with a traceback. But a request that is no HTTP is its sender's fault, comes in
+    any number, and may hold a password: it gets one line, and is not quoted.
+    """
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401 - as logging has it
+        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
+            _log.info("request is malformed", remote=str(args[0]), reason=type(kwargs["exc_info"]).__name__)
+            return
+        super().log(level, msg, *args, **kwargs)

@@ -118,6 +118,28 @@ async def test_a_coding_of_the_transfer_is_refused(node: SingleNode) -> None:
         assert (await client.get(session)).headers["Range"] == "0-0"
 
 
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        GET + b"Authorization: Bearer s3cret-" + b"a" * 9000 + b"\r\n\r\n",
+        GET + b"Authorization: Bearer s3cret\r\nHost: y\r\n\r\n",
+        GET + b"Authorization: Bearer s3cret\x00\r\n\r\n",
+        b"GET http://user:s3cret@x:99999/v2/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"s3cret\r\n\r\n",
+    ],
+    ids=lambda request: ascii(request[:60]),
+)
+async def test_what_cannot_be_parsed_is_not_quoted_in_the_log(
+    request_bytes: bytes, node: SingleNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line, which its sender cannot fill with tracebacks, and whose readers learn no password from it."""
+    with caplog.at_level("INFO"):
+        await exchange(node.port, request_bytes)
+    assert "s3cret" not in caplog.text
+    assert [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"} or record.exc_info] == []
+    assert len([record for record in caplog.records if "malformed" in record.getMessage()]) == 1
+
+
 async def test_a_header_of_eight_megabytes_costs_its_sender_the_connection(node: SingleNode) -> None:
     for credentials in (b"Bearer " + b"a" * 8 * 2**20, b"Basic " + b"A" * 8 * 2**20):
         answers = await exchange(node.port, GET + b"Authorization: " + credentials + b"\r\n\r\n")
