@@ -52,13 +52,13 @@ def _unique_listen(settings: Settings) -> Iterator[Finding]:
 
 def _unique_storage(settings: Settings) -> Iterator[Finding]:
     places = [
-        (("nodes", i, "storage", *path), key) for i, node in enumerate(settings.nodes) for path, key in _remote(node)
+        (("nodes", i, "storage", *path), key) for i, node in enumerate(settings.nodes) for path, key in _servers(node)
     ]
     yield from _repeated(places, "place")
     yield from _shared_directories(settings)
 
 
-def _remote(node: NodeSettings) -> Iterator[tuple[KeyPath, Hashable]]:
+def _servers(node: NodeSettings) -> Iterator[tuple[KeyPath, Hashable]]:
     metadata, blobs = node.storage.metadata, node.storage.blobs
     if isinstance(metadata, PostgresqlSettings):
         yield ("metadata",), (str(metadata.dsn), metadata.schema_name)
@@ -67,11 +67,11 @@ def _remote(node: NodeSettings) -> Iterator[tuple[KeyPath, Hashable]]:
 
 
 def _shared_directories(settings: Settings) -> Iterator[Finding]:
-    """Yield directories that are, or lie inside, another node's: each node cleans up what it does not know."""
+    """Yield directories that are, or lie inside, another node's: each node reclaims what it does not know."""
     taken: list[tuple[int, str, Path]] = []
     for i, node in enumerate(settings.nodes):
         own: list[tuple[int, str, Path]] = []
-        name = "path" if isinstance(node.storage.blobs, FilesystemSettings) else "staging"
+        name = "path" if isinstance(node.storage.blobs, FilesystemSettings) else "ingest_path"
         own.append((i, f"blobs.{name}", settings.blob_path(node)))
         metadata = settings.metadata_path(node)
         if metadata is not None:

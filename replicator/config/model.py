@@ -98,4 +98,4 @@ class Settings(Model):
         blobs = node.storage.blobs
         if isinstance(blobs, FilesystemSettings):
             return blobs.path or self.directory(node) / "blobs"
-        return blobs.staging or self.directory(node) / "staging"
+        return blobs.ingest_path or self.directory(node) / "ingests"

@@ -60,8 +60,8 @@ class S3Settings(Model):
     """Secret of the access key: `{env: NAME}` or `{file: path}`."""
     allow_http: Flag = False
     """Whether the endpoint may be reached without TLS."""
-    staging: WorkingPath | None = None
-    """Directory for bytes on their way into the store; `staging` in the node's directory, if absent."""
+    ingest_path: WorkingPath | None = None
+    """Directory for bytes on their way into the store; `ingests` in the node's directory, if absent."""
 
     @model_validator(mode="after")
     def _whole_key(self) -> Self:

@@ -42,7 +42,7 @@ class NodeParts:
     peers: PeerDirectory
 
     async def open(self) -> None:
-        """Lock and open the store, and clean up what a crash left. Raises StorageError."""
+        """Lock and open the store, and reclaim what a crash left. Raises StorageError."""
         await self.registry.store.open()
         await self.registry.database.open()
         await self.registry.database.write(partial(claim, self.settings.id))

@@ -54,7 +54,7 @@ def make_blob_store(settings: Settings, node: NodeSettings, environ: Mapping[str
         access_key_id=_revealed(blobs.access_key_id, environ),
         secret_access_key=_revealed(blobs.secret_access_key, environ),
         allow_http=blobs.allow_http,
-        staging=settings.blob_path(node),
+        directory=settings.blob_path(node),
     )
 
 

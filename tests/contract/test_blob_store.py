@@ -55,7 +55,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStoreBench:
     if request.param == "filesystem":
         return FilesystemBench(tmp_path / "store")
     server = request.getfixturevalue("s3_server")
-    return ObjectStoreBench(tmp_path / "staging", server, f"test-{next(_prefixes)}/{tmp_path.name}")
+    return ObjectStoreBench(tmp_path / "ingests", server, f"test-{next(_prefixes)}/{tmp_path.name}")
 
 
 @pytest.fixture

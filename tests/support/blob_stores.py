@@ -95,10 +95,10 @@ class FilesystemBench:
 
 
 class ObjectStoreBench:
-    """A prefix of a bucket of a real server, and a staging directory."""
+    """A prefix of a bucket of a real server, and a directory for ingests."""
 
-    def __init__(self, staging: Path, server: S3Server, prefix: str) -> None:
-        self._staging = staging
+    def __init__(self, directory: Path, server: S3Server, prefix: str) -> None:
+        self._directory = directory
         self._server = server
         self._prefix = prefix
         self._objects = S3Store(
@@ -113,7 +113,7 @@ class ObjectStoreBench:
 
     def new_store(self) -> BlobStore:
         return ObjectStoreBlobStore(
-            self._staging,
+            self._directory,
             endpoint=self._server.endpoint,
             bucket=BUCKET,
             prefix=self._prefix,
@@ -123,7 +123,7 @@ class ObjectStoreBench:
         )
 
     def ingests(self) -> set[str]:
-        return names_in(self._staging / "ingest")
+        return names_in(self._directory / "ingest")
 
     def put(self, location: str, content: bytes) -> None:
         obstore.put(self._objects, f"blobs/{location}", content)
@@ -132,7 +132,7 @@ class ObjectStoreBench:
         obstore.delete(self._objects, f"blobs/{location}")
 
     def open_files(self) -> list[str]:
-        return open_files_below(self._staging)
+        return open_files_below(self._directory)
 
 
 class ScriptedFiles(PosixFiles):

@@ -19,7 +19,7 @@ from replicator.core.digest import ALGORITHMS
 from replicator.storage.blobs.directory_lock import DirectoryLock
 from replicator.storage.blobs.file_blob import FileBlob, open_blob_file
 from replicator.storage.blobs.files import FileOperations, PosixFiles, discard
-from replicator.storage.blobs.ingest import FileIngest, IngestArea, StagedFile
+from replicator.storage.blobs.ingest import FileIngest, IngestArea, ReceivedFile
 from replicator.storage.blobs.location import checked_location, is_location, new_location
 from replicator.storage.blobs.open_file import FileReads, OpenFile
 from replicator.storage.blobs.port import StorageUsage, StoredBlob
@@ -99,23 +99,25 @@ class FilesystemBlobStore:
     def _path_of(self, location: str) -> Path:
         return self._blobs / checked_location(location)
 
-    async def _publish(self, staged: StagedFile) -> str:
-        location = new_location(staged.digest)
+    async def _publish(self, received: ReceivedFile) -> str:
+        location = new_location(received.digest)
         target = self._blobs / location
-        await self._threads.acquire(lambda: self._publish_file(staged, target), lambda _: discard(self._files, target))
+        await self._threads.acquire(
+            lambda: self._publish_file(received, target), lambda _: discard(self._files, target)
+        )
         return location
 
-    def _publish_file(self, staged: StagedFile, target: Path) -> None:
+    def _publish_file(self, received: ReceivedFile, target: Path) -> None:
         """Take the staircase from a received file to a durable blob, in one hop.
 
         1. check size and digest; 2. fsync the file, once: after an error its pages may count as clean and a second
         fsync would succeed for nothing; 3. rename; 4. fsync the directory. Whatever fails leaves no blob.
         """
-        staged.verify()
-        os.fchmod(staged.fd, 0o440)
-        self._files.sync(staged.fd)
+        received.verify()
+        os.fchmod(received.fd, 0o440)
+        self._files.sync(received.fd)
         self._shards.ensure(target.parent)
-        self._files.rename(staged.path, target)
+        self._files.rename(received.path, target)
         try:
             self._files.sync_directory(target.parent)
         except OSError:

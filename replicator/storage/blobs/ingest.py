@@ -64,8 +64,8 @@ def check_name(name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class StagedFile:
-    """A complete ingest on the threshold of the store."""
+class ReceivedFile:
+    """The file of a complete ingest, on the threshold of the store."""
 
     path: Path
     fd: int
@@ -75,8 +75,8 @@ class StagedFile:
     """Finishes the file and checks it. Blocks; raises SizeMismatch, DigestMismatch or OSError. Call it first."""
 
 
-Publication = Callable[[StagedFile], Awaitable[str]]
-"""Verifies a staged file, makes it durable, takes it out of the area and returns its location.
+Publication = Callable[[ReceivedFile], Awaitable[str]]
+"""Verifies a received file, makes it durable, takes it out of the area and returns its location.
 
 When it raises, cancellation included, the blob is not in the store; the area drops the file if it is still there.
 """
@@ -269,14 +269,14 @@ class FileIngest:
         self._spend()
         try:
             await self._batch_over()
-            staged = StagedFile(self._path, self._file.fd, digest, self.offset, lambda: self._verify(digest, size))
-            location = await self._area.publish(staged)
+            received = ReceivedFile(self._path, self._file.fd, digest, self.offset, lambda: self._verify(digest, size))
+            location = await self._area.publish(received)
         except BaseException:
             await settle(self._drop())
             raise
         self._area.forget(self.name)
         await settle(self._file.close())
-        return StoredBlob(digest, staged.size, location)
+        return StoredBlob(digest, received.size, location)
 
     async def suspend(self) -> None:
         """Flush and close, keeping the bytes. What was written stays also when the rest cannot be."""

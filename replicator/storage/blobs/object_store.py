@@ -1,7 +1,7 @@
-"""Blobs as objects of an S3 bucket, staged in local files.
+"""Blobs as objects of an S3 bucket; ingests are local files.
 
-    <staging>/lock               held by the daemon whose ingests these are
-    <staging>/ingest/<name>      bytes on their way in
+    <directory>/lock             held by the daemon whose ingests these are
+    <directory>/ingest/<name>    bytes on their way in
     <prefix>/blobs/<location>    committed blobs; every write makes a key of its own, so none is ever overwritten
 
 The blob is checked before it is uploaded and its size is compared afterwards; on the way each part is signed together
@@ -19,7 +19,7 @@ from replicator.core.errors import CorruptBlob, StorageUnavailable
 from replicator.storage.blobs.directory_lock import DirectoryLock
 from replicator.storage.blobs.file_blob import check_range
 from replicator.storage.blobs.files import FileOperations, PosixFiles, discard
-from replicator.storage.blobs.ingest import FileIngest, IngestArea, StagedFile
+from replicator.storage.blobs.ingest import FileIngest, IngestArea, ReceivedFile
 from replicator.storage.blobs.location import checked_location, is_location, new_location
 from replicator.storage.blobs.open_file import PIECE, FileReads
 from replicator.storage.blobs.port import StorageUsage, StoredBlob
@@ -44,7 +44,7 @@ class ObjectStoreBlobStore:
 
     def __init__(
         self,
-        staging: Path,
+        directory: Path,
         *,
         bucket: str,
         access_key_id: str | None = None,
@@ -60,7 +60,7 @@ class ObjectStoreBlobStore:
     ) -> None:
         def connect() -> Bucket:
             # Here and not above: obstore is an extra, and large; only a node that uses it loads it.
-            from replicator.storage.blobs.bucket import Bucket  # noqa: PLC0415
+            from replicator.storage.blobs.bucket import Bucket  # noqa: PLC0415 - see above
 
             return Bucket(
                 endpoint=endpoint,
@@ -76,13 +76,13 @@ class ObjectStoreBlobStore:
 
         self._connect: Callable[[], Bucket] = connect
         self._connected: Bucket | None = None
-        self._staging = staging
+        self._directory = directory
         self._files: FileOperations = PosixFiles()
         self._threads = FileThreads(threads)
-        self._lock = DirectoryLock(staging)
+        self._lock = DirectoryLock(directory)
         self._uploads = asyncio.Semaphore(uploads)
         self._ingests = IngestArea(
-            staging / "ingest",
+            directory / "ingest",
             self._publish,
             threads=self._threads,
             reads=FileReads(self._threads),
@@ -90,7 +90,7 @@ class ObjectStoreBlobStore:
         )
 
     async def open(self) -> None:
-        """Make and lock the staging directory; raises StorageInUse, StorageUnavailable."""
+        """Make and lock the directory of ingests; raises StorageInUse, StorageUnavailable."""
         self._threads.open()
         await self._threads.run(self._ingests.prepare, self._lock)
         self._connected = self._connect()
@@ -103,11 +103,11 @@ class ObjectStoreBlobStore:
         self._lock.release()
 
     async def create_ingest(self, name: str, algorithm: str = "sha256") -> FileIngest:
-        """Start an ingest in the staging directory."""
+        """Start an ingest."""
         return await self._ingests.create(name, algorithm)
 
     async def resume_ingest(self, name: str, algorithm: str = "sha256") -> FileIngest:
-        """Take a suspended ingest of the staging directory up again."""
+        """Take a suspended ingest up again."""
         return await self._ingests.resume(name, algorithm)
 
     async def read_blob(self, blob: StoredBlob) -> ObjectBlob:
@@ -123,7 +123,7 @@ class ObjectStoreBlobStore:
         await self._bucket.delete(_key(location))
 
     async def reclaim_ingests(self, keep: Collection[str]) -> int:
-        """Delete every staged ingest that is neither open nor named in `keep`."""
+        """Delete every ingest that is neither open nor named in `keep`."""
         return await self._ingests.reclaim(keep)
 
     async def iter_locations(self) -> AsyncIterator[str]:
@@ -143,15 +143,15 @@ class ObjectStoreBlobStore:
             raise StorageUnavailable("the blob store is closed")
         return self._connected
 
-    async def _publish(self, staged: StagedFile) -> str:
-        location = new_location(staged.digest)
-        await self._threads.run(staged.verify)
+    async def _publish(self, received: ReceivedFile) -> str:
+        location = new_location(received.digest)
+        await self._threads.run(received.verify)
         async with self._uploads:
-            await self._bucket.put_file(_key(location), staged.path, staged.size)
+            await self._bucket.put_file(_key(location), received.path, received.size)
         size = await self._bucket.size_of(_key(location))
-        if size != staged.size:
-            raise StorageUnavailable(f"the object store kept {size} of {staged.size} bytes")
-        await self._threads.run(discard, self._files, staged.path)
+        if size != received.size:
+            raise StorageUnavailable(f"the object store kept {size} of {received.size} bytes")
+        await self._threads.run(discard, self._files, received.path)
         return location
 
 

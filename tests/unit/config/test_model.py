@@ -67,13 +67,13 @@ def test_storage_may_be_elsewhere() -> None:
             **US,
             "storage": {
                 "metadata": {"kind": "postgresql", "dsn": {"env": "DSN"}, "schema": "us"},
-                "blobs": {"kind": "s3", "bucket": "b", "staging": "/var/staging"},
+                "blobs": {"kind": "s3", "bucket": "b", "ingest_path": "/var/ingests"},
             },
         }]
     )  # fmt: skip
     [us] = one.nodes
     assert one.metadata_path(us) is None
-    assert one.blob_path(us) == Path("/var/staging")
+    assert one.blob_path(us) == Path("/var/ingests")
     assert us.storage.metadata.model_dump(by_alias=True)["schema"] == "us"
 
 

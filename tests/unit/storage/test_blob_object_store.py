@@ -41,9 +41,9 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def opened(staging: Path, endpoint: str, patience: float = 2.0) -> AsyncIterator[ObjectStoreBlobStore]:
+async def opened(directory: Path, endpoint: str, patience: float = 2.0) -> AsyncIterator[ObjectStoreBlobStore]:
     store = ObjectStoreBlobStore(
-        staging,
+        directory,
         bucket="blobs",
         endpoint=endpoint,
         access_key_id="key-id",
@@ -56,8 +56,8 @@ async def opened(staging: Path, endpoint: str, patience: float = 2.0) -> AsyncIt
         yield store
     finally:
         await store.close()
-        assert names_in(staging / "ingest") == set()
-        assert open_files_below(staging) == []
+        assert names_in(directory / "ingest") == set()
+        assert open_files_below(directory) == []
 
 
 async def commit(store: ObjectStoreBlobStore) -> StoredBlob:
@@ -119,7 +119,7 @@ class TestUnavailable:
             with pytest.raises(StorageUnavailable):
                 await commit(store)
 
-    async def test_a_cancelled_upload_leaves_nothing_staged(self, tmp_path: Path) -> None:
+    async def test_a_cancelled_upload_leaves_no_ingest(self, tmp_path: Path) -> None:
         asked = asyncio.Event()
 
         async def hang(_: web.Request) -> web.StreamResponse:
