@@ -56,8 +56,7 @@ def _root(
 @app.command()
 def serve(config: ConfigOption) -> None:
     """Run the nodes of a configuration until SIGTERM or SIGINT."""
-    # Loaded here: the other commands need neither the server nor the stores.
-    from replicator.daemon.serve import run  # noqa: PLC0415
+    from replicator.daemon.serve import run  # noqa: PLC0415 - each command loads what it needs
 
     sys.exit(run(config, os.environ))
 
@@ -68,8 +67,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the problems as JSON.")] = False,
 ) -> None:
     """Report every problem of a configuration with its key and line; exit 1 if there is an error."""
-    from replicator.config.loader import check_settings  # noqa: PLC0415
-    from replicator.config.problems import Severity  # noqa: PLC0415
+    from replicator.config.loader import check_settings  # noqa: PLC0415 - each command loads what it needs
+    from replicator.config.problems import Severity  # noqa: PLC0415 - each command loads what it needs
 
     problems = check_settings(path, os.environ)
     failed = any(problem.severity is Severity.ERROR for problem in problems)
@@ -86,7 +85,7 @@ def check(
 @config_app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration."""
-    from replicator.config.schema import json_schema  # noqa: PLC0415
+    from replicator.config.schema import json_schema  # noqa: PLC0415 - each command loads what it needs
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
@@ -101,6 +100,6 @@ def status(
 
     Where the nodes have users, the password comes from the environment variable REPLICATOR_PASSWORD.
     """
-    from replicator.daemon.status_command import run  # noqa: PLC0415
+    from replicator.daemon.status_command import run  # noqa: PLC0415 - each command loads what it needs
 
     sys.exit(run(config, os.environ, user=user, as_json=as_json))

@@ -11,6 +11,7 @@ from replicator.core.errors import (
     ManifestNotFound,
     RepositoryNotFound,
 )
+from replicator.core.names import Tag
 from replicator.core.reference import Reference, as_digest
 from replicator.registry.access import authorize
 from replicator.storage.metadata import blobs, images, repositories
@@ -119,4 +120,4 @@ def _resolve(repository: RepositoryName, reference: Reference) -> Steps[StoredMa
     digest = as_digest(reference)
     if digest is not None:
         return images.find(repository, digest)
-    return images.find_by_tag(repository, reference)  # type: ignore[arg-type]
+    return images.find_by_tag(repository, Tag(reference))

@@ -74,7 +74,7 @@ class FillRegistry:
             raise ShuttingDown
         fill = Fill(digest, source, publish, self._store, self._clock, self._jitter, self._limits)
         # Owned here and not in a TaskGroup: it must outlive the request that happened to come first.
-        task = asyncio.create_task(self._run(fill), name=f"fill {digest}")  # noqa: TID251
+        task = asyncio.create_task(self._run(fill), name=f"fill {digest}")  # noqa: TID251 - see above
         self._fills[upstream, digest] = fill
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(upstream, fill, done))

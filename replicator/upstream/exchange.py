@@ -166,4 +166,4 @@ def _broke_before_answer(error: BaseException) -> bool:
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    return _BACKOFF.delay(state.attempt_number, random.random())  # noqa: S311 -- jitter, not a secret
+    return _BACKOFF.delay(state.attempt_number, random.random())  # noqa: S311 - jitter, not a secret

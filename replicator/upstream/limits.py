@@ -38,7 +38,7 @@ class RequestRate:
     async def take(self) -> None:
         """Wait for the turn of one request."""
         async with self._turn:
-            await self._throttler.acquire()  # type: ignore[no-untyped-call]
+            await self._throttler.acquire()  # type: ignore[no-untyped-call] # the library has no types here
 
 
 class ByteRate:

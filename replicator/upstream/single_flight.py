@@ -30,7 +30,7 @@ class SingleFlight(Generic[Key, Result]):
         flight = self._flights.get(key)
         if flight is None or flight.done():
             # Owned here and not in a TaskGroup: it must outlive the caller that happened to come first.
-            flight = asyncio.create_task(work())  # noqa: TID251 -- see above
+            flight = asyncio.create_task(work())  # noqa: TID251 - see above
             self._flights[key] = flight
             flight.add_done_callback(lambda done: self._landed(key, done))
         try:

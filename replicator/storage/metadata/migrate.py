@@ -112,9 +112,8 @@ def _original(error: sa.exc.DBAPIError) -> BaseException:
 
 def upgrade(connection: sa.Connection) -> None:
     """Run the missing migrations inside the caller's transaction; raises StorageVersion for an unknown revision."""
-    # Alembic and its templates are large, and needed only when the schema changes.
-    from alembic import command  # noqa: PLC0415
-    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 - Alembic is large, and seldom needed
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 - Alembic is large, and seldom needed
 
     if _needs_upgrade(MigrationContext.configure(connection).get_current_revision()):
         config = _config()
@@ -125,7 +124,7 @@ def upgrade(connection: sa.Connection) -> None:
 def _needs_upgrade(current: str | None) -> bool:
     if current == HEAD_REVISION:
         return False
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - Alembic is large, and seldom needed
 
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if current is not None and current not in known:
@@ -137,7 +136,7 @@ def _needs_upgrade(current: str | None) -> bool:
 
 
 def _config() -> Config:
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415 - Alembic is large, and seldom needed
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))

@@ -86,7 +86,7 @@ class Statement:
     @cached_property
     def postgresql(self) -> StatementText:
         """The statement with `$1` parameters."""
-        return self._text(postgresql.dialect())  # type: ignore[no-untyped-call]
+        return self._text(postgresql.dialect())  # type: ignore[no-untyped-call] # SQLAlchemy has none here
 
     def _text(self, dialect: sa.Dialect) -> StatementText:
         compiled = cast("SQLCompiler", self._clause.compile(dialect=dialect))
