@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -479,7 +479,7 @@ async def test_fill_under_way_is_joined_only_by_repositories_that_hold_the_blob_
 
 @pytest.mark.parametrize("fault", [{"hold_after": 1000}, {"length": 10**9, "hold_after": 1000}])
 async def test_upstream_that_drips_or_lies_spoils_no_pull_from_another_one(
-    fault: dict[str, int], tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+    fault: dict[str, Any], tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
     async with FakeRegistry() as hostile:
         rules = [HUB, CacheRule("hostile", "hostile")]
