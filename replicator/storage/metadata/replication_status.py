@@ -56,14 +56,15 @@ _START = Statement(
         },
     )
 )
+_ONE = sa.and_(
+    replication_status.c.repository == sa.bindparam("of_repository"),
+    replication_status.c.digest == sa.bindparam("of_digest"),
+    replication_status.c.tag == sa.bindparam("of_tag"),
+    replication_status.c.destination == sa.bindparam("at"),
+)
 _SETTLE = Statement(
     sa.update(replication_status)
-    .where(
-        replication_status.c.repository == sa.bindparam("of_repository"),
-        replication_status.c.digest == sa.bindparam("of_digest"),
-        replication_status.c.tag == sa.bindparam("of_tag"),
-        replication_status.c.destination == sa.bindparam("at"),
-    )
+    .where(_ONE)
     .values(
         status=sa.bindparam("new_status"),
         failure_code=sa.bindparam("code"),
@@ -73,12 +74,7 @@ _SETTLE = Statement(
 )
 _ADD_SENT = Statement(
     sa.update(replication_status)
-    .where(
-        replication_status.c.repository == sa.bindparam("of_repository"),
-        replication_status.c.digest == sa.bindparam("of_digest"),
-        replication_status.c.tag == sa.bindparam("of_tag"),
-        replication_status.c.destination == sa.bindparam("at"),
-    )
+    .where(_ONE)
     .values(bytes=replication_status.c.bytes + sa.bindparam("sent", type_=sa.BigInteger))
 )
 _OF_IMAGE = Statement(
