@@ -40,18 +40,27 @@ def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> 
     """Return commands that show what this configuration can do."""
     first = settings.nodes[0]
     host = urls[first.id].partition("://")[2]
-    commands = [f"{_program()} status --config {config}"]
+    log_in = f" --user {first.auth.users[0].name}" if first.auth and first.auth.users else ""
+    creds = f"creds {first.auth.users[0].name}:PASSWORD " if first.auth and first.auth.users else ""
+    at_source, at_destination = (f"--{side}{creds}" if creds else "" for side in ("", "dest-"))
+    commands = [f"{_program()} status --config {config}{log_in}"]
     rules = first.replication_rules()
     if rules:
         prefix = rules[0].filters[0] if rules[0].filters else "demo/"
-        commands.append(f"skopeo copy --dest-tls-verify=false docker-archive:image.tar docker://{host}/{prefix}app:1.0")
+        commands.append(
+            f"skopeo copy {at_destination}--dest-tls-verify=false docker-archive:image.tar docker://{host}/{prefix}app:1.0"
+        )
         other = urls.get(rules[0].destinations[0])
         if other is not None:
             there = other.partition("://")[2]
-            commands.append(f"skopeo inspect --tls-verify=false docker://{there}/{prefix}app:1.0   # it has arrived")
+            commands.append(
+                f"skopeo inspect {at_source}--tls-verify=false docker://{there}/{prefix}app:1.0   # it has arrived"
+            )
     caches = first.cache_rules()
     if caches:
-        commands.append(f"skopeo inspect --tls-verify=false docker://{host}/{caches[0].prefix}/library/alpine:latest")
+        commands.append(
+            f"skopeo inspect {at_source}--tls-verify=false docker://{host}/{caches[0].prefix}/library/alpine:latest"
+        )
     commands.append(f"curl {urls[first.id]}/metrics")
     return commands
 

@@ -62,12 +62,19 @@ async def _ask(session: aiohttp.ClientSession, node: NodeSettings) -> NodeAnswer
         async with session.get(f"{url}/_replicator/v1/status", allow_redirects=False) as response:
             if response.status == 200:
                 return NodeAnswer(name, url, await response.json())
-            reason = "asks for credentials: use --user" if response.status == 401 else f"answered {response.status}"
-            return NodeAnswer(name, url, None, reason)
+            return NodeAnswer(name, url, None, _refusal(response.status, logged_in=session.auth is not None))
     except TimeoutError:
         return NodeAnswer(name, url, None, f"no answer within {TIMEOUT:.0f} s")
     except (aiohttp.ClientError, ssl.SSLError) as error:
         return NodeAnswer(name, url, None, f"cannot be reached: {error}")
+
+
+def _refusal(status: int, *, logged_in: bool) -> str:
+    if status != 401:
+        return f"answered {status}"
+    if logged_in:
+        return "refuses the user or the password in REPLICATOR_PASSWORD"
+    return "asks for credentials: use --user, with the password in REPLICATOR_PASSWORD"
 
 
 def _reachable(node: NodeSettings) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 
 from replicator.core.access import Principal, PrincipalKind
-from replicator.core.errors import InvalidInput, ReplicatorError, Unauthenticated, Unsupported
+from replicator.core.errors import Denied, InvalidInput, ReplicatorError, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
 from replicator.registry_api.answer_body import AnswerBroken
 from replicator.registry_api.call import Call, Services
@@ -136,11 +136,18 @@ class RegistryApi:
         visit.route = endpoint.route.value
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
             return self._entrance(visit, endpoint)
+        self._refuse_foreign_reader(visit.principal, request.method, endpoint)
         methods = HANDLERS[endpoint.route]
         handler = methods.get(request.method)
         if handler is None:
             raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
         return await handler(Call(request, endpoint, visit.principal, self._services, visit.id))
+
+    def _refuse_foreign_reader(self, principal: Principal, method: str, endpoint: Endpoint) -> None:
+        """Keep a node of another account to what replicating needs: asking whether content is here, and writing it."""
+        foreign = principal.node is not None and principal.node.account != self._services.settings.node.account
+        if foreign and method == "GET" and endpoint.route is not Route.UPLOAD:
+            raise Denied(f"node {principal.name} of another account may replicate here, not read")
 
     def _identify(self, request: web.BaseRequest) -> Principal:
         """Return the caller, counted against its rate; a failed login counts against its address."""

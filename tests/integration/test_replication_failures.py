@@ -222,6 +222,21 @@ async def test_an_accepted_account_reaches_only_the_repositories_it_is_accepted_
         assert status.failure_code == "AccessDenied"
 
 
+async def test_an_accepted_account_may_write_and_ask_but_not_read(tmp_path: Path) -> None:
+    image = build_image([b"layer"])
+    foreign = NodePlan(EU, account=OTHER_ACCOUNT, accept_from={ACCOUNT: ("*",)})
+    async with cluster(tmp_path, US, foreign) as nodes:
+        await nodes[EU].push(image, "private/app", "v1")
+        token = {"Authorization": f"Bearer {nodes[US].tokens.issue(nodes[EU].plan.id)}"}
+        async with nodes[EU].client(token) as client:
+            manifest = f"/v2/private/app/manifests/{image.digest}"
+            blob = f"/v2/private/app/blobs/{next(iter(image.blobs))}"
+            assert (await client.head(manifest)).status == 200
+            assert (await client.head(blob)).status == 200
+            for path in (manifest, blob, "/v2/private/app/tags/list", "/v2/_catalog"):
+                assert (await client.get(path)).status == 403
+
+
 async def test_a_source_with_another_secret_is_refused(tmp_path: Path) -> None:
     async with cluster(tmp_path, NodePlan(US, secret=b"something else"), EU) as nodes:
         await nodes[US].push(build_image([b"layer"]), REPOSITORY, "v1")

@@ -51,9 +51,11 @@ class Bucket:
     ) -> None:
         stall = timedelta(seconds=timeout)
         # Without a key, obstore asks the environment and the machine for its identity.
-        identity: S3Config = {}
+        config: S3Config = {}
         if access_key_id is not None and secret_access_key is not None:
-            identity = {"access_key_id": access_key_id, "secret_access_key": secret_access_key}
+            config = {"access_key_id": access_key_id, "secret_access_key": secret_access_key}
+        if endpoint is not None:
+            config["endpoint"] = endpoint
         retry: RetryConfig = {"max_retries": 3, "retry_timeout": stall}
 
         def connect(whole_request: timedelta) -> S3Store:
@@ -66,9 +68,8 @@ class Bucket:
             return S3Store(
                 bucket,
                 prefix=prefix or None,
-                endpoint=endpoint,
                 region=region,
-                config=identity,
+                config=config,
                 virtual_hosted_style_request=virtual_hosted,
                 client_options=options,
                 retry_config=retry,
