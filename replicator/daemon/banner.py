@@ -40,9 +40,9 @@ def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> 
     """Return commands that show what this configuration can do."""
     first = settings.nodes[0]
     host = urls[first.id].partition("://")[2]
-    log_in = f" --user {first.auth.users[0].name}" if first.auth and first.auth.users else ""
-    creds = f"creds {first.auth.users[0].name}:PASSWORD " if first.auth and first.auth.users else ""
-    at_source, at_destination = (f"--{side}{creds}" if creds else "" for side in ("", "dest-"))
+    user = first.auth.users[0].name if first.auth and first.auth.users else None
+    log_in = f" --user {user}" if user else ""
+    at_source, at_destination = (f"--{side}creds {user}:PASSWORD " if user else "" for side in ("", "dest-"))
     commands = [f"{_program()} status --config {config}{log_in}"]
     rules = first.replication_rules()
     if rules:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from replicator.core.clock import Clock
     from replicator.registry_api.api import Outcome
@@ -48,9 +48,9 @@ class RequestRecorder:
 class CacheRecorder:
     """Counts what became of pulls through the cache."""
 
-    def __init__(self, metrics: CacheMetrics, upstream_metrics: Callable[[str], UpstreamMetrics]) -> None:
+    def __init__(self, metrics: CacheMetrics, upstreams: Mapping[str, UpstreamMetrics]) -> None:
         self._metrics = metrics
-        self._upstream_metrics = upstream_metrics
+        self._upstreams = upstreams
         self.results: Counter[str] = Counter()
 
     def result(self, rule: str, result: str) -> None:
@@ -60,7 +60,7 @@ class CacheRecorder:
 
     def upstream_bytes(self, upstream: str, size: int) -> None:
         """Note fetched bytes."""
-        self._upstream_metrics(upstream).received(size)
+        self._upstreams[upstream].received(size)
 
 
 @dataclass(slots=True)

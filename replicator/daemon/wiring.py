@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
-    from replicator.config.upstreams import UpstreamSettings
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId
     from replicator.daemon.listener import Listener
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from replicator.telemetry.access_log import AccessLog
     from replicator.telemetry.metrics import Metrics, UpstreamMetrics
     from replicator.upstream.client import UpstreamClient
+    from replicator.upstream.exchange import Observe
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,10 @@ class _NodeBuilder:
         tokens = PeerTokens(self._settings.id, shared.peer_secret, clock)
         pulls, uploads = Pulls(registry), Uploads(registry)
         replication = ReplicationRecorder(metrics.replication(self._name), clock)
-        cache = CacheRecorder(metrics.cache(self._name), self._upstream_metrics)
+        upstreams = self._upstream_metrics()
+        cache = CacheRecorder(metrics.cache(self._name), upstreams)
         peers = PeerDirectory(self._peer_endpoints(), tokens, clock)
-        clients = self._upstream_clients()
+        clients = {name: self._upstream_client(name, counted.request) for name, counted in upstreams.items()}
         pull_through = PullThrough(registry, pulls, self._settings.cache_rules(), clients, cache)
         worker = ReplicationWorker(registry, PullThroughContent(pull_through), peers, replication)
         gauges = NodeGauges(registry, clock, metrics.storage(self._name), metrics.replication(self._name))
@@ -146,15 +147,13 @@ class _NodeBuilder:
         store = make_blob_store(shared.settings, settings, shared.environ)
         return RegistryNode(registry_settings, database, store, shared.clock)
 
-    def _upstream_metrics(self, upstream: str) -> UpstreamMetrics:
-        return self._shared.metrics.upstream(self._name, upstream)
-
-    def _upstream_clients(self) -> dict[str, UpstreamClient]:
-        """Return a client for each upstream that this node's rules name."""
+    def _upstream_metrics(self) -> dict[str, UpstreamMetrics]:
+        """Return what counts the use of each upstream that this node's rules name."""
         names = dict.fromkeys(rule.upstream for rule in self._settings.cache_rules())
-        return {name: self._upstream_client(self._shared.settings.upstream(name)) for name in names}
+        return {name: self._shared.metrics.upstream(self._name, name) for name in names}
 
-    def _upstream_client(self, upstream: UpstreamSettings) -> UpstreamClient:
+    def _upstream_client(self, name: str, observe: Observe) -> UpstreamClient:
+        upstream = self._shared.settings.upstream(name)
         endpoint = UpstreamEndpoint(
             name=upstream.name,
             url=upstream.url,
@@ -168,7 +167,7 @@ class _NodeBuilder:
             requests_per_second=upstream.requests_per_second,
             bytes_per_second=upstream.bandwidth,
         )
-        return open_client(endpoint, self._shared.clock, self._upstream_metrics(upstream.name).request)
+        return open_client(endpoint, self._shared.clock, observe)
 
     def _peer_endpoints(self) -> dict[NodeId, UpstreamEndpoint]:
         """Return where every other node is: those of this process by their listeners, the rest by configuration."""

@@ -104,7 +104,7 @@ _FORGET_MANIFEST = Statement(
 _FORGET_REFERENCES = Statement(
     sa.delete(manifest_references).where(manifest_references.c.parent == sa.bindparam("digest"))
 )
-_REFERRERS = Statement(
+_referrers = (
     sa.select(*_COLUMNS)
     .join(images, images.c.digest == manifests.c.digest)
     .where(
@@ -115,18 +115,8 @@ _REFERRERS = Statement(
     .order_by(images.c.digest)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
-_REFERRERS_OF_TYPE = Statement(
-    sa.select(*_COLUMNS)
-    .join(images, images.c.digest == manifests.c.digest)
-    .where(
-        images.c.repository == sa.bindparam("repository"),
-        images.c.subject == sa.bindparam("subject"),
-        images.c.digest > sa.bindparam("after"),
-        images.c.artifact_type == sa.bindparam("artifact_type"),
-    )
-    .order_by(images.c.digest)
-    .limit(sa.bindparam("limit", type_=sa.Integer))
-)
+_REFERRERS = Statement(_referrers)
+_REFERRERS_OF_TYPE = Statement(_referrers.where(images.c.artifact_type == sa.bindparam("artifact_type")))
 _COUNT = Statement(sa.select(sa.func.count()).select_from(images))
 
 
