@@ -80,7 +80,7 @@ class Tour:
         for node in self._document["nodes"]:
             node["listen"] = f"127.0.0.1:{free_port(int(node['listen'].rpartition(':')[2]))}"
         local = next(one for one in self._document["upstreams"] if one["name"] == "local")
-        self._upstream = f"127.0.0.1:{free_port(int(local['url'].rpartition(':')[2]))}"
+        self._start_upstream(int(local["url"].rpartition(":")[2]))
         local["url"] = f"http://{self._upstream}"
 
     def _serve(self) -> float | None:
@@ -140,7 +140,6 @@ class Tour:
 
     def _pull_through_the_cache(self) -> None:
         self._say("Pull an image of another registry through the cache")
-        self._start_upstream()
         image = self._write_image("hello", "Hello from somebody else's registry.")
         self._skopeo_copy(image.source, f"docker://{self._upstream}/library/hello:1.0")
         self._show(f"somebody else's registry runs on {self._upstream}; it has library/hello:1.0")
@@ -151,21 +150,30 @@ class Tour:
         self._show("the other registry is stopped")
         self._pull_cached(cached, image, "without it", from_upstream=False)
 
-    def _start_upstream(self) -> None:
-        config = self._directory / "registry.yaml"
+    def _start_upstream(self, port: int) -> None:
+        """Start somebody else's registry, on another port where somebody took the wanted one meanwhile."""
+        for wanted in (port, 0):
+            self._upstream = f"127.0.0.1:{free_port(wanted)}"
+            self._write_upstream_config()
+            config = self._directory / "registry.yaml"
+            self._programs.start(UPSTREAM, [self._tools["docker-registry"], "serve", str(config)])
+            wait_for(self._upstream_answers_or_ended, "the other registry")
+            if "address already in use" not in self._programs.tail(UPSTREAM):
+                break
+            self._programs.forget(UPSTREAM)
+        self._programs.check(UPSTREAM)
+
+    def _write_upstream_config(self) -> None:
         document = {
             "version": "0.1",
             "log": {"level": "warn"},
             "storage": {"filesystem": {"rootdirectory": str(self._directory / "upstream")}},
             "http": {"addr": self._upstream, "secret": "of-the-demo"},
         }
-        config.write_text(yaml.safe_dump(document))
-        self._programs.start(UPSTREAM, [self._tools["docker-registry"], "serve", str(config)])
-        wait_for(self._upstream_is_ready, "the other registry")
+        (self._directory / "registry.yaml").write_text(yaml.safe_dump(document))
 
-    def _upstream_is_ready(self) -> bool:
-        self._programs.check(UPSTREAM)
-        return answers_ok(self._upstream, "/v2/")
+    def _upstream_answers_or_ended(self) -> bool:
+        return self._programs.has_ended(UPSTREAM) or answers_ok(self._upstream, "/v2/")
 
     def _pull_cached(self, source: str, image: LayoutImage, how: str, *, from_upstream: bool) -> None:
         before = self._fetched_bytes()

@@ -236,10 +236,10 @@ class TestPatience:
 
         async def slow() -> AsyncIterator[bytes]:
             yield BLOB[:1000]
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.2)
             yield BLOB[1000:]
 
-        async with client_of(upstream, stall_timeout=0.1, total_timeout=0.1) as client:
+        async with client_of(upstream, stall_timeout=1.0, total_timeout=1.0) as client:
             assert await client.put_blob(TEAM, DIGEST, len(BLOB), slow())
 
     async def test_cancellation_leaves_a_usable_client(self, upstream: FakeRegistry) -> None:

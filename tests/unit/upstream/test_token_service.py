@@ -283,7 +283,8 @@ class TestTokenServiceFailure:
         ids=lambda value: getattr(value, "__name__", None),
     )
     async def test_is_named(self, fault: Fault, error: type[UpstreamError]) -> None:
-        async with FakeRegistry(tokens=Tokens()) as upstream, client_of(upstream, total_timeout=0.3) as client:
+        patience = 0.3 if error is UpstreamTimeout else 30.0
+        async with FakeRegistry(tokens=Tokens()) as upstream, client_of(upstream, total_timeout=patience) as client:
             upstream.add_image(ALPINE, TAG)
             upstream.faults.on("/token", fault)
             with pytest.raises(error) as caught:
