@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from replicator.core.jobs import JobKind
 from replicator.core.manifest import parse_manifest
 from replicator.core.replication import Origin
-from replicator.registry.pushes import ensure_repository, plan_follow_up
+from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
 from replicator.storage.metadata import cache_entries, cached_content, images, repositories, tags
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.images import StoredImage, StoredManifest
@@ -76,21 +76,21 @@ class Imports:
             return None
         if not settings.mutability.permits(tag, current, digest):
             return (yield from _keep_immutable(known, imported.checked_at))
-        yield from images.put(repository, image, imported.checked_at)
+        yield from images.put(repository, image, self._node.settings.node, imported.checked_at)
         if current != digest:
             yield from tags.put(repository, tag, digest, self._node.settings.node, imported.checked_at)
         entry = _entry(imported, known)
         yield from cache_entries.put(entry)
-        yield from plan_follow_up(self._node, repository, image, (tag,), imported.checked_at)
+        yield from plan_follow_up(self._node, change_of(repository, image, (tag,)), imported.checked_at)
         return entry
 
     def _put_untagged(self, repository: RepositoryName, image: StoredImage, now: float) -> Steps[None]:
         yield from ensure_repository(self._node, repository, now, cause="cache")
-        yield from images.put(repository, image, now)
+        yield from images.put(repository, image, self._node.settings.node, now)
         # An index takes its manifests with it when it is replicated.
         listed = yield from cached_content.has_parent(repository, image.manifest.digest)
         if not listed:
-            yield from plan_follow_up(self._node, repository, image, (), now)
+            yield from plan_follow_up(self._node, change_of(repository, image, ()), now)
 
 
 def _image(manifest: StoredManifest) -> StoredImage:

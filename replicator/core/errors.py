@@ -147,6 +147,15 @@ class Denied(AccessError):
     """the caller may not do this."""
 
 
+class ReplicationDenied(Denied):
+    """the registry policy does not allow this account to replicate here."""
+
+    def __init__(self, message: str | None = None, *, permission: str = "") -> None:
+        super().__init__(message)
+        self.permission = permission
+        """The ECR action that the destination's registry policy must allow, such as `ecr:ReplicateImage`."""
+
+
 class Throttled(ReplicatorError):
     """too many requests."""
 
@@ -176,6 +185,15 @@ class UpstreamNotFound(UpstreamError):
 
 class UpstreamDenied(UpstreamError):
     """the upstream refuses our credentials."""
+
+
+class PermissionMissing(UpstreamDenied):
+    """the peer's registry policy does not allow our account to replicate there."""
+
+    def __init__(self, message: str | None = None, *, permission: str = "") -> None:
+        super().__init__(message)
+        self.permission = permission
+        """The ECR action that the peer's registry policy must allow."""
 
 
 class UpstreamThrottled(UpstreamError):

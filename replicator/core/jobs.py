@@ -24,6 +24,7 @@ class JobKind(enum.StrEnum):
     """What is to be done."""
 
     REPLICATE = "replicate"
+    DELETE_REPLICA = "delete-replica"
 
 
 class JobState(enum.StrEnum):
@@ -35,7 +36,7 @@ class JobState(enum.StrEnum):
 
 
 class Priority(enum.IntEnum):
-    """Lower goes first."""
+    """Lower goes first. A rule adds its own priority, 1 to 9; from BACKGROUND on, a job waits for all pushes."""
 
     PUSH = 10
     BACKGROUND = 50

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replicator.core.names import NodeId
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
-    from replicator.core.names import NodeId
 
 
 def banner(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> str:
@@ -50,7 +51,8 @@ def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> 
         commands.append(
             f"skopeo copy {at_destination}--dest-tls-verify=false docker-archive:image.tar docker://{host}/{prefix}app:1.0"
         )
-        other = urls.get(rules[0].destinations[0])
+        nearest = rules[0].destinations[0]
+        other = urls.get(nearest) if isinstance(nearest, NodeId) else None
         if other is not None:
             there = other.partition("://")[2]
             commands.append(

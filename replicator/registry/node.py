@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from replicator.core.clock import Clock
     from replicator.core.content import BlobContent
+    from replicator.core.digest import Digest
     from replicator.core.jobs import JobKind
     from replicator.core.names import RepositoryName
     from replicator.registry.settings import RegistrySettings
@@ -44,6 +45,7 @@ class RegistryNode:
     blob_index: PullIndex[StoredBlob] = field(default_factory=lambda: PullIndex(_BLOB_INDEX_ENTRIES))
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
     _listeners: list[Callable[[JobKind], None]] = field(default_factory=list)
+    _status_listeners: list[Callable[[RepositoryName, Digest], None]] = field(default_factory=list)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
         """Run a transaction that may change what pulls from `repository` resolve to.
@@ -82,6 +84,15 @@ class RegistryNode:
                 return False
         except CorruptBlob:
             return True
+
+    def on_settled(self, listener: Callable[[RepositoryName, Digest], None]) -> None:
+        """Call `listener` whenever the replication status of an image of this node has changed."""
+        self._status_listeners.append(listener)
+
+    def announce_settled(self, repository: RepositoryName, digest: Digest) -> None:
+        """Tell the listeners that the replication status of an image has changed."""
+        for listener in self._status_listeners:
+            listener(repository, digest)
 
     def on_jobs(self, listener: Callable[[JobKind], None]) -> None:
         """Call `listener` whenever jobs of a kind were committed here."""

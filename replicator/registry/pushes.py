@@ -20,7 +20,8 @@ from replicator.core.jobs import JobKind
 from replicator.core.manifest import Manifest, parse_manifest
 from replicator.core.names import NodeId, RepositoryName, Tag
 from replicator.core.reference import Reference, as_digest, as_tag
-from replicator.core.replication import Origin, plan_replication
+from replicator.core.replication import Change, Origin, plan_deletion, plan_replication
+from replicator.core.revisions import Revision, next_revision
 from replicator.registry.access import authorize, authorize_push
 from replicator.storage.metadata import (
     blobs,
@@ -86,7 +87,7 @@ class Pushes:
         image = _image(reference, content, content_type, _origin(principal))
         tag = as_tag(reference)
         wanted = dict.fromkeys((*((tag,) if tag else ()), *extra_tags))
-        by = principal.node or self._node.settings.node
+        by = self._node.settings.node
         push = _Push(repository, image, tuple(wanted), by, self._node.clock.now())
         kept = await self._node.commit(repository, lambda: self._put(push))
         self._node.announce_jobs(JobKind.REPLICATE)
@@ -102,10 +103,10 @@ class Pushes:
         repository = yield from ensure_repository(self._node, push.repository, push.now)
         yield from self._check_references(push.repository, push.image.parsed)
         kept = yield from _movable(repository, push)
-        yield from images.put(push.repository, push.image, push.now)
+        yield from images.put(push.repository, push.image, push.by, push.now)
         for tag in kept:
             yield from tags.put(push.repository, tag, push.image.manifest.digest, push.by, push.now)
-        yield from plan_follow_up(self._node, push.repository, push.image, kept, push.now)
+        yield from plan_follow_up(self._node, change_of(push.repository, push.image, kept), push.now)
         return kept
 
     def _check_references(self, repository: RepositoryName, manifest: Manifest) -> Steps[None]:
@@ -135,31 +136,50 @@ class Pushes:
         else:
             body = partial(self._delete_tag, repository, Tag(reference))
         deleted = await self._node.commit(repository, body)
+        self._node.announce_jobs(JobKind.DELETE_REPLICA)
         if not deleted:
             raise ManifestNotFound(f"repository {repository} has no manifest {reference}")
 
     def _delete_image(self, repository: RepositoryName, digest: Digest) -> Steps[bool]:
         yield from require_repository(repository)
-        deleted = yield from images.delete(repository, digest)
-        if deleted:
-            for tag in (yield from tags.of_digest(repository, digest)):
-                yield from tags.put(
-                    repository,
-                    tag,
-                    None,
-                    self._node.settings.node,
-                    self._node.clock.now(),
-                )
-            yield from replication_status.forget(repository, digest)
-        return deleted
+        return (yield from delete_image(self._node, repository, digest, self._node.clock.now()))
 
     def _delete_tag(self, repository: RepositoryName, tag: Tag) -> Steps[bool]:
         yield from require_repository(repository)
-        state = yield from tags.find(repository, tag)
-        if state is None or state.digest is None:
-            return False
-        yield from tags.put(repository, tag, None, self._node.settings.node, self._node.clock.now())
-        return True
+        return (yield from delete_tag(self._node, repository, tag, self._node.clock.now()))
+
+
+def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest, now: float) -> Steps[bool]:
+    """Delete an image with all its tags, and store the jobs that delete its replicas; return whether it was there."""
+    found = yield from images.find(repository, digest)
+    register = yield from images.find_register(repository, digest)
+    if found is None or register is None or register.origin is None:
+        return False
+    by = node.settings.node
+    revision = next_revision(register.revision, by, now)
+    is_referrer = parse_manifest(found.content, found.media_type).subject is not None
+    names = yield from tags.of_digest(repository, digest)
+    change = Change(repository, digest, tuple(names), register.origin, is_referrer)
+    yield from images.delete(repository, digest)
+    yield from images.remember_deletion(repository, digest, revision, now)
+    for tag in names:
+        deleted = yield from tags.put(repository, tag, None, by, now)
+        yield from plan_deletions(node, change, tag, deleted.revision, now)
+    yield from plan_deletions(node, change, None, revision, now)
+    yield from replication_status.forget(repository, digest)
+    return True
+
+
+def delete_tag(node: RegistryNode, repository: RepositoryName, tag: Tag, now: float) -> Steps[bool]:
+    """Delete a tag, and store the jobs that delete it at the destinations; return whether it was there."""
+    state = yield from tags.find(repository, tag)
+    if state is None or state.digest is None:
+        return False
+    origin = yield from images.find_origin(repository, state.digest)
+    deleted = yield from tags.put(repository, tag, None, node.settings.node, now)
+    change = Change(repository, state.digest, (tag,), origin or Origin.DIRECT)
+    yield from plan_deletions(node, change, tag, deleted.revision, now)
+    return True
 
 
 def _image(reference: Reference, content: bytes, content_type: str | None, origin: Origin) -> StoredImage:
@@ -191,26 +211,30 @@ def _movable(repository: Repository, push: _Push) -> Steps[tuple[Tag, ...]]:
     return tuple(kept)
 
 
-def plan_follow_up(
-    node: RegistryNode,
-    repository: RepositoryName,
-    image: StoredImage,
-    kept: Sequence[Tag],
-    now: float,
-) -> Steps[None]:
-    """Store the jobs that an image causes, in the transaction that stores the image."""
-    settings = node.settings
-    planned = plan_replication(
-        settings.replication_rules,
-        settings.node,
-        repository,
-        image.manifest.digest,
-        kept,
-        image.origin,
-    )
-    for replication in planned:
+def change_of(
+    repository: RepositoryName, image: StoredImage, kept: Sequence[Tag], came_from: NodeId | None = None
+) -> Change:
+    """Return what the arrival of an image under the tags it kept means for replication."""
+    is_referrer = image.parsed.subject is not None
+    return Change(repository, image.manifest.digest, tuple(kept), image.origin, is_referrer, came_from)
+
+
+def plan_follow_up(node: RegistryNode, change: Change, now: float) -> Steps[None]:
+    """Store the jobs that an image causes, in the transaction that stores the image.
+
+    A queued job of the same tag gives way to the newer image.
+    """
+    for replication, job in plan_replication(node.settings.replication_rules, node.settings.node, change):
+        yield from replication_status.supersede(replication, now)
         yield from replication_status.start(replication, now)
-        yield from jobs.enqueue(replication.to_job(), now)
+        yield from jobs.enqueue(job, now)
+
+
+def plan_deletions(node: RegistryNode, change: Change, tag: Tag | None, revision: Revision, now: float) -> Steps[None]:
+    """Store the jobs that delete a tag, or an image (`tag` is None), where a rule replicates deletions."""
+    planned = plan_deletion(node.settings.replication_rules, node.settings.node, change, tag, revision)
+    for deletion in planned:
+        yield from jobs.enqueue(deletion.to_job(), now)
 
 
 def ensure_repository(node: RegistryNode, name: RepositoryName, now: float, cause: str = "push") -> Steps[Repository]:

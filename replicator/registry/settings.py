@@ -10,7 +10,9 @@ from replicator.core.mutability import MutabilityRule
 
 if TYPE_CHECKING:
     from replicator.core.names import NodeId
+    from replicator.core.registry_policy import RegistryPolicy
     from replicator.core.replication import ReplicationRule
+    from replicator.core.templates import CreationTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +31,6 @@ class RegistrySettings:
     max_blob_size: int | None = None
     max_manifest_size: int = MAX_MANIFEST_BYTES
     replication_rules: tuple[ReplicationRule, ...] = ()
+    registry_policy: RegistryPolicy | None = None
+    """Who may replicate into this registry; None: nodes of the own account only."""
+    templates: tuple[CreationTemplate, ...] = ()

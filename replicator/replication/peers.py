@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.core.names import NodeId
 from replicator.upstream.auth import BearerAuthorizer
 from replicator.upstream.client import UpstreamClient
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.core.clock import Clock
-    from replicator.core.names import NodeId
+    from replicator.core.destinations import DestinationId
     from replicator.registry.peer_tokens import PeerTokens
     from replicator.upstream.endpoint import UpstreamEndpoint
 
@@ -28,8 +29,10 @@ class PeerDirectory:
         self._clock = clock
         self._clients: dict[NodeId, UpstreamClient] = {}
 
-    def find(self, node: NodeId) -> UpstreamClient | None:
+    def find(self, node: DestinationId) -> UpstreamClient | None:
         """Return the client of a peer, or None when the configuration does not say where that node is."""
+        if not isinstance(node, NodeId):
+            return None
         client = self._clients.get(node)
         if client is None and node in self._endpoints:
             client = self._clients[node] = self._open(node)

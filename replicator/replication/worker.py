@@ -33,7 +33,7 @@ from replicator.transfer.push_image import PARALLEL_BLOBS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replicator.core.names import NodeId
+    from replicator.core.destinations import DestinationId
     from replicator.registry.node import RegistryNode
     from replicator.replication.settlement import ReplicationObserver
     from replicator.storage.metadata.jobs import LeasedJob
@@ -64,8 +64,8 @@ class WorkerLimits:
 class Destinations(Protocol):
     """Where images go; the PeerDirectory is one."""
 
-    def find(self, node: NodeId) -> Destination | None:
-        """Return the registry of a node, or None when nobody knows where it is."""
+    def find(self, destination: DestinationId) -> Destination | None:
+        """Return the registry of a destination, or None when nobody knows where it is."""
         ...
 
 

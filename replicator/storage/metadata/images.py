@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from replicator.core.delivery import ImageRegister
 from replicator.core.replication import Origin
-from replicator.storage.metadata.schema import images, manifest_references, manifests, tags
+from replicator.core.revisions import NEVER, Revision, next_revision, parse_revision
+from replicator.storage.metadata.schema import deleted_images, images, manifest_references, manifests, tags
 from replicator.storage.metadata.statement import Statement, Steps
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from replicator.core.digest import Digest
     from replicator.core.manifest import Manifest
-    from replicator.core.names import RepositoryName, Tag
+    from replicator.core.names import NodeId, RepositoryName, Tag
 
 BLOB, CHILD = "blob", "manifest"
 
@@ -29,6 +31,17 @@ class StoredManifest:
     digest: Digest
     media_type: str
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """One image of a repository, as anti-entropy and backfill see it. `source` is the node that sent a replica."""
+
+    digest: Digest
+    origin: Origin
+    revision: Revision
+    source: str | None
+    subject: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +93,69 @@ _image = insert(images).values(
     artifact_type=sa.bindparam("artifact_type"),
     origin=sa.bindparam("origin"),
     pushed_at=sa.bindparam("pushed_at"),
+    revision=sa.bindparam("revision"),
+    source=sa.bindparam("source"),
 )
 _PUT_IMAGE = Statement(
     _image.on_conflict_do_update(
         index_elements=["repository", "digest"],
-        set_={"origin": _image.excluded.origin},
-        where=_image.excluded.origin == Origin.DIRECT.value,
+        set_={
+            "origin": sa.case(
+                (_image.excluded.origin == Origin.DIRECT.value, _image.excluded.origin), else_=images.c.origin
+            ),
+            "revision": _image.excluded.revision,
+            "source": sa.func.coalesce(_image.excluded.source, images.c.source),
+        },
     )
+)
+_REGISTER = Statement(
+    sa.select(images.c.origin, images.c.revision).where(
+        images.c.repository == sa.bindparam("repository"), images.c.digest == sa.bindparam("digest")
+    )
+)
+_DELETED = Statement(
+    sa.select(deleted_images.c.revision).where(
+        deleted_images.c.repository == sa.bindparam("repository"), deleted_images.c.digest == sa.bindparam("digest")
+    )
+)
+_deleted = insert(deleted_images).values(
+    repository=sa.bindparam("repository"),
+    digest=sa.bindparam("digest"),
+    revision=sa.bindparam("revision"),
+    deleted_at=sa.bindparam("deleted_at"),
+)
+_REMEMBER_DELETION = Statement(
+    _deleted.on_conflict_do_update(
+        index_elements=["repository", "digest"],
+        set_={"revision": _deleted.excluded.revision, "deleted_at": _deleted.excluded.deleted_at},
+    )
+)
+_FORGET_DELETION = Statement(
+    sa.delete(deleted_images).where(
+        deleted_images.c.repository == sa.bindparam("repository"), deleted_images.c.digest == sa.bindparam("digest")
+    )
+)
+_IS_CHILD = Statement(
+    sa.select(images.c.digest)
+    .join(manifest_references, manifest_references.c.parent == images.c.digest)
+    .where(
+        images.c.repository == sa.bindparam("repository"),
+        manifest_references.c.kind == CHILD,
+        manifest_references.c.child == sa.bindparam("digest"),
+    )
+    .limit(1)
+)
+_LIST = Statement(
+    sa.select(images.c.digest, images.c.origin, images.c.revision, images.c.source, images.c.subject)
+    .where(images.c.repository == sa.bindparam("repository"), images.c.digest > sa.bindparam("after"))
+    .order_by(images.c.digest)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_LIST_DELETED = Statement(
+    sa.select(deleted_images.c.digest, deleted_images.c.revision)
+    .where(deleted_images.c.repository == sa.bindparam("repository"), deleted_images.c.digest > sa.bindparam("after"))
+    .order_by(deleted_images.c.digest)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
 )
 _DELETE = Statement(
     sa.delete(images)
@@ -148,8 +217,23 @@ def missing(repository: RepositoryName, digests: Sequence[Digest]) -> Steps[tupl
     return tuple(absent)
 
 
-def put(repository: RepositoryName, image: StoredImage, pushed_at: float) -> Steps[None]:
-    """Store an image with everything its manifest points to; a repeated push changes only a replica's origin."""
+def put(
+    repository: RepositoryName, image: StoredImage, by: NodeId, pushed_at: float, source: NodeId | None = None
+) -> Steps[Revision]:
+    """Store an image with everything its manifest points to, in a new revision made by `by`; return the revision.
+
+    A repeated push renews the revision, and makes a replica an image of our own.
+    """
+    known = yield from find_register(repository, image.manifest.digest)
+    revision = next_revision(known.revision if known else None, by, pushed_at)
+    yield from put_register(repository, image, revision, pushed_at, source)
+    return revision
+
+
+def put_register(
+    repository: RepositoryName, image: StoredImage, revision: Revision, pushed_at: float, source: NodeId | None = None
+) -> Steps[None]:
+    """Store an image in a revision that was decided on elsewhere; `source` is the node that sent it, if one did."""
     manifest, parsed = image.manifest, image.parsed
     subject = parsed.subject.digest if parsed.subject else None
     yield from _PUT_MANIFEST(
@@ -171,7 +255,45 @@ def put(repository: RepositoryName, image: StoredImage, pushed_at: float) -> Ste
         artifact_type=parsed.referrer_type,
         origin=image.origin.value,
         pushed_at=pushed_at,
+        revision=str(revision),
+        source=None if source is None else str(source),
     )
+    yield from _FORGET_DELETION(repository=repository, digest=manifest.digest)
+
+
+def find_register(repository: RepositoryName, digest: Digest) -> Steps[ImageRegister | None]:
+    """Return since when an image is here, or is deleted; None when the repository never knew it."""
+    rows = yield from _REGISTER(repository=repository, digest=digest)
+    if rows:
+        return ImageRegister(Origin(rows[0][0]), _revision(rows[0][1]))
+    rows = yield from _DELETED(repository=repository, digest=digest)
+    return ImageRegister(None, _revision(rows[0][0])) if rows else None
+
+
+def remember_deletion(repository: RepositoryName, digest: Digest, revision: Revision, deleted_at: float) -> Steps[None]:
+    """Note that an image is deleted since a revision, so that an older copy of it does not come back."""
+    yield from _REMEMBER_DELETION(repository=repository, digest=digest, revision=str(revision), deleted_at=deleted_at)
+
+
+def is_child(repository: RepositoryName, digest: Digest) -> Steps[bool]:
+    """Tell whether an index of this repository lists an image."""
+    return bool((yield from _IS_CHILD(repository=repository, digest=digest)))
+
+
+def list_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[ListedImage]]:
+    """Return up to `limit` images whose digests sort after `after`, in order."""
+    rows = yield from _LIST(repository=repository, after=after, limit=limit)
+    return [ListedImage(row[0], Origin(row[1]), _revision(row[2]), row[3], row[4]) for row in rows]
+
+
+def deletions_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[tuple[Digest, Revision]]]:
+    """Return up to `limit` deleted images whose digests sort after `after`, with their deletions, in order."""
+    rows = yield from _LIST_DELETED(repository=repository, after=after, limit=limit)
+    return [(row[0], _revision(row[1])) for row in rows]
+
+
+def _revision(text: str) -> Revision:
+    return parse_revision(text) if text else NEVER
 
 
 def delete(repository: RepositoryName, digest: Digest) -> Steps[bool]:

@@ -31,7 +31,11 @@ class ReplicationStatus:
     enqueued_at: float
     completed_at: float | None
     bytes: int
+    target: str = ""
 
+
+SUPERSEDED = "Superseded"
+"""Failure code of an image that lost its tag to a newer push before it was sent."""
 
 _NO_TAG = ""
 _start = insert(replication_status).values(
@@ -43,12 +47,14 @@ _start = insert(replication_status).values(
     status=ReplicationState.IN_PROGRESS.value,
     enqueued_at=sa.bindparam("enqueued_at"),
     bytes=0,
+    target=sa.bindparam("target"),
 )
 _START = Statement(
     _start.on_conflict_do_update(
         index_elements=["repository", "digest", "tag", "destination"],
         set_={
             "rule": _start.excluded.rule,
+            "target": _start.excluded.target,
             "status": _start.excluded.status,
             "failure_code": None,
             "enqueued_at": _start.excluded.enqueued_at,
@@ -77,6 +83,17 @@ _ADD_SENT = Statement(
     .where(_ONE)
     .values(bytes=replication_status.c.bytes + sa.bindparam("sent", type_=sa.BigInteger))
 )
+_SUPERSEDE = Statement(
+    sa.update(replication_status)
+    .where(
+        replication_status.c.repository == sa.bindparam("of_repository"),
+        replication_status.c.tag == sa.bindparam("of_tag"),
+        replication_status.c.destination == sa.bindparam("at"),
+        replication_status.c.digest != sa.bindparam("newer"),
+        replication_status.c.status == ReplicationState.IN_PROGRESS.value,
+    )
+    .values(status=ReplicationState.FAILED.value, failure_code=SUPERSEDED, completed_at=sa.bindparam("now"))
+)
 _OF_IMAGE = Statement(
     sa.select(replication_status)
     .where(
@@ -102,7 +119,20 @@ def start(replication: ReplicateImage, enqueued_at: float) -> Steps[None]:
         destination=str(replication.destination),
         rule=replication.rule,
         enqueued_at=enqueued_at,
+        target=replication.target or "",
     )
+
+
+def supersede(replication: ReplicateImage, now: float) -> Steps[None]:
+    """Note that the images which wait to be sent under this tag are not sent any more: a newer one is."""
+    if replication.tag is not None:
+        yield from _SUPERSEDE(
+            of_repository=replication.repository,
+            of_tag=replication.tag,
+            at=str(replication.destination),
+            newer=replication.digest,
+            now=now,
+        )
 
 
 def settle(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 """The migration that this code expects."""
 
 metadata = sa.MetaData()
@@ -56,8 +56,19 @@ images = sa.Table(
     sa.Column("artifact_type", Text),
     sa.Column("origin", Text, nullable=False),
     sa.Column("pushed_at", sa.Double, nullable=False),
+    sa.Column("revision", Text, nullable=False, server_default=""),
+    sa.Column("source", Text),
     sa.Index("images_by_digest", "digest"),
     sa.Index("images_by_subject", "repository", "subject", "digest"),
+)
+
+deleted_images = sa.Table(
+    "deleted_images",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("revision", Text, nullable=False),
+    sa.Column("deleted_at", sa.Double, nullable=False),
 )
 
 tags = sa.Table(
@@ -70,7 +81,20 @@ tags = sa.Table(
     sa.Column("counter", sa.BigInteger, nullable=False),
     sa.Column("origin_node", Text, nullable=False),
     sa.Column("changed_at", sa.Double, nullable=False),
+    sa.Column("seen", Text, nullable=False, server_default="{}"),
     sa.Index("tags_by_digest", "repository", "digest"),
+)
+
+tag_conflicts = sa.Table(
+    "tag_conflicts",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("tag", Text, primary_key=True),
+    sa.Column("loser", Text, primary_key=True),
+    sa.Column("winner", Text, nullable=False),
+    sa.Column("winner_revision", Text, nullable=False),
+    sa.Column("found_at", sa.Double, nullable=False),
+    sa.Index("tag_conflicts_by_time", "found_at"),
 )
 
 manifest_references = sa.Table(
@@ -150,6 +174,37 @@ replication_status = sa.Table(
     sa.Column("enqueued_at", sa.Double, nullable=False),
     sa.Column("completed_at", sa.Double),
     sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("target", Text, nullable=False, server_default=""),
+    sa.Index("replication_status_by_tag", "repository", "tag", "destination"),
+)
+
+backfills = sa.Table(
+    "backfills",
+    metadata,
+    sa.Column("id", Text, primary_key=True),
+    sa.Column("cause", Text, nullable=False),
+    sa.Column("destination", Text, nullable=False),
+    sa.Column("repository", Text),
+    sa.Column("state", Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("finished_at", sa.Double),
+    sa.Column("position", Text, nullable=False, server_default=""),
+    sa.Column("failure", Text),
+    sa.Index("backfills_by_time", "created_at"),
+)
+
+backfill_images = sa.Table(
+    "backfill_images",
+    metadata,
+    sa.Column("backfill", Text, primary_key=True),
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("tag", Text, primary_key=True),
+    sa.Column("status", Text, nullable=False),
+    sa.Column("failure_code", Text),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Index("backfill_images_by_status", "backfill", "status"),
+    sa.Index("backfill_images_by_image", "repository", "digest", "tag", "backfill"),
 )
 
 cache_entries = sa.Table(

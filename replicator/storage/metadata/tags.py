@@ -6,33 +6,24 @@ one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from replicator.core.names import NodeId, RepositoryName, Tag
-from replicator.storage.metadata.node import FIRST_EPOCH
+from replicator.core.names import Tag
+from replicator.core.revisions import Revision, TagRegister, write
 from replicator.storage.metadata.schema import tags
-from replicator.storage.metadata.statement import Statement, Steps
+from replicator.storage.metadata.statement import Row, Statement, Steps
 
 if TYPE_CHECKING:
     from replicator.core.digest import Digest
-
-
-@dataclass(frozen=True, slots=True)
-class TagState:
-    """What a tag points to (None: deleted), and its revision."""
-
-    digest: Digest | None
-    epoch: int
-    counter: int
-    origin_node: str
+    from replicator.core.names import NodeId, RepositoryName
 
 
 _FIND = Statement(
-    sa.select(tags.c.digest, tags.c.epoch, tags.c.counter, tags.c.origin_node).where(
+    sa.select(tags.c.digest, tags.c.epoch, tags.c.counter, tags.c.origin_node, tags.c.seen).where(
         tags.c.repository == sa.bindparam("repository"), tags.c.tag == sa.bindparam("tag")
     )
 )
@@ -44,11 +35,14 @@ _put = insert(tags).values(
     counter=sa.bindparam("counter"),
     origin_node=sa.bindparam("origin_node"),
     changed_at=sa.bindparam("changed_at"),
+    seen=sa.bindparam("seen"),
 )
 _PUT = Statement(
     _put.on_conflict_do_update(
         index_elements=["repository", "tag"],
-        set_={name: _put.excluded[name] for name in ("digest", "epoch", "counter", "origin_node", "changed_at")},
+        set_={
+            name: _put.excluded[name] for name in ("digest", "epoch", "counter", "origin_node", "changed_at", "seen")
+        },
     )
 )
 _LIST = Statement(
@@ -68,28 +62,53 @@ _OF_DIGEST = Statement(
 )
 
 
-def find(repository: RepositoryName, tag: Tag) -> Steps[TagState | None]:
-    """Return the state of a tag, tombstones included."""
+_STATES = Statement(
+    sa.select(tags.c.tag, tags.c.digest, tags.c.epoch, tags.c.counter, tags.c.origin_node, tags.c.seen)
+    .where(tags.c.repository == sa.bindparam("repository"), tags.c.tag > sa.bindparam("after"))
+    .order_by(tags.c.tag)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+
+
+def find(repository: RepositoryName, tag: Tag) -> Steps[TagRegister | None]:
+    """Return the register of a tag, that of a deleted one, too."""
     rows = yield from _FIND(repository=repository, tag=tag)
-    return TagState(*rows[0]) if rows else None
+    return _register(rows[0]) if rows else None
 
 
-def put(repository: RepositoryName, tag: Tag, digest: Digest | None, by: NodeId, changed_at: float) -> Steps[TagState]:
-    """Point a tag to a digest, or delete it (None), in a new revision made by `by`; return the new state."""
+def put(
+    repository: RepositoryName, tag: Tag, digest: Digest | None, by: NodeId, changed_at: float
+) -> Steps[TagRegister]:
+    """Point a tag to a digest, or delete it (None), in a new revision made by `by`; return the new register."""
     previous = yield from find(repository, tag)
-    counter = previous.counter + 1 if previous else 1
-    epoch = previous.epoch if previous else FIRST_EPOCH
-    state = TagState(digest, epoch, counter, str(by))
+    register = write(previous, digest, by, changed_at)
+    yield from set_register(repository, tag, register, changed_at)
+    return register
+
+
+def set_register(repository: RepositoryName, tag: Tag, register: TagRegister, changed_at: float) -> Steps[None]:
+    """Store a register that was decided on elsewhere (`core.revisions.merge`)."""
     yield from _PUT(
         repository=repository,
         tag=tag,
-        digest=digest,
-        epoch=epoch,
-        counter=counter,
-        origin_node=state.origin_node,
+        digest=register.digest,
+        epoch=register.revision.epoch,
+        counter=register.revision.counter,
+        origin_node=register.revision.node,
         changed_at=changed_at,
+        seen=json.dumps(register.seen, separators=(",", ":"), sort_keys=True),
     )
-    return state
+
+
+def registers_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[tuple[Tag, TagRegister]]]:
+    """Return up to `limit` tags that sort after `after` with their registers, deleted ones included, in order."""
+    rows = yield from _STATES(repository=repository, after=after, limit=limit)
+    return [(Tag(row[0]), _register(row[1:])) for row in rows]
+
+
+def _register(row: Row) -> TagRegister:
+    digest, epoch, counter, node, seen = row
+    return TagRegister(digest, Revision(epoch, counter, node), json.loads(seen))
 
 
 def names_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[Tag]]:
