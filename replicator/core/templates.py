@@ -37,8 +37,8 @@ class CreationTemplate:
     mutability: MutabilityRule = field(default_factory=MutabilityRule)
 
     def fits(self, repository: RepositoryName) -> bool:
-        """Tell whether the repository lies below the prefix, or is it."""
-        return self.prefix == ROOT or repository == self.prefix or repository.startswith(f"{self.prefix}/")
+        """Tell whether the repository lies below the prefix."""
+        return self.prefix == ROOT or repository.startswith(f"{self.prefix}/")
 
 
 def template_for(
