@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.core.replication import Origin
-from replicator.core.revisions import Merge, MergeOutcome, Revision, TagRegister, merge
+from replicator.core.revisions import Merge, MergeOutcome, Revision, TagRegister, merge, write
 
 if TYPE_CHECKING:
     from replicator.core.digest import Digest
+    from replicator.core.names import NodeId
 
 
 class ImageOutcome(enum.StrEnum):
@@ -27,6 +28,8 @@ class ImageOutcome(enum.StrEnum):
     """It is deleted here: since a later write than the delivery, or by this deletion."""
     KEPT = "kept"
     """It stays: it was pushed here, is newer than the deletion, or an index lists it."""
+    INCOMPLETE = "incomplete"
+    """It was not stored: something that it refers to, or that the source expects, is not here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,28 @@ def decide_image_deletion(
     return DeletionDecision(ImageOutcome.DELETED, ImageRegister(None, revision))
 
 
-def decide_untag(current: TagRegister | None, deletion: TagRegister) -> Merge:
-    """Decide about the removal of a tag at the source; a tag that was set since, or elsewhere, stays."""
+def decide_untag(current: TagRegister | None, deletion: TagRegister, *, is_replica: bool = True) -> Merge:
+    """Decide about the removal of a tag at the source; a tag that was set since, or elsewhere, stays.
+
+    So does one that points to an image which was pushed here (`is_replica` is false): see `hold`.
+    """
+    if current is not None and current.digest is not None and not is_replica and deletion.rank > current.rank:
+        return Merge(MergeOutcome.KEPT_NEWER, current)
     return merge(current, deletion)
+
+
+def hold(current: TagRegister, deletion: TagRegister, node: NodeId, now: float) -> TagRegister:
+    """Return the register of a tag that `node` keeps in spite of a deletion: the same digest, in a write after it.
+
+    Without that write the deletion would be newer than the tag wherever else both are known, and the nodes disagree.
+    """
+    merged = merge(current, deletion).register
+    return write(merged, current.digest, node, now)
+
+
+def without_image(current: TagRegister) -> TagRegister:
+    """Return the register of a tag whose image is deleted: gone, in the revision it had.
+
+    A newer revision would keep out what the source pointed the tag to before it deleted the image.
+    """
+    return TagRegister(None, current.revision, current.seen)

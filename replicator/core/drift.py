@@ -97,8 +97,8 @@ def _image_drift(wanted: HeldImage, images: Mapping[Digest, HeldImage]) -> Drift
 def _tag_drift(wanted: HeldImage, tags: Mapping[Tag, HeldImage]) -> Drift | None:
     there = tags.get(wanted.tag) if wanted.tag is not None else None
     if not wanted.is_present or wanted.digest is None:
-        if there is None or not there.is_present or there.digest is None or there.revision >= wanted.revision:
-            return None
+        if there is None or there.digest is None or not there.is_replica or there.revision >= wanted.revision:
+            return None  # also where it points to an image that was pushed there
         return Drift(DriftKind.NOT_DELETED, there.digest, wanted.tag, wanted.revision)
     if there is None:
         return Drift(DriftKind.MISSING_TAG, wanted.digest, wanted.tag, wanted.revision)

@@ -87,6 +87,10 @@ class UploadOutOfOrder(InvalidInput):
         """Where the session goes on, as the edge writes it; set by the edge."""
 
 
+class ClockSkew(InvalidInput):
+    """the write was made too far in the future of this node's clock."""
+
+
 class RangeNotSatisfiable(InvalidInput):
     """the requested range lies outside the content."""
 
@@ -119,12 +123,28 @@ class PageNotFound(NotFound):
     """there is nothing at this path."""
 
 
+class BackfillNotFound(NotFound):
+    """the backfill does not exist."""
+
+
 class Conflict(ReplicatorError):
     """the request conflicts with what is stored."""
 
 
 class TagImmutable(Conflict):
     """the tag exists and must not move."""
+
+
+class BackfillInProgress(Conflict):
+    """a backfill to this destination is in progress."""
+
+
+class BackfillLimit(Conflict):
+    """too many backfills are in progress."""
+
+
+class BackfillInvalidStatus(Conflict):
+    """the backfill's status does not allow this."""
 
 
 class MissingReferences(Conflict):

@@ -286,9 +286,10 @@ class RepositoryHash:
 
 @dataclass(frozen=True, slots=True)
 class HeldImage:
-    """One line of a repository's listing: an image with its register, and a tag of it (None: the image alone).
+    """One line of a repository's listing: an image with its register, or a tag with its own (`tag` is not None).
 
-    A deleted image or tag is listed, too: `is_present` is False then.
+    A deleted image or tag is listed, too: `is_present` is False then, and a tag has no digest. `is_replica` says how
+    the image came, of a tag's line the one that it points to.
     """
 
     digest: Digest | None
@@ -296,6 +297,11 @@ class HeldImage:
     tag: Tag | None = None
     is_present: bool = True
     is_replica: bool = False
+
+    @property
+    def cursor(self) -> str:
+        """Where a listing goes on after this line: images come before tags."""
+        return f":{self.tag}" if self.tag is not None else f"@{self.digest}"
 
     def to_json(self) -> Json:
         """Return the JSON form."""

@@ -48,6 +48,8 @@ NEVER = Revision(0, 0, "")
 
 def parse_revision(text: str) -> Revision:
     """Read the text form back; raise InvalidInput for anything that `str` of a revision does not write."""
+    if text == str(NEVER):
+        return NEVER
     epoch, _, rest = text.partition(".")
     counter, _, node = rest.partition(".")
     if not (_is_number(epoch) and _is_number(counter)):
