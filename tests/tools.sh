@@ -7,6 +7,7 @@ declare -A package_of=(
   [skopeo]=skopeo [buildah]=buildah [podman]=podman [ctr]=containerd
   [docker-registry]=docker-registry [busybox]=busybox-static [postgres]=postgresql
   [htpasswd]=apache2-utils [strace]=strace [wrk]=wrk [hey]=hey
+  [ip]=iproute2 [nft]=nftables
 )
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # where a user's PATH may not reach
 

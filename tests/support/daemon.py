@@ -22,7 +22,7 @@ from tests.support.processes import Process
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -42,6 +42,7 @@ class Daemon:
 
     def __init__(self, directory: Path, document: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> None:
         self.directory = directory
+        self.host = "127.0.0.1"
         self.config = directory / "replicator.yaml"
         self.document: Document = {"version": 1, "storage_root": str(directory / "data"), **document}
         self.environ = {**os.environ, **(environ or {})}
@@ -79,15 +80,19 @@ class Daemon:
     def launch(self) -> None:
         """Start, and return at once."""
         self.write_config()
-        command = [*_COMMAND, "serve", "--config", str(self.config)]
+        command = [*self.command_prefix(), *_COMMAND, "serve", "--config", str(self.config)]
         self._process = Process(command, self.directory / "daemon", env=self.environ, cwd=self.directory)
+
+    def command_prefix(self) -> Sequence[str]:
+        """Return what stands before the command, where it runs elsewhere."""
+        return ()
 
     def write_config(self) -> None:
         """Write the configuration file, with the ports as far as they are known."""
         for settings in self.document["nodes"]:
             port = self._ports.get(settings["region"])
             if port is not None:
-                settings["listen"] = f"127.0.0.1:{port}"
+                settings["listen"] = f"{self.host}:{port}"
         self.config.write_text(yaml.safe_dump(self.document, sort_keys=False))
 
     def wait_until_ready(self) -> None:
@@ -115,7 +120,7 @@ class Daemon:
     def address(self, region: str | None = None) -> str:
         """Return host and port of a node; of the first one without a region."""
         wanted = region or self.document["nodes"][0]["region"]
-        return f"127.0.0.1:{self._ports[wanted]}"
+        return f"{self.host}:{self._ports[wanted]}"
 
     def url(self, path: str, region: str | None = None) -> str:
         """Return the URL of a path of a node."""

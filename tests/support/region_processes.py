@@ -102,7 +102,7 @@ class Regions:
 
     def _daemon(self, name: str) -> Daemon:
         peers = [
-            {"account": ACCOUNT, "region": other, "url": self.ways[name, other].url, **self._peer}
+            {"account": ACCOUNT, "region": other, "url": self.peer_url(name, other), **self._peer}
             for other in self.names
             if other != name
         ]
@@ -115,7 +115,15 @@ class Regions:
             "log": {"format": "json"},
             "shutdown_grace": "2s",
         }
-        return Daemon(self._directory / name, document, {"PEER_SECRET": "a secret of all regions here"})
+        return self.make_daemon(name, document, {"PEER_SECRET": "a secret of all regions here"})
+
+    def peer_url(self, name: str, other: str) -> str:
+        """Return where one region reaches another."""
+        return self.ways[name, other].url
+
+    def make_daemon(self, name: str, document: Document, environ: Mapping[str, str]) -> Daemon:
+        """Return the daemon of a region, not started."""
+        return Daemon(self._directory / name, document, environ)
 
     def _lead(self, name: str) -> None:
         port = int(self.daemons[name].address().rpartition(":")[2])
