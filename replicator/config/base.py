@@ -212,7 +212,9 @@ Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Rate = Annotated[float, Strict(), Field(gt=0)]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+RegistryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 RepositoryPattern = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[a-z0-9._/*-]+$")]
+TagPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._*-]+$")]
 
 
 class NodeRef(Model):

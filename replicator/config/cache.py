@@ -20,10 +20,11 @@ _MAX_PREFIX = 30
 def _parse_prefix(text: str) -> str:
     if text != ROOT and not _MIN_PREFIX <= len(text) <= _MAX_PREFIX:
         raise InvalidName(f"expected ROOT or a prefix of 2 to 30 characters, got {text[:40]!r}")
-    return _parse_upstream_prefix(text)
+    return parse_prefix(text)
 
 
-def _parse_upstream_prefix(text: str) -> str:
+def parse_prefix(text: str) -> str:
+    """Return path components that repository names start with, or `ROOT`; raise InvalidName for anything else."""
     return text if text == ROOT else parse_repository(text)
 
 
@@ -40,9 +41,7 @@ class CacheRuleSettings(Model):
     """First path components of the repositories it covers, or `ROOT` for those no other rule covers; unique."""
     upstream: Name
     """Name of the upstream that answers."""
-    upstream_prefix: Annotated[
-        str, BeforeValidator(checked(_parse_upstream_prefix)), WithJsonSchema({"type": "string"})
-    ] = ROOT
+    upstream_prefix: Annotated[str, BeforeValidator(checked(parse_prefix)), WithJsonSchema({"type": "string"})] = ROOT
     """What stands for the prefix in the upstream's repository names; `ROOT`: nothing."""
     fresh_for: Duration = DEFAULT_FRESH_FOR
     """How long a tag is served without asking the upstream again."""

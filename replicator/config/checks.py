@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.config.base import is_loopback, url_endpoint
-from replicator.config.problems import Finding, KeyPath, Severity, dotted
-from replicator.config.replication import MAX_DESTINATIONS
+from replicator.config.problems import Finding, KeyPath, Severity, repeated
+from replicator.config.replication_checks import REPLICATION_CHECKS
 from replicator.config.storage import FilesystemSettings, PostgresqlSettings, S3Settings
+from replicator.core.destinations import RegistryRef
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Hashable, Iterator
     from pathlib import Path
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
-    from replicator.core.names import NodeId
 
 
 def check(settings: Settings) -> list[Finding]:
@@ -27,19 +27,22 @@ def check(settings: Settings) -> list[Finding]:
 
 
 def _unique_names(settings: Settings) -> Iterator[Finding]:
-    yield from _repeated((("upstreams", i, "name"), one.name) for i, one in enumerate(settings.upstreams))
+    yield from repeated((("upstreams", i, "name"), one.name) for i, one in enumerate(settings.upstreams))
+    yield from repeated((("registries", i, "name"), one.name) for i, one in enumerate(settings.registries))
     nodes = [(("nodes", i), one.id) for i, one in enumerate(settings.nodes)]
     peers = [(("peers", i), one.id) for i, one in enumerate(settings.peers)]
-    yield from _repeated([*nodes, *peers], "account and region")
+    yield from repeated([*nodes, *peers], "account and region")
     for i, node in enumerate(settings.nodes):
         rules = node.replication.rules
-        yield from _repeated((("nodes", i, "replication", "rules", j, "name"), one.name) for j, one in enumerate(rules))
+        yield from repeated((("nodes", i, "replication", "rules", j, "name"), one.name) for j, one in enumerate(rules))
         prefixes = node.cache.rules
-        yield from _repeated(
-            (("nodes", i, "cache", "rules", j, "prefix"), one.prefix) for j, one in enumerate(prefixes)
+        yield from repeated((("nodes", i, "cache", "rules", j, "prefix"), one.prefix) for j, one in enumerate(prefixes))
+        templates = node.repositories.templates
+        yield from repeated(
+            (("nodes", i, "repositories", "templates", j, "prefix"), one.prefix) for j, one in enumerate(templates)
         )
         users = node.auth.users if node.auth else ()
-        yield from _repeated((("nodes", i, "auth", "users", j, "name"), one.name) for j, one in enumerate(users))
+        yield from repeated((("nodes", i, "auth", "users", j, "name"), one.name) for j, one in enumerate(users))
 
 
 def _unique_listen(settings: Settings) -> Iterator[Finding]:
@@ -54,7 +57,7 @@ def _unique_storage(settings: Settings) -> Iterator[Finding]:
     places = [
         (("nodes", i, "storage", *path), key) for i, node in enumerate(settings.nodes) for path, key in _servers(node)
     ]
-    yield from _repeated(places, "place")
+    yield from repeated(places, "place")
     yield from _shared_directories(settings)
 
 
@@ -85,46 +88,6 @@ def _shared_directories(settings: Settings) -> Iterator[Finding]:
         taken += own
 
 
-def _replication(settings: Settings) -> Iterator[Finding]:
-    known = {one.id for one in (*settings.nodes, *settings.peers)}
-    for i, node in enumerate(settings.nodes):
-        base: KeyPath = ("nodes", i, "replication", "rules")
-        distinct: set[NodeId] = set()
-        for j, rule in enumerate(node.replication.rules):
-            for k, destination in enumerate(rule.destinations):
-                distinct.add(destination.id)
-                message = _wrong_destination(destination.id, node.id, known)
-                if message is not None:
-                    yield Finding((*base, j, "destinations", k), message)
-            yield from _repeated(
-                (((*base, j, "destinations", k), one.id) for k, one in enumerate(rule.destinations)), "destination"
-            )
-        if len(distinct) > MAX_DESTINATIONS:
-            message = f"expected at most {MAX_DESTINATIONS} different destinations over all rules, got {len(distinct)}"
-            yield Finding(base, message)
-
-
-def _wrong_destination(destination: NodeId, source: NodeId, known: set[NodeId]) -> str | None:
-    if destination == source:
-        return f"{destination} is this node itself; expected another one"
-    return None if destination in known else f"{destination} is neither a node nor a peer of this file"
-
-
-def _acceptance(settings: Settings) -> Iterator[Finding]:
-    """Warn where a node of this file sends images to another that will refuse them."""
-    targets = {node.id: node for node in settings.nodes}
-    for i, node in enumerate(settings.nodes):
-        for j, rule in enumerate(node.replication.rules):
-            for k, destination in enumerate(rule.destinations):
-                target = targets.get(destination.id)
-                if target is None or target.account == node.account:
-                    continue
-                if node.account not in {one.account for one in target.replication.accept_from}:
-                    place = ("nodes", i, "replication", "rules", j, "destinations", k)
-                    message = f"{target.id} does not accept images from {node.account}: see its replication.accept_from"
-                    yield Finding(place, message, Severity.WARNING)
-
-
 def _upstreams(settings: Settings) -> Iterator[Finding]:
     names = {one.name for one in settings.upstreams}
     used = {rule.upstream for node in settings.nodes for rule in node.cache.rules}
@@ -136,14 +99,24 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
     for i, upstream in enumerate(settings.upstreams):
         if upstream.name not in used:
             yield Finding(("upstreams", i), f"upstream {upstream.name} is not used by any cache rule", Severity.WARNING)
-        if upstream.credentials is not None and _is_exposed(upstream.url):
+    used_registries = {
+        one.id for node in settings.nodes for rule in node.replication.rules for one in rule.destinations
+    }
+    for i, registry in enumerate(settings.registries):
+        if RegistryRef(registry.name) not in used_registries:
+            message = f"registry {registry.name} is not a destination of any replication rule"
+            yield Finding(("registries", i), message, Severity.WARNING)
+    remotes = [("upstreams", i, one) for i, one in enumerate(settings.upstreams)]
+    for section, i, remote in [*remotes, *(("registries", i, one) for i, one in enumerate(settings.registries))]:
+        if remote.credentials is not None and _is_exposed(remote.url):
             message = "credentials would cross the network in clear: expected https://"
-            yield Finding(("upstreams", i, "url"), message, Severity.WARNING)
+            yield Finding((section, i, "url"), message, Severity.WARNING)
 
 
 def _self_reference(settings: Settings) -> Iterator[Finding]:
-    """Yield upstreams and peers that are a node of this file: a node that asks itself would wait for itself."""
+    """Yield what is elsewhere by its section and here by its address: a node that asks itself waits for itself."""
     addresses = [("upstreams", i, one.url) for i, one in enumerate(settings.upstreams)]
+    addresses += [("registries", i, one.url) for i, one in enumerate(settings.registries)]
     addresses += [("peers", i, one.url) for i, one in enumerate(settings.peers)]
     for section, i, url in addresses:
         host, port = url_endpoint(url)
@@ -172,7 +145,7 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
 
 
 def _peers(settings: Settings) -> Iterator[Finding]:
-    if settings.peers and settings.peer_secret is None:
+    if settings.peer_secret is None and any(peer.secret is None for peer in settings.peers):
         message = "is absent, so it is random; peers in other processes will refuse this process and be refused"
         yield Finding(("peer_secret",), message, Severity.WARNING)
     for i, peer in enumerate(settings.peers):
@@ -185,24 +158,13 @@ def _is_exposed(url: str) -> bool:
     return url.startswith("http:") and not is_loopback(url_endpoint(url)[0])
 
 
-def _repeated(values: Iterable[tuple[KeyPath, Hashable]], what: str = "") -> Iterator[Finding]:
-    first: dict[Hashable, KeyPath] = {}
-    for path, value in values:
-        if value in first:
-            subject = f"{what} " if what else f"{value} "
-            yield Finding(path, f"{subject}is already used by {dotted(first[value])}")
-        else:
-            first[value] = path
-
-
 _CHECKS = (
     _unique_names,
     _unique_listen,
     _unique_storage,
-    _replication,
-    _acceptance,
     _upstreams,
     _self_reference,
     _exposure,
     _peers,
+    *REPLICATION_CHECKS,
 )

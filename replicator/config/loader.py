@@ -25,16 +25,23 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+_RULE_DEPTH = 5
+
 
 def load_settings(path: Path | str, environ: Mapping[str, str]) -> Settings:
     """Return the settings in a file; raise ConfigurationError, one line per problem, when it has errors.
 
     Reads files, and is meant for the time before the loop runs.
     """
+    return load_with_warnings(path, environ)[0]
+
+
+def load_with_warnings(path: Path | str, environ: Mapping[str, str]) -> tuple[Settings, list[Problem]]:
+    """Return the settings in a file, and what is doubtful about it; raise ConfigurationError when it has errors."""
     settings, problems = _judge(Path(path), environ)
     raise_errors(problems)
     assert settings is not None  # noqa: S101 - there are no settings only where there are errors
-    return settings
+    return settings, problems
 
 
 def check_settings(path: Path | str, environ: Mapping[str, str]) -> list[Problem]:
@@ -53,9 +60,20 @@ def _judge(path: Path, environ: Mapping[str, str]) -> tuple[Settings | None, lis
         more += [*check(settings), *check_references(settings, environ)]
     findings += [(finding, document.line(finding.path) or 1) for finding in more]
     problems = [
-        Problem(str(path), line, dotted(finding.path), finding.message, finding.severity) for finding, line in findings
+        Problem(str(path), line, dotted(one.path), _with_rule(one, document.data), one.severity)
+        for one, line in findings
     ]
     return settings, sorted(problems, key=lambda problem: (problem.line or 0, problem.key))
+
+
+def _with_rule(finding: Finding, data: object) -> str:
+    """Return the message, with the rule's name where it is about a replication rule: indexes are hard to find."""
+    if finding.path[2:4] != ("replication", "rules") or len(finding.path) < _RULE_DEPTH:
+        return finding.message
+    here = data
+    for part in (*finding.path[:_RULE_DEPTH], "name"):
+        here = child_of(here, part)
+    return f"rule {here}: {finding.message}" if isinstance(here, str) and here.isprintable() else finding.message
 
 
 def _read(path: Path) -> str:

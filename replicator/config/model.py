@@ -13,7 +13,7 @@ from replicator.config.nodes import NodeSettings
 from replicator.config.secrets import SecretRef
 from replicator.config.storage import FilesystemSettings, SqliteSettings
 from replicator.config.units import Duration
-from replicator.config.upstreams import PeerSettings, UpstreamSettings
+from replicator.config.upstreams import DestinationRegistrySettings, PeerSettings, UpstreamSettings
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class Settings(Model):
     peer_secret: SecretRef | None = None
     """Secret shared by all nodes that replicate to each other, `{env: NAME}` or `{file: path}`; random, if absent."""
     upstreams: tuple[UpstreamSettings, ...] = ()
-    """Other people's registries."""
+    """Other people's registries, to pull from."""
+    registries: tuple[DestinationRegistrySettings, ...] = ()
+    """Other people's registries, to replicate to (extension)."""
     peers: tuple[PeerSettings, ...] = ()
     """Nodes that run in other processes."""
     nodes: Annotated[tuple[NodeSettings, ...], Field(min_length=1)]
@@ -81,6 +83,13 @@ class Settings(Model):
             if upstream.name == name:
                 return upstream
         raise ConfigurationError(f"there is no upstream {name} in this configuration")
+
+    def registry(self, name: str) -> DestinationRegistrySettings:
+        """Return one destination registry's settings; raise ConfigurationError when there is none of this name."""
+        for registry in self.registries:
+            if registry.name == name:
+                return registry
+        raise ConfigurationError(f"there is no registry {name} in this configuration")
 
     def directory(self, node: NodeSettings) -> Path:
         """Return the node's own directory."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from replicator.config.auth import AuthSettings
-from replicator.config.base import BaseUrl, Count, FilePath, Flag, Listen, Model, NodeRef, Rate
-from replicator.config.cache import CacheSettings
+from replicator.config.base import BaseUrl, Count, FilePath, Flag, Listen, Model, NodeRef, Rate, checked
+from replicator.config.cache import CacheSettings, parse_prefix
 from replicator.config.replication import ReplicationSettings
 from replicator.config.storage import StorageSettings
 from replicator.config.units import Duration, Size
 from replicator.core.mutability import MutabilityRule, TagMutability
+from replicator.core.registry_policy import RegistryPolicy
+from replicator.core.templates import CreationCause, CreationTemplate
 
 if TYPE_CHECKING:
     from replicator.core.access import Grant
@@ -42,15 +44,9 @@ class Sparse(enum.StrEnum):
     ALLOW = "allow"
 
 
-class RepositorySettings(Model):
-    """How repositories of a node behave."""
+class MutabilitySettings(Model):
+    """Which tags may move."""
 
-    create_on_push: Flag = True
-    """Whether a push creates the repository it goes to."""
-    sparse_indexes: Sparse = Sparse.REFUSE
-    """Whether an index may name manifests that the repository does not hold."""
-    sparse_images: Sparse = Sparse.REFUSE
-    """Whether an image may name blobs that the repository does not hold."""
     tag_mutability: TagMutability = TagMutability.MUTABLE
     """Whether a tag may move to another digest."""
     tag_mutability_exclusions: Annotated[tuple[ExclusionFilter, ...], Field(max_length=5)] = ()
@@ -64,6 +60,40 @@ class RepositorySettings(Model):
                 f"expected {'1 to 5' if wanted else 'no'} tag_mutability_exclusions with {self.tag_mutability}"
             )
         return self
+
+    def mutability(self) -> MutabilityRule:
+        """Return the core's value."""
+        return MutabilityRule(self.tag_mutability, self.tag_mutability_exclusions)
+
+
+class TemplateSettings(MutabilitySettings):
+    """The settings of repositories below a prefix that nobody creates by hand: ECR's repository creation template."""
+
+    prefix: Annotated[
+        str,
+        BeforeValidator(checked(parse_prefix)),
+        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255, "examples": ["team-a"]}),
+    ]
+    """First path components of the repositories, or `ROOT` for those no other template fits; unique, longest wins."""
+    applied_for: Annotated[tuple[CreationCause, ...], Field(min_length=1)]
+    """What creates the repositories: replication, a pull through the cache, a push."""
+
+    def to_template(self) -> CreationTemplate:
+        """Return the core's value."""
+        return CreationTemplate(self.prefix, frozenset(self.applied_for), self.mutability())
+
+
+class RepositorySettings(MutabilitySettings):
+    """How repositories of a node behave."""
+
+    create_on_push: Flag = True
+    """Whether a push creates the repository it goes to."""
+    sparse_indexes: Sparse = Sparse.REFUSE
+    """Whether an index may name manifests that the repository does not hold; replicas of some platforms need it."""
+    sparse_images: Sparse = Sparse.REFUSE
+    """Whether an image may name blobs that the repository does not hold."""
+    templates: tuple[TemplateSettings, ...] = ()
+    """Other settings for repositories that come into being by replication, the cache or a push, by prefix."""
 
 
 class UploadSettings(Model):
@@ -133,7 +163,15 @@ class NodeSettings(NodeRef):
 
     def mutability(self) -> MutabilityRule:
         """Return the core's mutability rule for repositories of this node."""
-        return MutabilityRule(self.repositories.tag_mutability, self.repositories.tag_mutability_exclusions)
+        return self.repositories.mutability()
+
+    def templates(self) -> tuple[CreationTemplate, ...]:
+        """Return the core's creation templates."""
+        return tuple(one.to_template() for one in self.repositories.templates)
+
+    def registry_policy(self) -> RegistryPolicy:
+        """Return who may replicate into this node."""
+        return RegistryPolicy(self.account, tuple(one.to_statement() for one in self.replication.accept_from))
 
     def anonymous_grants(self) -> tuple[Grant, ...]:
         """Return what a caller without credentials may do on a node with `auth`."""

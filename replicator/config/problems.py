@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from replicator.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator
 
 KeyPath = tuple[str | int, ...]
 
@@ -62,6 +66,17 @@ def dotted(path: KeyPath) -> str:
         else:
             text += f".{part}" if text else part
     return text
+
+
+def repeated(values: Iterable[tuple[KeyPath, Hashable]], what: str = "") -> Iterator[Finding]:
+    """Yield a finding for every value that appeared before; `what` names it where the value itself says too little."""
+    first: dict[Hashable, KeyPath] = {}
+    for path, value in values:
+        if value in first:
+            subject = f"{what} " if what else f"{value} "
+            yield Finding(path, f"{subject}is already used by {dotted(first[value])}")
+        else:
+            first[value] = path
 
 
 def raise_errors(problems: list[Problem]) -> None:

@@ -43,7 +43,8 @@ def _check_secret(path: KeyPath, ref: SecretRef, environ: Mapping[str, str]) -> 
         yield Finding(path, str(error))
         return
     # It signs what peers say about themselves: one that can be guessed opens every node.
-    if path == ("peer_secret",) and len(secret.reveal()) < MIN_PEER_SECRET:
+    is_peers = path == ("peer_secret",) or (path[0], path[-1]) == ("peers", "secret")
+    if is_peers and len(secret.reveal()) < MIN_PEER_SECRET:
         yield Finding(path, f"expected a secret of at least {MIN_PEER_SECRET} characters")
 
 

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from replicator.config.model import Settings
 from replicator.config.problems import KeyPath, child_of
-from replicator.config.units import DURATION_SCHEMA, SIZE_SCHEMA, format_duration, format_size
+from replicator.config.units import DURATION_OR_OFF_SCHEMA, DURATION_SCHEMA, SIZE_SCHEMA, format_duration, format_size
 
 _Schema = Mapping[str, object]
+_DURATION_PATTERNS = (DURATION_SCHEMA["pattern"], DURATION_OR_OFF_SCHEMA["pattern"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def _with_written_defaults(value: object) -> object:
     default: Any = value.get("default")
     if isinstance(default, dict) or default is None:
         written.pop("default", None)
-    elif value.get("pattern") == DURATION_SCHEMA["pattern"]:
+    elif value.get("pattern") in _DURATION_PATTERNS:
         written["default"] = format_duration(default)
     elif value.get("pattern") == SIZE_SCHEMA["pattern"]:
         written["default"] = format_size(default)

@@ -110,6 +110,7 @@ SIZE_SCHEMA = {
     "examples": ["10GiB", "500MB", 4096],
 }
 DURATION_SCHEMA = {"type": "string", "pattern": f"^{_DURATION_PATTERN}$", "examples": ["30s", "24h", "1h30m"]}
+DURATION_OR_OFF_SCHEMA = {**DURATION_SCHEMA, "pattern": f"^(off|{_DURATION_PATTERN})$", "examples": ["15m", "off"]}
 
 Size = Annotated[int, BeforeValidator(positive_size), WithJsonSchema(SIZE_SCHEMA)]
 Duration = Annotated[float, BeforeValidator(positive_duration), WithJsonSchema(DURATION_SCHEMA)]

@@ -9,11 +9,13 @@ renaming, platforms, chaining and priority are extensions of the configuration f
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.core.destinations import DestinationId, parse_destination
 from replicator.core.digest import Digest, parse_digest
+from replicator.core.errors import InvalidInput
 from replicator.core.jobs import JobKind, NewJob, Priority
 from replicator.core.mutability import matches_wildcard
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_repository, parse_tag
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 DEFAULT_PRIORITY = 5
+DEFAULT_LAG_TARGET = 0.99
+_MAX_PLATFORM = 80
+_PLATFORM = re.compile(r"([a-z0-9]+)/([a-z0-9_]+)(?:/([a-z0-9.]+))?")
 
 
 class Origin(enum.StrEnum):
@@ -73,13 +78,22 @@ class Platform:
         return same and self.variant in {None, platform.get("variant")}
 
 
+def parse_platform(text: str) -> Platform:
+    """Return `linux/amd64` or `linux/arm64/v8` as a platform; raise InvalidInput for anything else."""
+    found = _PLATFORM.fullmatch(text)
+    if found is None or len(text) > _MAX_PLATFORM:
+        raise InvalidInput(f"expected a platform such as linux/amd64 or linux/arm64/v8, got {text[:80]!r}")
+    return Platform(found[1], found[2], found[3])
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicationRule:
     """Images of the repositories it covers go to `destinations`.
 
     `filters` are literal prefixes (ECR's PREFIX_MATCH, no implied slash); everything else is an extension.
     `repositories` and `excluded_repositories`, `tags` and `excluded_tags` are names in which `*` stands for any
-    characters. `priority` is 1 (first) to 9. `lag_objective` is in seconds.
+    characters. `priority` is 1 (first) to 9. `lag_objective` is in seconds,
+    `lag_target` the share of images (below 1) that are to keep it.
     """
 
     name: str
@@ -95,6 +109,7 @@ class ReplicationRule:
     delete_replication: bool = False
     priority: int = DEFAULT_PRIORITY
     lag_objective: float | None = None
+    lag_target: float = DEFAULT_LAG_TARGET
 
     def matches(self, repository: RepositoryName) -> bool:
         """Tell whether the rule covers a repository."""

@@ -102,7 +102,7 @@ def test_at_most_25_different_destinations_over_all_rules() -> None:
     assert errors(nodes=[node(US, 1, replication={"rules": rules})], peers=peers) == []
     rules[1]["destinations"] = names[13:]
     assert errors(nodes=[node(US, 1, replication={"rules": rules})], peers=peers) == [
-        "nodes[0].replication.rules: expected at most 25 different destinations over all rules, got 26"
+        "nodes[0].replication.rules[1].destinations: expected at most 25 different destinations over all rules, got 26"
     ]
 
 

@@ -62,7 +62,7 @@ def test_three_regions_replicate_as_promised(configs: Path) -> None:
     def destinations(node: str, repository: str) -> set[str]:
         source = parse_node(node)
         rules = settings.node(source).replication_rules()
-        return {str(one.node) for one in destinations_of(rules, parse_repository(repository), source)}
+        return {str(one.id) for one in destinations_of(rules, source, parse_repository(repository))}
 
     us, eu, ap = "111122223333/us-east-1", "111122223333/eu-west-1", "444455556666/ap-southeast-1"
     assert destinations(us, "team-a/app") == {eu, ap}

@@ -1,0 +1,111 @@
+"""Rules that send an image back to where it was pushed, found by sending sample images through the real decisions.
+
+The revisions of an image end such a round, so it does no harm to data; but it is work for nothing, and seldom meant.
+Only a round that renames the image has no end, because it comes back as another one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from replicator.config.rule_samples import covered_names, sample_tags
+from replicator.core.errors import InvalidInput
+from replicator.core.names import NodeId
+from replicator.core.replication import destinations_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from replicator.core.names import RepositoryName, Tag
+    from replicator.core.replication import ReplicationRule
+
+_NAMES_PER_RULE = 8
+_MAX_TAGS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """An image on its way from one node to another; `repository` is its name there."""
+
+    source: NodeId
+    rule: ReplicationRule
+    destination: NodeId
+    repository: RepositoryName
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Hops that bring an image of `repository` back to the node where it was pushed."""
+
+    repository: RepositoryName
+    hops: tuple[Hop, ...]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether every rule chains, so that the rules alone would let the image go round for ever."""
+        return all(hop.rule.chain for hop in self.hops)
+
+    @property
+    def returns_as(self) -> RepositoryName:
+        """The repository it comes back to."""
+        return self.hops[-1].repository
+
+    def __str__(self) -> str:
+        way = " -> ".join(f"{hop.source} (rule {hop.rule.name})" for hop in self.hops)
+        return f"{way} -> {self.hops[-1].destination}"
+
+
+def find_rounds(rules: Mapping[NodeId, Sequence[ReplicationRule]]) -> tuple[Round, ...]:
+    """Return the rounds among nodes: of those by the same rules one, the worst."""
+    every = [rule for one in rules.values() for rule in one]
+    if not any(rule.chain for rule in every):
+        return ()
+    names = dict.fromkeys(name for rule in every for name in islice(covered_names(rule), _NAMES_PER_RULE))
+    tags = (*islice(sample_tags(every), _MAX_TAGS), None)
+    found: dict[frozenset[tuple[NodeId, str]], Round] = {}
+    for start, name, tag in ((start, name, tag) for start in rules for name in names for tag in tags):
+        for one in _rounds(rules, start, name, tag):
+            key = frozenset((hop.source, hop.rule.name) for hop in one.hops)
+            found[key] = max(found.get(key, one), one, key=_badness)
+    return tuple(found.values())
+
+
+def _badness(one: Round) -> tuple[bool, bool]:
+    return one.goes_on and one.returns_as != one.repository, one.goes_on
+
+
+def _rounds(
+    rules: Mapping[NodeId, Sequence[ReplicationRule]], start: NodeId, name: RepositoryName, tag: Tag | None
+) -> Iterator[Round]:
+    """Follow an image from where it is pushed, by the shortest way to each node, until it comes home."""
+    waiting: deque[tuple[Hop, ...]] = deque((hop,) for hop in _hops(rules[start], start, name, tag, None))
+    seen: set[tuple[NodeId, NodeId, RepositoryName]] = set()
+    while waiting:
+        way = waiting.popleft()
+        last = way[-1]
+        if last.destination == start:
+            yield Round(name, way)
+            continue
+        place = (last.destination, last.source, last.repository)
+        if place in seen or len(way) > len(rules):
+            continue
+        seen.add(place)
+        chaining = [rule for rule in rules.get(last.destination, ()) if rule.chain]
+        waiting += [(*way, hop) for hop in _hops(chaining, last.destination, last.repository, tag, last.source)]
+
+
+def _hops(
+    rules: Sequence[ReplicationRule], node: NodeId, name: RepositoryName, tag: Tag | None, came_from: NodeId | None
+) -> list[Hop]:
+    try:
+        found = destinations_of(rules, node, name, tag)
+    except InvalidInput:
+        return []  # a renaming that makes no name, which another check reports
+    return [
+        Hop(node, one.rule, one.id, one.repository)
+        for one in found
+        if isinstance(one.id, NodeId) and one.id != came_from
+    ]
