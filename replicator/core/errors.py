@@ -242,6 +242,10 @@ class UpstreamRefused(UpstreamError):
     """the upstream refuses the content or operation."""
 
 
+class UpstreamClockSkew(UpstreamRefused):
+    """the peer says that our clock runs too far ahead."""
+
+
 class StorageError(ReplicatorError):
     """the store cannot do it now."""
 

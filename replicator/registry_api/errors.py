@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from replicator.core import errors
 from replicator.core.byte_range import session_range
 from replicator.core.errors import ReplicatorError
+from replicator.core.peer_messages import CLOCK_SKEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,7 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.SizeMismatch: Answer(400, "SIZE_INVALID"),
     errors.DigestMismatch: Answer(400, "DIGEST_INVALID"),
     errors.UploadOutOfOrder: Answer(416, "BLOB_UPLOAD_INVALID"),
+    errors.ClockSkew: Answer(400, "UNSUPPORTED"),
     errors.RangeNotSatisfiable: Answer(416, "SIZE_INVALID"),
     errors.NotFound: Answer(404, "UNSUPPORTED"),
     errors.PageNotFound: Answer(404, "UNSUPPORTED"),
@@ -50,23 +52,30 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.ManifestNotFound: Answer(404, "MANIFEST_UNKNOWN"),
     errors.BlobNotFound: Answer(404, "BLOB_UNKNOWN"),
     errors.UploadNotFound: Answer(404, "BLOB_UPLOAD_UNKNOWN"),
+    errors.BackfillNotFound: Answer(404, "UNSUPPORTED"),
     errors.Conflict: Answer(409, "DENIED"),
     errors.TagImmutable: Answer(400, "TAG_INVALID"),
+    errors.BackfillInProgress: Answer(409, "DENIED"),
+    errors.BackfillLimit: Answer(409, "DENIED"),
+    errors.BackfillInvalidStatus: Answer(409, "DENIED"),
     errors.MissingReferences: Answer(404, "MANIFEST_BLOB_UNKNOWN"),
     errors.AccessError: Answer(403, "DENIED"),
     errors.Unauthenticated: Answer(401, "UNAUTHORIZED"),
     errors.Denied: Answer(403, "DENIED"),
+    errors.ReplicationDenied: Answer(403, "DENIED"),
     errors.Throttled: Answer(429, "TOOMANYREQUESTS"),
     errors.Unsupported: Answer(405, "UNSUPPORTED"),
     errors.CorruptBlob: Answer(500, "UNKNOWN"),
     errors.UpstreamError: Answer(502, "UNAVAILABLE"),
     errors.UpstreamNotFound: Answer(404, "MANIFEST_UNKNOWN"),
     errors.UpstreamDenied: Answer(502, "UNAVAILABLE"),
+    errors.PermissionMissing: Answer(502, "UNAVAILABLE"),
     errors.UpstreamThrottled: Answer(429, "TOOMANYREQUESTS"),
     errors.UpstreamUnavailable: Answer(503, "UNAVAILABLE"),
     errors.UpstreamTimeout: Answer(504, "UNAVAILABLE"),
     errors.UpstreamContent: Answer(502, "UNAVAILABLE"),
     errors.UpstreamRefused: Answer(502, "UNAVAILABLE"),
+    errors.UpstreamClockSkew: Answer(502, "UNAVAILABLE"),
     errors.StorageError: Answer(503, "UNAVAILABLE"),
     errors.StorageFull: Answer(507, "UNAVAILABLE"),
     errors.StorageUnavailable: Answer(503, "UNAVAILABLE"),
@@ -133,7 +142,17 @@ def _body(error: ReplicatorError, answer: Answer) -> bytes:
         )
     if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return _document([{"code": answer.code, "message": "internal error"}])
-    return _document([{"code": answer.code, "message": str(error)}])
+    entry: dict[str, object] = {"code": answer.code, "message": str(error)}
+    return _document([entry | _detail(error)])
+
+
+def _detail(error: ReplicatorError) -> dict[str, object]:
+    """Return what a peer needs to know to say why it could not replicate."""
+    if isinstance(error, errors.ReplicationDenied):
+        return {"detail": {"permission": error.permission}}
+    if isinstance(error, errors.ClockSkew):
+        return {"detail": {"reason": CLOCK_SKEW}}
+    return {}
 
 
 def _document(entries: list[dict[str, object]]) -> bytes:

@@ -15,6 +15,7 @@ HEAD_REVISION = "0002"
 metadata = sa.MetaData()
 
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+_SENT = sa.text("source IS NOT NULL")
 _TROUBLED = sa.text("last_error IS NOT NULL")
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -60,6 +61,7 @@ images = sa.Table(
     sa.Column("source", Text),
     sa.Index("images_by_digest", "digest"),
     sa.Index("images_by_subject", "repository", "subject", "digest"),
+    sa.Index("images_by_source", "source", "repository", "digest", sqlite_where=_SENT, postgresql_where=_SENT),
 )
 
 deleted_images = sa.Table(
@@ -91,7 +93,7 @@ tag_conflicts = sa.Table(
     sa.Column("repository", Text, primary_key=True),
     sa.Column("tag", Text, primary_key=True),
     sa.Column("loser", Text, primary_key=True),
-    sa.Column("winner", Text, nullable=False),
+    sa.Column("winner", Text),
     sa.Column("winner_revision", Text, nullable=False),
     sa.Column("found_at", sa.Double, nullable=False),
     sa.Index("tag_conflicts_by_time", "found_at"),
@@ -188,6 +190,7 @@ backfills = sa.Table(
     sa.Column("state", Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("finished_at", sa.Double),
+    sa.Column("prepared_at", sa.Double),
     sa.Column("position", Text, nullable=False, server_default=""),
     sa.Column("failure", Text),
     sa.Index("backfills_by_time", "created_at"),
@@ -200,11 +203,14 @@ backfill_images = sa.Table(
     sa.Column("repository", Text, primary_key=True),
     sa.Column("digest", Text, primary_key=True),
     sa.Column("tag", Text, primary_key=True),
+    sa.Column("destination", Text, primary_key=True),
+    sa.Column("kind", Text, nullable=False),
+    sa.Column("key", Text, nullable=False),
     sa.Column("status", Text, nullable=False),
     sa.Column("failure_code", Text),
     sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("backfill_images_by_status", "backfill", "status"),
-    sa.Index("backfill_images_by_image", "repository", "digest", "tag", "backfill"),
+    sa.Index("backfill_images_by_job", "kind", "key", "status"),
 )
 
 cache_entries = sa.Table(

@@ -17,6 +17,13 @@ def upgrade() -> None:
     """Add columns and tables; what is there gets revisions from before every write."""
     op.add_column("images", sa.Column("revision", TEXT, nullable=False, server_default=""))
     op.add_column("images", sa.Column("source", TEXT, nullable=True))
+    op.create_index(
+        "images_by_source",
+        "images",
+        ["source", "repository", "digest"],
+        sqlite_where=sa.text("source IS NOT NULL"),
+        postgresql_where=sa.text("source IS NOT NULL"),
+    )
     op.add_column("tags", sa.Column("seen", TEXT, nullable=False, server_default="{}"))
     op.add_column("replication_status", sa.Column("target", TEXT, nullable=False, server_default=""))
     op.create_index("replication_status_by_tag", "replication_status", ["repository", "tag", "destination"])
@@ -33,7 +40,7 @@ def upgrade() -> None:
         sa.Column("repository", TEXT, nullable=False),
         sa.Column("tag", TEXT, nullable=False),
         sa.Column("loser", TEXT, nullable=False),
-        sa.Column("winner", TEXT, nullable=False),
+        sa.Column("winner", TEXT, nullable=True),
         sa.Column("winner_revision", TEXT, nullable=False),
         sa.Column("found_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("repository", "tag", "loser"),
@@ -48,6 +55,7 @@ def upgrade() -> None:
         sa.Column("state", TEXT, nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("finished_at", sa.Double(), nullable=True),
+        sa.Column("prepared_at", sa.Double(), nullable=True),
         sa.Column("position", TEXT, nullable=False, server_default=""),
         sa.Column("failure", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id"),
@@ -59,10 +67,13 @@ def upgrade() -> None:
         sa.Column("repository", TEXT, nullable=False),
         sa.Column("digest", TEXT, nullable=False),
         sa.Column("tag", TEXT, nullable=False),
+        sa.Column("destination", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
         sa.Column("status", TEXT, nullable=False),
         sa.Column("failure_code", TEXT, nullable=True),
         sa.Column("bytes", sa.BigInteger(), nullable=False, server_default="0"),
-        sa.PrimaryKeyConstraint("backfill", "repository", "digest", "tag"),
+        sa.PrimaryKeyConstraint("backfill", "repository", "digest", "tag", "destination"),
     )
     op.create_index("backfill_images_by_status", "backfill_images", ["backfill", "status"])
-    op.create_index("backfill_images_by_image", "backfill_images", ["repository", "digest", "tag", "backfill"])
+    op.create_index("backfill_images_by_job", "backfill_images", ["kind", "key", "status"])
