@@ -15,13 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import memory, report
+from tests.benchmarks import memory, replication, report
 from tests.benchmarks.cases import CASES, FULL, QUICK, Case, Scale, Scene
 from tests.benchmarks.environment import describe
 from tests.benchmarks.servers import Field
 from tests.support.processes import running
 
-_MEMORY = "memory"
+_MEMORY, _REPLICATION = "memory", "replication"
 _CASE_BUDGET = 50.0
 """Seconds after which a case begins no further round: a machine that others use too must not make a run endless."""
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -33,7 +33,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     options = _options()
     scale = QUICK if options.quick else FULL
-    names = options.only or [*(case.name for case in CASES), _MEMORY]
+    names = options.only or [*(case.name for case in CASES), _REPLICATION, _MEMORY]
     arguments = shlex.join(sys.argv[1:])
     command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
     lines = [f"- {line}" for line in describe(command)]
@@ -55,7 +55,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of smaller work")
-    names = [*(case.name for case in CASES), _MEMORY]
+    names = [*(case.name for case in CASES), _REPLICATION, _MEMORY]
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{_DOCUMENT.name}")
     return parser.parse_args()
@@ -77,6 +77,9 @@ def _measure(directory: Path, scale: Scale, names: list[str]) -> list[str]:
                     if case.name == "crowd":
                         notes = ["", "The crowd:", "", *report.crowd_lines(results, scene.downloads)]
     lines = ["", *report.table(report.HEADING, rows), *notes] if rows else []
+    if _REPLICATION in names:
+        rows = replication.measure(directory / "replication", replication.QUICK if scale is QUICK else replication.FULL)
+        lines += ["", *report.table(replication.HEADING, rows)]
     if _MEMORY in names:
         lines += _memory(directory, scale)
     return lines
