@@ -47,10 +47,28 @@ class Drift:
     revision: Revision
 
 
+class Fingerprint:
+    """A hash of a repository's present images, by digest, and then its tags, by name; lines are added in that order."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, tag: Tag | None, digest: Digest) -> None:
+        """Add an image (`tag` is None), or a tag with what it points to."""
+        self._hash.update(f"{tag or ''} {digest}\n".encode())
+
+    def value(self) -> str:
+        """Return the fingerprint of what was added so far."""
+        return self._hash.hexdigest()
+
+
 def fingerprint(lines: Iterable[HeldImage]) -> str:
-    """Return a hash of a repository's present images and tags, in whatever order they come."""
-    present = sorted(f"{one.tag or ''} {one.digest}" for one in lines if one.is_present)
-    return hashlib.sha256("\n".join(present).encode()).hexdigest()
+    """Return the fingerprint of present images and tags, in whatever order they come."""
+    result = Fingerprint()
+    present = [(one.tag, one.digest) for one in lines if one.is_present and one.digest is not None]
+    for tag, digest in sorted(present, key=lambda line: (line[0] or "", line[1])):
+        result.add(tag, digest)
+    return result.value()
 
 
 def find_drift(
