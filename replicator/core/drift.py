@@ -1,6 +1,7 @@
 """Where a destination differs from what the rules say it should hold, and what mends it.
 
 First fingerprints are compared, which costs one line per repository; only where they differ are both sides listed.
+Where they are the same, a few images at a time are still offered, to find content that was lost behind its rows.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ class DriftKind(enum.StrEnum):
     """The tag points to an older image there."""
     NOT_DELETED = "not-deleted"
     """It was deleted at the source, by a rule that replicates deletions."""
+    MISSING_CONTENT = "missing-content"
+    """The image is there, but not all of what it refers to."""
     DELETED_THERE = "deleted-there"
     """It was deleted at the destination since; nothing brings it back but a push."""
     NEWER_THERE = "newer-there"
     """The tag was set there since; the destination's own rules say whether it comes back."""
 
 
-REPAIRABLE = frozenset({DriftKind.MISSING_IMAGE, DriftKind.MISSING_TAG, DriftKind.OTHER_DIGEST, DriftKind.NOT_DELETED})
+REPAIRABLE = frozenset(DriftKind) - {DriftKind.DELETED_THERE, DriftKind.NEWER_THERE}
 
 
 @dataclass(frozen=True, slots=True)
