@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from replicator.cache.observer import CacheResult
-from replicator.cache.own_repositories import CREATED_BY_CACHE
 from replicator.core.errors import BlobNotFound, CorruptBlob, UpstreamContent, UpstreamNotFound
 from replicator.core.manifest import parse_manifest
+from replicator.core.templates import CreationCause
 from replicator.registry.pushes import ensure_repository
 from replicator.storage.metadata import blobs, cached_content
 from replicator.telemetry.logs import get_logger
@@ -140,7 +140,7 @@ class CachedBlobs:
         found = yield from blobs.find(descriptor.digest)
         if found is None or found.size != descriptor.size:
             return None
-        yield from ensure_repository(self._node, repository, now, cause=CREATED_BY_CACHE)
+        yield from ensure_repository(self._node, repository, now, CreationCause.PULL_THROUGH_CACHE)
         yield from blobs.link(repository, found.digest, now)
         return found
 
@@ -203,7 +203,7 @@ class CachedBlobs:
     def _record(self, blob: StoredBlob, repositories: Collection[RepositoryName], now: float) -> Steps[StoredBlob]:
         yield from blobs.record(blob, now)
         for repository in repositories:
-            yield from ensure_repository(self._node, repository, now, cause=CREATED_BY_CACHE)
+            yield from ensure_repository(self._node, repository, now, CreationCause.PULL_THROUGH_CACHE)
             yield from blobs.link(repository, blob.digest, now)
         return (yield from blobs.find(blob.digest)) or blob
 

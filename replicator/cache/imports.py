@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from replicator.core.jobs import JobKind
 from replicator.core.manifest import parse_manifest
 from replicator.core.replication import Origin
+from replicator.core.templates import CreationCause
 from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
 from replicator.storage.metadata import cache_entries, cached_content, images, repositories, tags
 from replicator.storage.metadata.cache_entries import CacheEntry
@@ -68,7 +69,9 @@ class Imports:
 
     def _put_tag(self, imported: TagImport, image: StoredImage) -> Steps[CacheEntry | None]:
         repository, tag, digest = imported.repository, imported.tag, imported.manifest.digest
-        settings = yield from ensure_repository(self._node, repository, imported.checked_at, cause="cache")
+        settings = yield from ensure_repository(
+            self._node, repository, imported.checked_at, CreationCause.PULL_THROUGH_CACHE
+        )
         state = yield from tags.find(repository, tag)
         known = yield from cache_entries.find(repository, tag)
         current = state.digest if state else None
@@ -85,7 +88,7 @@ class Imports:
         return entry
 
     def _put_untagged(self, repository: RepositoryName, image: StoredImage, now: float) -> Steps[None]:
-        yield from ensure_repository(self._node, repository, now, cause="cache")
+        yield from ensure_repository(self._node, repository, now, CreationCause.PULL_THROUGH_CACHE)
         yield from images.put(repository, image, self._node.settings.node, now)
         # An index takes its manifests with it when it is replicated.
         listed = yield from cached_content.has_parent(repository, image.manifest.digest)

@@ -110,11 +110,13 @@ def decide_image_deletion(
 
 
 def decide_untag(current: TagRegister | None, deletion: TagRegister, *, is_replica: bool = True) -> Merge:
-    """Decide about the removal of a tag at the source; a tag that was set since, or elsewhere, stays.
+    """Decide about the removal of a tag at the source; a tag that was set since stays.
 
-    So does one that points to an image which was pushed here (`is_replica` is false): see `hold`.
+    So does one that was set to an image of the destination's own (`is_replica` is false) by a write that the deletion
+    did not know of; its outcome is KEPT_NEWER with a register older than the deletion, and `hold` is to follow.
     """
-    if current is not None and current.digest is not None and not is_replica and deletion.rank > current.rank:
+    is_own = current is not None and current.digest is not None and not is_replica
+    if current is not None and is_own and not deletion.knows(current) and deletion.rank > current.rank:
         return Merge(MergeOutcome.KEPT_NEWER, current)
     return merge(current, deletion)
 

@@ -22,6 +22,7 @@ from replicator.core.names import NodeId, RepositoryName, Tag
 from replicator.core.reference import Reference, as_digest, as_tag
 from replicator.core.replication import Change, Origin, plan_deletion, plan_replication
 from replicator.core.revisions import Revision, next_revision
+from replicator.core.templates import CreationCause, template_for
 from replicator.registry.access import authorize, authorize_push
 from replicator.storage.metadata import (
     blobs,
@@ -38,7 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replicator.registry.node import RegistryNode
+    from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.statement import Steps
+
+_CREATED_BY = {
+    CreationCause.CREATE_ON_PUSH: "push",
+    CreationCause.PULL_THROUGH_CACHE: "cache",
+    CreationCause.REPLICATION: "replication",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,32 +227,51 @@ def change_of(
     return Change(repository, image.manifest.digest, tuple(kept), image.origin, is_referrer, came_from)
 
 
-def plan_follow_up(node: RegistryNode, change: Change, now: float) -> Steps[None]:
-    """Store the jobs that an image causes, in the transaction that stores the image.
+def plan_follow_up(node: RegistryNode, change: Change, now: float) -> Steps[bool]:
+    """Store the jobs that an image causes, in the transaction that stores the image; return whether there are any.
 
     A queued job of the same tag gives way to the newer image.
     """
-    for replication, job in plan_replication(node.settings.replication_rules, node.settings.node, change):
+    planned = plan_replication(node.settings.replication_rules, node.settings.node, change)
+    for replication, job in planned:
         yield from replication_status.supersede(replication, now)
         yield from replication_status.start(replication, now)
         yield from jobs.enqueue(job, now)
+    return bool(planned)
 
 
-def plan_deletions(node: RegistryNode, change: Change, tag: Tag | None, revision: Revision, now: float) -> Steps[None]:
-    """Store the jobs that delete a tag, or an image (`tag` is None), where a rule replicates deletions."""
+def plan_deletions(node: RegistryNode, change: Change, tag: Tag | None, revision: Revision, now: float) -> Steps[bool]:
+    """Store the jobs that delete a tag, or an image (`tag` is None), elsewhere; return whether there are any."""
     planned = plan_deletion(node.settings.replication_rules, node.settings.node, change, tag, revision)
     for deletion in planned:
         yield from jobs.enqueue(deletion.to_job(), now)
+    return bool(planned)
 
 
-def ensure_repository(node: RegistryNode, name: RepositoryName, now: float, cause: str = "push") -> Steps[Repository]:
-    """Return the repository, creating it where the settings allow; raise RepositoryNotFound where they do not."""
+def may_create(settings: RegistrySettings, name: RepositoryName, cause: CreationCause) -> bool:
+    """Tell whether a missing repository is created for `cause` (ECR §11): a push needs the setting, or a template."""
+    return (
+        cause is not CreationCause.CREATE_ON_PUSH
+        or settings.create_on_push
+        or template_for(settings.templates, name, cause) is not None
+    )
+
+
+def ensure_repository(
+    node: RegistryNode, name: RepositoryName, now: float, cause: CreationCause = CreationCause.CREATE_ON_PUSH
+) -> Steps[Repository]:
+    """Return the repository, creating it where the settings allow; raise RepositoryNotFound where they do not.
+
+    A new one has the settings of the template for `cause`, or the node's own where no template covers it.
+    """
     found = yield from repositories.find(name)
     if found is not None:
         return found
-    if cause == "push" and not node.settings.create_on_push:
+    if not may_create(node.settings, name, cause):
         raise RepositoryNotFound(f"there is no repository {name}")
-    created = Repository(name, now, cause, node.settings.mutability)
+    template = template_for(node.settings.templates, name, cause)
+    mutability = node.settings.mutability if template is None else template.mutability
+    created = Repository(name, now, _CREATED_BY[cause], mutability)
     yield from repositories.create(created)
     return created
 

@@ -24,8 +24,9 @@ from replicator.core.errors import (
     UploadNotFound,
     UploadOutOfOrder,
 )
+from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize, authorize_push
-from replicator.registry.pushes import ensure_repository, require_repository
+from replicator.registry.pushes import ensure_repository, may_create, require_repository
 from replicator.storage.metadata import blobs, uploads
 from replicator.storage.metadata.uploads import UploadSession
 
@@ -167,7 +168,7 @@ class Uploads:
         return await self._publish(ingest, repository, digest, None)
 
     def _may_create(self, repository: RepositoryName) -> Steps[None]:
-        if not self._node.settings.create_on_push:
+        if not may_create(self._node.settings, repository, CreationCause.CREATE_ON_PUSH):
             yield from require_repository(repository)
 
     async def cancel(self, principal: Principal, repository: RepositoryName, session_id: str) -> None:

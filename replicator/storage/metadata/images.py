@@ -12,7 +12,7 @@ from replicator.core.delivery import ImageRegister
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER, Revision, next_revision, parse_revision
 from replicator.storage.metadata.schema import deleted_images, images, manifest_references, manifests, tags
-from replicator.storage.metadata.statement import Statement, Steps
+from replicator.storage.metadata.statement import Row, Statement, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,6 +108,11 @@ _PUT_IMAGE = Statement(
         },
     )
 )
+_RENEW = Statement(
+    sa.update(images)
+    .where(images.c.repository == sa.bindparam("of_repository"), images.c.digest == sa.bindparam("of_digest"))
+    .values(revision=sa.bindparam("new_revision"), source=sa.bindparam("new_source"))
+)
 _REGISTER = Statement(
     sa.select(images.c.origin, images.c.revision).where(
         images.c.repository == sa.bindparam("repository"), images.c.digest == sa.bindparam("digest")
@@ -144,6 +149,22 @@ _IS_CHILD = Statement(
         manifest_references.c.child == sa.bindparam("digest"),
     )
     .limit(1)
+)
+_PARENTS = Statement(
+    sa.select(images.c.digest)
+    .join(manifest_references, manifest_references.c.parent == images.c.digest)
+    .where(
+        images.c.repository == sa.bindparam("repository"),
+        manifest_references.c.kind == CHILD,
+        manifest_references.c.child == sa.bindparam("digest"),
+    )
+    .order_by(images.c.digest)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_FIND_LISTED = Statement(
+    sa.select(images.c.digest, images.c.origin, images.c.revision, images.c.source, images.c.subject).where(
+        images.c.repository == sa.bindparam("repository"), images.c.digest == sa.bindparam("digest")
+    )
 )
 _LIST = Statement(
     sa.select(images.c.digest, images.c.origin, images.c.revision, images.c.source, images.c.subject)
@@ -275,6 +296,23 @@ def remember_deletion(repository: RepositoryName, digest: Digest, revision: Revi
     yield from _REMEMBER_DELETION(repository=repository, digest=digest, revision=str(revision), deleted_at=deleted_at)
 
 
+def renew(repository: RepositoryName, digest: Digest, revision: Revision, source: NodeId) -> Steps[None]:
+    """Note that an image which is here was sent again by `source`, and the revision that it has now."""
+    yield from _RENEW(of_repository=repository, of_digest=digest, new_revision=str(revision), new_source=str(source))
+
+
+def find_listed(repository: RepositoryName, digest: Digest) -> Steps[ListedImage | None]:
+    """Return how an image came and in which revision it is, or None when it is not there."""
+    rows = yield from _FIND_LISTED(repository=repository, digest=digest)
+    return _listed(rows[0]) if rows else None
+
+
+def parents(repository: RepositoryName, digest: Digest, limit: int) -> Steps[list[Digest]]:
+    """Return up to `limit` indexes of this repository that list an image."""
+    rows = yield from _PARENTS(repository=repository, digest=digest, limit=limit)
+    return [row[0] for row in rows]
+
+
 def is_child(repository: RepositoryName, digest: Digest) -> Steps[bool]:
     """Tell whether an index of this repository lists an image."""
     return bool((yield from _IS_CHILD(repository=repository, digest=digest)))
@@ -283,13 +321,18 @@ def is_child(repository: RepositoryName, digest: Digest) -> Steps[bool]:
 def list_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[ListedImage]]:
     """Return up to `limit` images whose digests sort after `after`, in order."""
     rows = yield from _LIST(repository=repository, after=after, limit=limit)
-    return [ListedImage(row[0], Origin(row[1]), _revision(row[2]), row[3], row[4]) for row in rows]
+    return [_listed(row) for row in rows]
 
 
 def deletions_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[tuple[Digest, Revision]]]:
     """Return up to `limit` deleted images whose digests sort after `after`, with their deletions, in order."""
     rows = yield from _LIST_DELETED(repository=repository, after=after, limit=limit)
     return [(row[0], _revision(row[1])) for row in rows]
+
+
+def _listed(row: Row) -> ListedImage:
+    digest, origin, revision, source, subject = row
+    return ListedImage(digest, Origin(origin), _revision(revision), source, subject)
 
 
 def _revision(text: str) -> Revision:
