@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from typing import TYPE_CHECKING
 
 from replicator.config.rule_samples import covered_names, sample_tags
@@ -66,8 +66,9 @@ def find_rounds(rules: Mapping[NodeId, Sequence[ReplicationRule]]) -> tuple[Roun
     names = dict.fromkeys(name for rule in every for name in islice(covered_names(rule), _NAMES_PER_RULE))
     tags = (*islice(sample_tags(every), _MAX_TAGS), None)
     found: dict[frozenset[tuple[NodeId, str]], Round] = {}
-    for start, name, tag in ((start, name, tag) for start in rules for name in names for tag in tags):
-        for one in _rounds(rules, start, name, tag):
+    for name, tag in product(names, tags):
+        journey = _Journey(rules, tag)
+        for one in (one for start in rules for one in journey.rounds(start, name)):
             key = frozenset((hop.source, hop.rule.name) for hop in one.hops)
             found[key] = max(found.get(key, one), one, key=_badness)
     return tuple(found.values())
@@ -77,35 +78,44 @@ def _badness(one: Round) -> tuple[bool, bool]:
     return one.goes_on and one.returns_as != one.repository, one.goes_on
 
 
-def _rounds(
-    rules: Mapping[NodeId, Sequence[ReplicationRule]], start: NodeId, name: RepositoryName, tag: Tag | None
-) -> Iterator[Round]:
-    """Follow an image from where it is pushed, by the shortest way to each node, until it comes home."""
-    waiting: deque[tuple[Hop, ...]] = deque((hop,) for hop in _hops(rules[start], start, name, tag, None))
-    seen: set[tuple[NodeId, NodeId, RepositoryName]] = set()
-    while waiting:
-        way = waiting.popleft()
-        last = way[-1]
-        if last.destination == start:
-            yield Round(name, way)
-            continue
-        place = (last.destination, last.source, last.repository)
-        if place in seen or len(way) > len(rules):
-            continue
-        seen.add(place)
-        chaining = [rule for rule in rules.get(last.destination, ()) if rule.chain]
-        waiting += [(*way, hop) for hop in _hops(chaining, last.destination, last.repository, tag, last.source)]
+class _Journey:
+    """Follows images with one tag, and remembers where each node sends them."""
+
+    def __init__(self, rules: Mapping[NodeId, Sequence[ReplicationRule]], tag: Tag | None) -> None:
+        self._rules = rules
+        self._tag = tag
+        self._hops: dict[tuple[NodeId, RepositoryName, bool], tuple[Hop, ...]] = {}
+
+    def rounds(self, start: NodeId, name: RepositoryName) -> Iterator[Round]:
+        """Follow an image from where it is pushed, by the shortest way to each node, until it comes home."""
+        waiting: deque[tuple[Hop, ...]] = deque((hop,) for hop in self._from(start, name, is_replica=False))
+        seen: set[tuple[NodeId, NodeId, RepositoryName]] = set()
+        while waiting:
+            way = waiting.popleft()
+            last = way[-1]
+            if last.destination == start:
+                yield Round(name, way)
+                continue
+            place = (last.destination, last.source, last.repository)
+            if place in seen or len(way) > len(self._rules):
+                continue
+            seen.add(place)
+            onward = self._from(last.destination, last.repository, is_replica=True)
+            waiting += [(*way, hop) for hop in onward if hop.destination != last.source]
+
+    def _from(self, node: NodeId, name: RepositoryName, *, is_replica: bool) -> tuple[Hop, ...]:
+        key = (node, name, is_replica)
+        if key not in self._hops:
+            rules = [rule for rule in self._rules.get(node, ()) if rule.chain or not is_replica]
+            self._hops[key] = tuple(_hops(rules, node, name, self._tag))
+        return self._hops[key]
 
 
-def _hops(
-    rules: Sequence[ReplicationRule], node: NodeId, name: RepositoryName, tag: Tag | None, came_from: NodeId | None
-) -> list[Hop]:
+def _hops(rules: Sequence[ReplicationRule], node: NodeId, name: RepositoryName, tag: Tag | None) -> Iterator[Hop]:
     try:
         found = destinations_of(rules, node, name, tag)
     except InvalidInput:
-        return []  # a renaming that makes no name, which another check reports
-    return [
-        Hop(node, one.rule, one.id, one.repository)
-        for one in found
-        if isinstance(one.id, NodeId) and one.id != came_from
-    ]
+        return  # a renaming that makes no name, which another check reports
+    for one in found:
+        if isinstance(one.id, NodeId):
+            yield Hop(node, one.rule, one.id, one.repository)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,8 @@ def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator
     for path, value in _walk(settings, ()):
         if isinstance(value, SecretRef):
             yield from _check_secret(path, value, environ)
-        elif isinstance(value, Path) and path[-1] in _FILE_KEYS and not value.is_file():
-            yield Finding(path, f"there is no file {value}")
+        elif isinstance(value, Path) and path[-1] in _FILE_KEYS:
+            yield from _check_file(path, value)
 
 
 def _check_secret(path: KeyPath, ref: SecretRef, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -46,6 +47,16 @@ def _check_secret(path: KeyPath, ref: SecretRef, environ: Mapping[str, str]) -> 
     is_peers = path == ("peer_secret",) or (path[0], path[-1]) == ("peers", "secret")
     if is_peers and len(secret.reveal()) < MIN_PEER_SECRET:
         yield Finding(path, f"expected a secret of at least {MIN_PEER_SECRET} characters")
+
+
+def _check_file(path: KeyPath, file: Path) -> Iterator[Finding]:
+    if not file.is_file():
+        yield Finding(path, f"there is no file {file}")
+    elif path[-1] == "ca_file":
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        except OSError:  # an SSLError is one, too
+            yield Finding(path, f"{file} holds no certificate in PEM form")
 
 
 def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:

@@ -179,9 +179,9 @@ class DestinationLimitSettings(TargetSettings):
     requests_per_second: Rate | None = None
     """Most requests per second; for a registry, its own `requests_per_second`, if absent."""
     images: Count | None = None
-    """Images that are sent there at the same time; 4, if absent."""
+    """Pushed images that are sent there at the same time; 4, if absent."""
     blobs: Count | None = None
-    """Blobs of one image that are sent at the same time; 4, if absent."""
+    """Blobs that are sent there at the same time; 8, if absent."""
 
 
 class ReadThroughSourceSettings(NodeRef):
