@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-TARGET = 0.99
-"""Share of the images that has to be in time."""
+from replicator.core.replication import DEFAULT_LAG_TARGET
 
 WINDOWS = {"5m": 300.0, "1h": 3600.0}
 """The windows over which burn rates are shown: a short one that reacts, a long one that does not flap."""
@@ -39,7 +38,7 @@ class LagCounts:
         return LagCounts(self.met, self.missed + overdue)
 
 
-def burn_rate(counts: LagCounts, target: float = TARGET) -> float:
+def burn_rate(counts: LagCounts, target: float = DEFAULT_LAG_TARGET) -> float:
     """Return how many times faster than allowed images miss the objective; `target` is below 1."""
     return (1.0 - counts.share_met) / (1.0 - target)
 

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.core.clock import Clock
+    from replicator.daemon.lag_watch import LagWatch
     from replicator.registry_api.api import Outcome
     from replicator.telemetry.access_log import AccessLog
-    from replicator.telemetry.metrics import CacheMetrics, ReplicationMetrics, UpstreamMetrics
+    from replicator.telemetry.metrics import CacheMetrics, UpstreamMetrics
+    from replicator.telemetry.replication_metrics import ReplicationMetrics
     from replicator.telemetry.requests import RequestObserver
 
 
@@ -65,37 +67,73 @@ class CacheRecorder:
 
 @dataclass(slots=True)
 class DestinationTally:
-    """What this process has sent to one destination."""
+    """What this process has done for one destination. `failures` counts attempts by failure code."""
 
     images: int = 0
     bytes: int = 0
     last_lag_seconds: float | None = None
     last_completed_at: float | None = None
+    superseded: int = 0
     attempts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    drift_found: Counter[str] = field(default_factory=Counter)
+    drift_repaired: Counter[str] = field(default_factory=Counter)
+
+
+_PASSING = "passing"
+"""Stands for the code of a failure that passes by itself and so leaves the status IN_PROGRESS."""
 
 
 class ReplicationRecorder:
-    """Counts what replication did."""
+    """Counts what replication did: what its engine reports, what comparing finds, and conflicts of arriving tags."""
 
-    def __init__(self, metrics: ReplicationMetrics, clock: Clock) -> None:
+    def __init__(self, metrics: ReplicationMetrics, clock: Clock, lag: LagWatch) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._lag = lag
         self.destinations: dict[str, DestinationTally] = {}
 
-    def replicated(self, rule: str, destination: str, lag_seconds: float, sent: int) -> None:
-        """Note an image that is complete at a destination."""
-        self._metrics.complete(rule, destination, lag_seconds)
+    def replicated(self, rule: str, destination: str, lag_seconds: float | None, sent: int) -> None:
+        """Note an image that is complete at a destination; background work has no lag, because nobody just pushed."""
         self._metrics.sent(destination, sent)
         tally = self._tally(destination)
         tally.images += 1
         tally.bytes += sent
-        tally.last_lag_seconds = lag_seconds
         tally.last_completed_at = self._clock.now()
+        if lag_seconds is not None:
+            self._metrics.complete(rule, destination, lag_seconds)
+            self._lag.note(rule, destination, lag_seconds)
+            tally.last_lag_seconds = lag_seconds
 
     def attempt(self, destination: str, outcome: str) -> None:
         """Note one attempt."""
         self._metrics.attempt(destination, outcome)
         self._tally(destination).attempts[outcome] += 1
+
+    def failed(self, destination: str, code: str | None) -> None:
+        """Note why an attempt failed; None stands for a fault that passes. Another attempt follows."""
+        self._metrics.failure(destination, code or _PASSING)
+        self._metrics.retry(destination)
+        self._tally(destination).failures[code or _PASSING] += 1
+
+    def superseded(self, destination: str, count: int = 1) -> None:
+        """Note images whose tag a newer push took before they were sent."""
+        self._metrics.superseded(destination, count)
+        self._tally(destination).superseded += count
+
+    def conflict(self, source: str) -> None:
+        """Note a tag from `source` that had been set elsewhere, too, without knowledge of each other."""
+        self._metrics.conflict(source)
+
+    def drift_found(self, destination: str, kind: str, count: int = 1) -> None:
+        """Note differences between what the rules say and what a destination holds."""
+        self._metrics.drift_found(destination, kind, count)
+        self._tally(destination).drift_found[kind] += count
+
+    def drift_repaired(self, destination: str, kind: str, count: int = 1) -> None:
+        """Note differences whose repair was queued."""
+        self._metrics.drift_repaired(destination, kind, count)
+        self._tally(destination).drift_repaired[kind] += count
 
     def _tally(self, destination: str) -> DestinationTally:
         return self.destinations.setdefault(destination, DestinationTally())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from replicator import __version__
 from replicator.daemon.observers import DestinationTally
+from replicator.registry_api.replication_json import conflict_json
 from replicator.replication.status import DestinationQueue, ReplicationError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from replicator.daemon.gauges import NodeGauges
     from replicator.daemon.observers import CacheRecorder, ReplicationRecorder
     from replicator.daemon.readiness import ReadinessProbe
+    from replicator.replication.conflicts import ConflictReader
     from replicator.replication.status import ReplicationStatusReader
 
 
@@ -32,6 +34,7 @@ class NodeStatus:
         cache: CacheRecorder,
         replication: ReplicationRecorder,
         reader: ReplicationStatusReader,
+        conflicts: ConflictReader,
     ) -> None:
         self._name = name
         self._url = url
@@ -42,12 +45,14 @@ class NodeStatus:
         self._cache = cache
         self._replication = replication
         self._reader = reader
+        self._conflicts = conflicts
 
     async def get(self, may_see: Callable[[RepositoryName], bool]) -> Mapping[str, object]:
         """Return the status, with errors of repositories that `may_see` allows; raises StorageError."""
         totals = await self._gauges.refresh()
         read, write = await self._readiness.check("read"), await self._readiness.check("write")
         failing = await self._reader.recent_errors()
+        conflicts = await self._conflicts.latest(may_see)
         return {
             "node": self._name,
             "url": self._url,
@@ -65,6 +70,8 @@ class NodeStatus:
                 "jobs": totals.jobs,
                 "oldest_pending_seconds": round(totals.oldest_job_seconds, 3),
                 "destinations": await self._destinations(),
+                "objectives": [report.to_json() for report in await self._gauges.objectives()],
+                "conflicts": [conflict_json(found) for found in conflicts],
                 "errors": [_error(found) for found in failing if may_see(found.replication.repository)],
             },
             "cache": dict(self._cache.results),
@@ -85,12 +92,22 @@ def _destination(name: str, queue: DestinationQueue, tally: DestinationTally) ->
         "queued": queue.queued,
         "running": queue.running,
         "dead": queue.dead,
+        "superseded": tally.superseded,
+        "failures": dict(tally.failures),
+        "drift": _drift(tally),
         "oldest_seconds": round(queue.oldest_seconds, 3),
         "images": tally.images,
         "bytes": tally.bytes,
         "attempts": dict(tally.attempts),
         "last_lag_seconds": tally.last_lag_seconds,
     }
+
+
+def _drift(tally: DestinationTally) -> list[Mapping[str, object]]:
+    return [
+        {"kind": kind, "found": tally.drift_found[kind], "repaired": tally.drift_repaired[kind]}
+        for kind in sorted(tally.drift_found)
+    ]
 
 
 def _error(found: ReplicationError) -> Mapping[str, object]:

@@ -105,7 +105,11 @@ def _lines(answer: NodeAnswer) -> list[tuple[str, str]]:
         ("queue", _queue(replication)),
     ]
     lines += [("replicated", _destination(found)) for found in replication["destinations"]]
+    lines += [("objective", _objective(found)) for found in replication["objectives"]]
+    lines += [("drift", _drift(found)) for found in replication["destinations"] if found["drift"]]
+    lines += [("failures", _failures(found)) for found in replication["destinations"] if found["failures"]]
     lines += [("failing", _failure(found)) for found in replication["errors"]]
+    lines += [("conflict", conflict_text(found)) for found in replication["conflicts"]]
     results = ", ".join(f"{count} {result}" for result, count in sorted(status["cache"].items()))
     return [*lines, ("cache", results or "no pulls yet")]
 
@@ -132,6 +136,30 @@ def _destination(found: Mapping[str, Any]) -> str:
     if found["last_lag_seconds"] is not None:
         parts.append(f"last lag {found['last_lag_seconds']:.2f} s")
     return ", ".join(parts)
+
+
+def _objective(found: Mapping[str, Any]) -> str:
+    windows = ", ".join(f"burn {one['burn_rate']:.1f} in {name}" for name, one in found["windows"].items())
+    overdue = f", {found['overdue']} overdue" if found["overdue"] else ""
+    return (
+        f"{found['rule']} to {found['destination']}: {found['target']:.6g} of images within"
+        f" {found['objective_seconds']:.6g} s, {windows}{overdue}"
+    )
+
+
+def _drift(found: Mapping[str, Any]) -> str:
+    kinds = ", ".join(f"{one['found']} {one['kind']} ({one['repaired']} repaired)" for one in found["drift"])
+    return f"at {found['destination']}: {kinds}"
+
+
+def _failures(found: Mapping[str, Any]) -> str:
+    codes = ", ".join(f"{count} {code}" for code, count in sorted(found["failures"].items()))
+    return f"to {found['destination']}: {codes}"
+
+
+def conflict_text(found: Mapping[str, Any]) -> str:
+    """Return a conflict as people read it."""
+    return f"{found['repository']}:{found['tag']} is {found['winner']}; also written elsewhere: {found['loser']}"
 
 
 def _failure(found: Mapping[str, Any]) -> str:

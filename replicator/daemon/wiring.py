@@ -14,6 +14,7 @@ from replicator.cache.sweep import FreshnessSweep
 from replicator.config.nodes import Sparse
 from replicator.daemon.gauges import NodeGauges
 from replicator.daemon.http_server import HttpServer
+from replicator.daemon.lag_watch import LagWatch
 from replicator.daemon.node_parts import Daemon, NodeParts
 from replicator.daemon.observers import CacheRecorder, ReplicationRecorder, RequestRecorder
 from replicator.daemon.readiness import ReadinessProbe
@@ -32,8 +33,12 @@ from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthen
 from replicator.registry_api.call import Services
 from replicator.registry_api.operations import Operations
 from replicator.registry_api.rate_limit import RateLimit
+from replicator.registry_api.replication_api import ReplicationApi, ReplicationUseCases
+from replicator.replication.conflicts import ConflictReader
 from replicator.replication.peers import PeerDirectory
+from replicator.replication.retries import Retries
 from replicator.replication.status import ReplicationStatusReader
+from replicator.replication.wait import ReplicationWaiter
 from replicator.replication.worker import ReplicationWorker
 from replicator.upstream.client import open_client
 from replicator.upstream.endpoint import UpstreamEndpoint
@@ -92,32 +97,53 @@ class _NodeBuilder:
         registry = self._registry()
         tokens = PeerTokens(self._settings.id, shared.peer_secret, clock)
         pulls, uploads = Pulls(registry), Uploads(registry)
-        replication = ReplicationRecorder(metrics.replication(self._name), clock)
+        counted = metrics.replication(self._name)
+        lag = LagWatch(self._settings.id, registry.settings.replication_rules, counted, clock)
+        replication = ReplicationRecorder(counted, clock, lag)
         upstreams = self._upstream_metrics()
         cache = CacheRecorder(metrics.cache(self._name), upstreams)
         peers = PeerDirectory(self._peer_endpoints(), tokens, clock)
-        clients = {name: self._upstream_client(name, counted.request) for name, counted in upstreams.items()}
+        clients = {name: self._upstream_client(name, used.request) for name, used in upstreams.items()}
         pull_through = PullThrough(registry, pulls, self._settings.cache_rules(), clients, cache)
         worker = ReplicationWorker(registry, PullThroughContent(pull_through), peers, replication)
-        gauges = NodeGauges(registry, clock, metrics.storage(self._name), metrics.replication(self._name))
+        gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag)
         self._gauges.append(gauges)
         readiness = ReadinessProbe(registry, clock, shared.draining)
         reader = ReplicationStatusReader(registry.database, clock)
+        conflicts = ConflictReader(registry.database)
         status = NodeStatus(
-            self._name, shared.urls[self._settings.id], clock, gauges, readiness, cache, replication, reader
+            self._name,
+            shared.urls[self._settings.id],
+            clock,
+            gauges,
+            readiness,
+            cache,
+            replication,
+            reader,
+            conflicts,
         )
         authenticator = self._authenticator(tokens)
         services = Services(registry.settings, pull_through, Pushes(registry), uploads, Listings(registry))
         rate_limit = self._rate_limit()
+        requests = RequestRecorder(self._name, metrics.request_observer(self._name), shared.access_log)
         api = RegistryApi(
             services,
             authenticator,
             clock,
-            RequestRecorder(self._name, metrics.request_observer(self._name), shared.access_log),
+            requests,
             rate_limit,
             self._settings.public_url,
         )
-        operations = Operations(authenticator, readiness.check, self._render_metrics, status.get, rate_limit)
+        replication_api = ReplicationApi(
+            ReplicationUseCases(ReplicationWaiter(registry, shared.draining), reader, conflicts, Retries(registry)),
+            authenticator,
+            clock,
+            requests,
+            rate_limit,
+        )
+        operations = Operations(
+            authenticator, readiness.check, self._render_metrics, status.get, rate_limit, replication_api.handle
+        )
         return NodeParts(
             settings=self._settings,
             registry=registry,

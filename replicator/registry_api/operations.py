@@ -31,6 +31,8 @@ class Readiness:
     reason: str = ""
 
 
+REPLICATION_PREFIX = "/_replicator/v1/replication/"
+
 _CHALLENGE = 'Basic realm="replicator"'
 
 ReadinessCheck = Callable[[str], Awaitable[Readiness]]
@@ -41,8 +43,15 @@ GetStatus = Callable[[Callable[[RepositoryName], bool]], Awaitable[Mapping[str, 
 """Given which repositories the caller may know of."""
 
 
+ServeReplication = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""What answers everything below `REPLICATION_PREFIX`; it renders its own errors."""
+
+
 class Operations:
-    """Serves `/healthz`, `/readyz`, `/metrics` and `/_replicator/v1/` of one node."""
+    """Serves `/healthz`, `/readyz`, `/metrics` and `/_replicator/v1/` of one node.
+
+    `replication` serves what operators ask of replication, below a prefix of its own.
+    """
 
     def __init__(
         self,
@@ -51,12 +60,14 @@ class Operations:
         render_metrics: Callable[[], Awaitable[tuple[bytes, str]]],
         get_status: GetStatus,
         rate_limit: RateLimit | None = None,
+        replication: ServeReplication | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._check = check
         self._render_metrics = render_metrics
         self._get_status = get_status
         self._rate_limit = rate_limit
+        self._replication = replication
         self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -66,6 +77,8 @@ class Operations:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request that is not below `/v2`."""
+        if self._replication is not None and request.path.startswith(REPLICATION_PREFIX):
+            return await self._replication(request)
         try:
             page = self._pages.get(request.path)
             if page is None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from replicator.telemetry.replication_metrics import ReplicationMetrics, ReplicationSeries
 from replicator.telemetry.requests import RequestCollector, RequestObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from prometheus_client.core import Metric
 
-LAG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 CACHE_RESULTS = ("hit", "miss", "stale", "revalidated")
 
 
@@ -33,23 +33,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         build = self._gauge("build_info", "The running version; always 1.", "version")
         build.labels(version).set(1)
-        self._lag = Histogram(
-            "replicator_replication_lag_seconds",
-            "Time from an image's push to its being complete at the destination.",
-            ("node", "rule", "destination"),
-            buckets=LAG_SECONDS,
-            registry=self.registry,
-        )
-        self._attempts = self._counter(
-            "replication_attempts_total", "Replication attempts by outcome.", "node", "destination", "outcome"
-        )
-        self._replicated = self._counter(
-            "replication_bytes_total", "Bytes sent to destinations.", "node", "destination"
-        )
-        self._jobs = self._gauge("replication_jobs", "Replication jobs by state.", "node", "state")
-        self._oldest = self._gauge(
-            "replication_oldest_pending_seconds", "Age of the oldest replication job that is not done.", "node"
-        )
+        self._replication = ReplicationSeries(self.registry)
         self._cache = self._counter(
             "cache_requests_total", "Pulls of cached repositories by result.", "node", "rule", "result"
         )
@@ -70,7 +54,7 @@ class Metrics:
 
     def replication(self, node: str) -> ReplicationMetrics:
         """Return what counts the replication out of a node."""
-        return ReplicationMetrics(node, self._lag, self._attempts, self._replicated, self._jobs, self._oldest)
+        return ReplicationMetrics(node, self._replication)
 
     def cache(self, node: str) -> CacheMetrics:
         """Return what counts the pulls of a node's cached repositories."""
@@ -93,36 +77,6 @@ class Metrics:
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"replicator_{name}", text, labels, registry=self.registry)
-
-
-class ReplicationMetrics:
-    """Replication out of one node."""
-
-    def __init__(self, node: str, lag: Histogram, attempts: Counter, sent: Counter, jobs: Gauge, oldest: Gauge) -> None:
-        self._node = node
-        self._lag = lag
-        self._attempts = attempts
-        self._sent = sent
-        self._jobs = jobs
-        self._oldest = oldest.labels(node)
-
-    def complete(self, rule: str, destination: str, lag_seconds: float) -> None:
-        """Note that an image is complete at a destination, so long after its push."""
-        self._lag.labels(self._node, rule, destination).observe(max(0.0, lag_seconds))
-
-    def attempt(self, destination: str, outcome: str) -> None:
-        """Count an attempt; `outcome` is a word of an enumeration, such as `complete` or `retry`."""
-        self._attempts.labels(self._node, destination, outcome).inc()
-
-    def sent(self, destination: str, size: int) -> None:
-        """Count bytes sent to a destination."""
-        self._sent.labels(self._node, destination).inc(size)
-
-    def queue(self, jobs: Mapping[str, int], oldest_pending_seconds: float) -> None:
-        """Show how many jobs are in each state, and the age of the oldest that is not done (0: none)."""
-        for state, count in jobs.items():
-            self._jobs.labels(self._node, state).set(count)
-        self._oldest.set(oldest_pending_seconds)
 
 
 class CacheMetrics:

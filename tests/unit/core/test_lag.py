@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.core.lag import BUCKET, TARGET, WINDOWS, LagCounts, LagHistory, burn_rate
+from replicator.core.lag import BUCKET, WINDOWS, LagCounts, LagHistory, burn_rate
+from replicator.core.replication import DEFAULT_LAG_TARGET
 
 OBJECTIVE = 60.0
 DAY = 86_400.0
@@ -57,7 +58,7 @@ def test_the_bound_is_reached_and_held() -> None:
 def test_burn_lies_between_nothing_and_everything_missed(met: int, missed: int, overdue: int) -> None:
     counts = LagCounts(met, missed).with_overdue(overdue)
     burn = burn_rate(counts)
-    assert -1e-9 <= burn <= 1 / (1 - TARGET) + 1e-9
+    assert -1e-9 <= burn <= 1 / (1 - DEFAULT_LAG_TARGET) + 1e-9
     assert (burn == 0) == (missed + overdue == 0)
     assert burn_rate(counts.with_overdue(1)) >= burn
 

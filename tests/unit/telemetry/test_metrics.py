@@ -72,25 +72,6 @@ def test_clients_cannot_make_series_without_end() -> None:
     assert "METHOD1" not in metrics.render()[0].decode()
 
 
-def test_replication_is_counted_per_destination() -> None:
-    metrics = Metrics("1")
-    replication = metrics.replication("n")
-    replication.attempt("d", "complete")
-    replication.attempt("d", "retry")
-    replication.sent("d", 100)
-    replication.complete("rule", "d", 0.4)
-    replication.complete("rule", "d", -1.0)
-    replication.queue({"pending": 3, "leased": 1}, 12.5)
-    assert value(metrics, "replicator_replication_attempts_total", node="n", destination="d", outcome="retry") == 1
-    assert value(metrics, "replicator_replication_bytes_total", node="n", destination="d") == 100
-    lag = "replicator_replication_lag_seconds"
-    assert value(metrics, f"{lag}_bucket", node="n", rule="rule", destination="d", le="0.05") == 1
-    assert value(metrics, f"{lag}_bucket", node="n", rule="rule", destination="d", le="0.5") == 2
-    assert value(metrics, f"{lag}_bucket", node="n", rule="rule", destination="d", le="3600.0") == 2
-    assert value(metrics, "replicator_replication_jobs", node="n", state="pending") == 3
-    assert value(metrics, "replicator_replication_oldest_pending_seconds", node="n") == 12.5
-
-
 def test_cache_and_upstreams_are_counted() -> None:
     metrics = Metrics("1")
     cache = metrics.cache("n")

@@ -1,0 +1,165 @@
+"""What operators and pipelines ask of replication: wait for an image, see where it is, try again, see conflicts.
+
+Only users may ask. Somebody who may pull from a repository sees how its images are replicated; somebody who may push
+to it may have them replicated. What concerns all repositories needs the permission for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.errors import Denied, PageNotFound, Unauthenticated, Unsupported
+from replicator.registry.access import authorize
+from replicator.registry_api.edge import Edge, path_of
+from replicator.registry_api.operations import REPLICATION_PREFIX
+from replicator.registry_api.operator_input import body_fields, query_fields
+from replicator.registry_api.replication_json import conflict_json, status_json, wait_json
+from replicator.replication.wait import Wanted
+from replicator.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from replicator.core.clock import Clock
+    from replicator.core.names import RepositoryName
+    from replicator.registry_api.authentication import Authenticator
+    from replicator.registry_api.edge import Observer, Visit
+    from replicator.registry_api.rate_limit import RateLimit
+    from replicator.replication.conflicts import ConflictReader
+    from replicator.replication.retries import Retries
+    from replicator.replication.status import ReplicationStatusReader
+    from replicator.replication.wait import ReplicationWaiter
+
+_log = get_logger(__name__)
+
+DEFAULT_WAIT = 60.0
+MAX_WAIT = 3600.0
+MAX_CONFLICTS = 1000
+_WITH_PARTS = {"backfills"}
+"""Pages whose path names something below them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationUseCases:
+    """What the API serves."""
+
+    waiter: ReplicationWaiter
+    status: ReplicationStatusReader
+    conflicts: ConflictReader
+    retries: Retries
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request of somebody who may ask something; `rest` is the path below its page."""
+
+    request: web.BaseRequest
+    principal: Principal
+    rest: tuple[str, ...]
+
+    def authorize(self, action: Action, repository: RepositoryName | None) -> None:
+        """Return if the caller may do `action` in a repository, or in all of them; raises an AccessError."""
+        if repository is not None:
+            authorize(self.principal, action, repository)
+        elif not any(action in grant.actions and "*" in grant.repositories for grant in self.principal.grants):
+            raise Denied(f"{self.principal.kind} {self.principal.name} is not allowed to {action} in all repositories")
+
+    def may_pull(self, repository: RepositoryName) -> bool:
+        """Tell whether the caller may know of a repository."""
+        return self.principal.may(Action.PULL, repository)
+
+
+Page = Callable[[Asked], Awaitable[web.Response]]
+
+
+class ReplicationApi(Edge):
+    """Serves `/_replicator/v1/replication/` of one node."""
+
+    def __init__(
+        self,
+        use_cases: ReplicationUseCases,
+        authenticator: Authenticator,
+        clock: Clock,
+        observe: Observer,
+        rate_limit: RateLimit | None = None,
+    ) -> None:
+        super().__init__(authenticator, clock, observe, rate_limit)
+        self._use_cases = use_cases
+        self._pages: Mapping[str, Mapping[str, Page]] = {
+            "wait": {"POST": self._wait},
+            "images": {"GET": self._images},
+            "retry": {"POST": self._retry},
+            "conflicts": {"GET": self._conflicts},
+        }
+
+    async def serve(self, visit: Visit) -> web.StreamResponse:
+        """Answer one request below the prefix; raises ReplicatorError."""
+        request = visit.request
+        visit.principal = principal = self.identify(request)
+        self._require_user(principal)
+        name, *rest = path_of(request).removeprefix(REPLICATION_PREFIX).split("/")
+        methods = self._pages.get(name)
+        if methods is None or (rest and name not in _WITH_PARTS):
+            raise PageNotFound("there is nothing at this path")
+        visit.route = f"replication_{name}"
+        page = methods.get(request.method)
+        if page is None:
+            raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
+        return await page(Asked(request, principal, tuple(rest)))
+
+    def _require_user(self, principal: Principal) -> None:
+        if principal.kind is PrincipalKind.NODE:
+            raise Denied("a peer may not ask this")
+        if principal.kind is PrincipalKind.ANONYMOUS and self.authenticator.challenge("") is not None:
+            raise Unauthenticated("authentication is required")
+
+    async def _wait(self, asked: Asked) -> web.Response:
+        fields = await body_fields(
+            asked.request, "repository", "reference", "destinations", "regions", "timeout", "until_failed"
+        )
+        repository, reference = fields.repository(), fields.reference()
+        asked.authorize(Action.PULL, repository)
+        wanted = Wanted(fields.destinations(), fields.regions())
+        seconds = fields.seconds("timeout", DEFAULT_WAIT, MAX_WAIT)
+        result = await self._use_cases.waiter.wait(
+            repository, reference, wanted, seconds, until_failed=fields.flag("until_failed")
+        )
+        return answer(wait_json(result))
+
+    async def _images(self, asked: Asked) -> web.Response:
+        fields = query_fields(asked.request, "repository", "reference")
+        repository, reference = fields.repository(), fields.reference()
+        asked.authorize(Action.PULL, repository)
+        found = await self._use_cases.status.of_image(repository, reference)
+        digest = found[0].digest if found else None
+        statuses = [status_json(one) for one in found]
+        return answer({"repository": repository, "digest": digest, "statuses": statuses})
+
+    async def _retry(self, asked: Asked) -> web.Response:
+        fields = await body_fields(asked.request, "repository", "destination")
+        repository, destination = fields.find_repository(), fields.find_destination()
+        asked.authorize(Action.PUSH, repository)
+        count = await self._use_cases.retries.retry(destination, repository)
+        _log.info(
+            "replication retried by an operator",
+            principal=asked.principal.name,
+            repository=repository,
+            destination=None if destination is None else str(destination),
+            count=count,
+        )
+        return answer({"jobs": count})
+
+    async def _conflicts(self, asked: Asked) -> web.Response:
+        limit = query_fields(asked.request, "limit").number("limit", 20, MAX_CONFLICTS)
+        found = await self._use_cases.conflicts.latest(asked.may_pull, limit)
+        return answer({"conflicts": [conflict_json(one) for one in found]})
+
+
+def answer(body: Mapping[str, object], status: int = 200) -> web.Response:
+    """Return a JSON answer."""
+    text = json.dumps(body, separators=(",", ":")).encode()
+    return web.Response(status=status, body=text, headers={"Content-Type": "application/json"})

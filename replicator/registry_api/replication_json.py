@@ -1,0 +1,62 @@
+"""The JSON that operators read about replication."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicator.replication.wait import WaitOutcome, WaitResult
+    from replicator.storage.metadata.replication_status import ReplicationStatus
+    from replicator.storage.metadata.tag_conflicts import TagConflict
+
+Json = Mapping[str, object]
+
+
+def conflict_json(found: TagConflict) -> Json:
+    """Return a conflict; `winner` is null where the tag was deleted."""
+    return {
+        "repository": found.repository,
+        "tag": found.tag,
+        "winner": found.winner,
+        "loser": found.loser,
+        "winner_revision": found.winner_revision,
+        "found_at": found.found_at,
+    }
+
+
+def status_json(found: ReplicationStatus) -> Json:
+    """Return the status of an image at one destination. Times are Unix seconds."""
+    lag = None if found.completed_at is None else round(max(0.0, found.completed_at - found.enqueued_at), 3)
+    return {
+        "destination": found.destination,
+        "repository": found.target or found.repository,
+        "tag": found.tag,
+        "rule": found.rule,
+        "status": found.status.value,
+        "failure_code": found.failure_code,
+        "enqueued_at": found.enqueued_at,
+        "completed_at": found.completed_at,
+        "seconds": lag,
+        "bytes": found.bytes,
+    }
+
+
+def wait_json(result: WaitResult) -> Json:
+    """Return what came of a wait."""
+    return {
+        "digest": result.digest,
+        "complete": result.is_complete,
+        "destinations": [_outcome_json(one) for one in result.outcomes],
+    }
+
+
+def _outcome_json(outcome: WaitOutcome) -> Json:
+    return {
+        "destination": outcome.destination,
+        "repository": outcome.repository,
+        "state": outcome.state.value,
+        "rule": outcome.rule,
+        "failure_code": outcome.failure_code,
+        "reason": outcome.reason,
+    }
