@@ -7,13 +7,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replicator.core.names import NodeId
+from replicator.config.rule_samples import covered_names, sample_tags
+from replicator.core.names import NodeId, RepositoryName, Tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
+    from replicator.core.replication import ReplicationRule
+
+_EXAMPLE_NAME = RepositoryName("demo/app")
+_EXAMPLE_TAG = Tag("1.0")
 
 
 def banner(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> str:
@@ -28,7 +33,7 @@ def banner(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> str:
 def _node_lines(node: NodeSettings, url: str) -> list[str]:
     lines = [f"  {node.id!s:<30} {node.public_url or url}"]
     for rule in node.replication_rules():
-        what = ", ".join(f"{prefix}*" for prefix in rule.filters) or "every repository"
+        what = ", ".join((*(f"{prefix}*" for prefix in rule.filters), *rule.repositories)) or "every repository"
         where = ", ".join(str(destination) for destination in rule.destinations)
         lines.append(f"      replicates {what} to {where}")
     prefixes = ", ".join(f"{rule.prefix}/" for rule in node.cache_rules())
@@ -47,17 +52,15 @@ def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> 
     commands = [f"{_program()} status --config {config}{log_in}"]
     rules = first.replication_rules()
     if rules:
-        prefix = rules[0].filters[0] if rules[0].filters else "demo/"
+        name, tag = _example(rules[0])
         commands.append(
-            f"skopeo copy {at_destination}--dest-tls-verify=false docker-archive:image.tar docker://{host}/{prefix}app:1.0"
+            f"skopeo copy {at_destination}--dest-tls-verify=false docker-archive:image.tar docker://{host}/{name}:{tag}"
         )
         nearest = rules[0].destinations[0]
         other = urls.get(nearest) if isinstance(nearest, NodeId) else None
         if other is not None:
-            there = other.partition("://")[2]
-            commands.append(
-                f"skopeo inspect {at_source}--tls-verify=false docker://{there}/{prefix}app:1.0   # it has arrived"
-            )
+            there = f"{other.partition('://')[2]}/{rules[0].renamed(name)}"
+            commands.append(f"skopeo inspect {at_source}--tls-verify=false docker://{there}:{tag}   # it has arrived")
     caches = first.cache_rules()
     if caches:
         commands.append(
@@ -65,6 +68,13 @@ def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> 
         )
     commands.append(f"curl {urls[first.id]}/metrics")
     return commands
+
+
+def _example(rule: ReplicationRule) -> tuple[RepositoryName, Tag]:
+    """Return an image that a rule replicates."""
+    names = [name for name in (_EXAMPLE_NAME, *covered_names(rule)) if rule.matches(name)]
+    tags = [tag for tag in (_EXAMPLE_TAG, *sample_tags([rule])) if rule.matches_tag(tag)]
+    return (names or [_EXAMPLE_NAME])[0], (tags or [_EXAMPLE_TAG])[0]
 
 
 def _program() -> str:

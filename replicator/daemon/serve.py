@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from replicator import __version__
-from replicator.config.loader import load_settings
+from replicator.config.loader import load_with_warnings
 from replicator.config.references import secrets_of
 from replicator.daemon.banner import banner, suggestions
 from replicator.daemon.listener import bind
@@ -42,9 +42,11 @@ def run(config: Path, environ: Mapping[str, str]) -> int:
 
     Raises ConfigurationError or StorageError when the daemon cannot start; nothing listens then.
     """
-    settings = load_settings(config, environ)
+    settings, doubtful = load_with_warnings(config, environ)
     redactor = Redactor(secrets_of(settings, environ))
     configure_logging(settings.log.level, settings.log.format, redactor)
+    for problem in doubtful:
+        _log.warning("configuration is doubtful", problem=str(problem))
     return uvloop.run(_serve(settings, str(config), environ, redactor))
 
 
