@@ -1,28 +1,22 @@
-"""One attempt to bring one image to one destination.
+"""What the worker asks of one attempt, whatever the destination is.
 
-A tag is set only while it still points to the image at the source, and by one attempt at a time: a late one therefore
-never moves it backwards. What this cannot rule out is a tag that an attempt set without living to see the answer; the
-next attempt finds it and says so, and what the tag should point to is sent once more.
+An attempt may be cancelled or fail anywhere: the next one goes on with what has arrived.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from replicator.core.errors import ManifestNotFound, UpstreamNotFound
+from replicator.core.errors import ManifestNotFound
+from replicator.core.peer_messages import OfferedTag
 from replicator.storage.metadata import images, tags
-from replicator.telemetry.logs import get_logger
-from replicator.transfer.push_image import ImagePush
 
 if TYPE_CHECKING:
-    from replicator.core.names import Tag
-    from replicator.core.replication import ReplicateImage
-    from replicator.registry.node import RegistryNode
-    from replicator.replication.lane import Lane
-    from replicator.transfer.push_image import ContentSource, Destination
-
-_log = get_logger(__name__)
+    from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName, Tag
+    from replicator.core.revisions import Revision
+    from replicator.storage.metadata.statement import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,65 +26,37 @@ class Delivered:
     left_stale_tag: bool = False
 
 
-class Attempt:
-    """Carries out one replication. May be cancelled or fail anywhere: the next one goes on with what has arrived."""
-
-    def __init__(
-        self,
-        node: RegistryNode,
-        source: ContentSource,
-        destination: Destination,
-        lane: Lane,
-        replication: ReplicateImage,
-        parallel: int,
-    ) -> None:
-        self._node = node
-        self._destination = destination
-        self._lane = lane
-        self._replication = replication
-        self._push = ImagePush(source, destination, lane.blobs, parallel)
+class Attempt(Protocol):
+    """One attempt to bring one image, or one deletion, to one destination."""
 
     @property
     def sent(self) -> int:
         """Blob bytes sent so far."""
-        return self._push.sent
+        ...
 
     async def run(self) -> Delivered:
-        """Copy the image, set its tag and read back. Raises like ImagePush; ManifestNotFound when the image is gone."""
-        replication = self._replication
-        await self._require_image()
-        image = await self._push.copy(replication.repository, replication.digest)
-        if replication.tag is None:
-            await self._push.publish(image, None)
-            return Delivered()
-        async with self._lane.tag(replication.repository, replication.tag):
-            if not await self._is_current(replication.tag):
-                await self._push.publish(image, None)
-                return Delivered(left_stale_tag=await self._is_tagged_there(replication.tag))
-            if not await self._push.publish(image, replication.tag):
-                _log.info(
-                    "tag kept by the destination",
-                    node=str(self._node.settings.node),
-                    destination=str(replication.destination),
-                    repository=replication.repository,
-                    tag=replication.tag,
-                    digest=replication.digest,
-                )
-            return Delivered()
+        """Do it, and have it confirmed.
 
-    async def _require_image(self) -> None:
-        """Check that the image is still here; a source with a cache would fetch a deleted one again."""
-        repository, digest = self._replication.repository, self._replication.digest
-        if await self._node.database.read(images.find_origin(repository, digest)) is None:
-            raise ManifestNotFound(f"repository {repository} has no manifest {digest}")
+        Raises ManifestNotFound when there is nothing to bring any more, an UpstreamError when the destination fails,
+        and NotFound, CorruptBlob, SizeMismatch or a StorageError when the source does.
+        """
+        ...
 
-    async def _is_current(self, tag: Tag) -> bool:
-        state = await self._node.database.read(tags.find(self._replication.repository, tag))
-        return state is not None and state.digest == self._replication.digest
 
-    async def _is_tagged_there(self, tag: Tag) -> bool:
-        try:
-            found = await self._destination.head_manifest(self._replication.repository, tag)
-        except UpstreamNotFound:
-            return False
-        return found.digest == self._replication.digest
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """What the source knows at this moment: the image's revision, and its tag while that points to the image."""
+
+    revision: Revision
+    tag: OfferedTag | None
+
+
+def find_state(repository: RepositoryName, digest: Digest, tag: Tag | None) -> Steps[SourceState]:
+    """Return the state of an image; raises ManifestNotFound when the repository does not have it any more."""
+    image = yield from images.find_register(repository, digest)
+    if image is None or not image.is_present:
+        raise ManifestNotFound(f"repository {repository} has no manifest {digest}")
+    register = (yield from tags.find(repository, tag)) if tag is not None else None
+    if tag is None or register is None or register.digest != digest:
+        return SourceState(image.revision, None)
+    return SourceState(image.revision, OfferedTag(tag, register))

@@ -24,18 +24,28 @@ LONGEST_PAUSE = 900.0
 
 
 class FailureCode(enum.StrEnum):
-    """ECR's `failureCode`, for which it documents no values; these are ours."""
+    """ECR's `failureCode`, for which it documents no values; these are ours.
+
+    ACCESS_DENIED is followed by `:` and the permission that is missing, where the destination names it.
+    """
 
     ACCESS_DENIED = "AccessDenied"
     REPOSITORY_NOT_FOUND = "RepositoryNotFound"
     REFUSED = "RefusedByDestination"
     DESTINATION_NOT_FOUND = "DestinationNotFound"
     SOURCE_INCOMPLETE = "SourceIncomplete"
+    SPARSE_INDEX_REFUSED = "SparseIndexRefused"
+    CLOCK_SKEW = "ClockSkew"
+    SUPERSEDED = "Superseded"
     UNKNOWN = "UnknownFailure"
 
 
 class DestinationUnknown(errors.ReplicatorError):
     """The configuration does not say where the destination is."""
+
+
+class SparseIndexRefused(errors.UpstreamRefused):
+    """The rule, or the source, leaves out manifests of an index, and the destination wants them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class Failure:
     image would fail now as this one did, so that the lane pauses instead of trying them all.
     """
 
-    code: FailureCode | None
+    code: str | None
     backoff: Backoff
     destination_down: bool = False
 
@@ -60,6 +70,8 @@ _FAILURES: Mapping[type[Exception], Failure] = {
     errors.UpstreamContent: _PASSING,
     errors.UpstreamDenied: Failure(FailureCode.ACCESS_DENIED, SLOW),
     errors.UpstreamNotFound: Failure(FailureCode.REPOSITORY_NOT_FOUND, SLOW),
+    SparseIndexRefused: Failure(FailureCode.SPARSE_INDEX_REFUSED, SLOW),
+    errors.UpstreamClockSkew: Failure(FailureCode.CLOCK_SKEW, SLOW),
     errors.UpstreamRefused: Failure(FailureCode.REFUSED, SLOW),
     errors.UpstreamError: Failure(FailureCode.UNKNOWN, SLOW),
     DestinationUnknown: Failure(FailureCode.DESTINATION_NOT_FOUND, SLOW),
@@ -73,4 +85,6 @@ _UNEXPECTED = Failure(FailureCode.UNKNOWN, SLOW)
 
 def judge(error: Exception) -> Failure:
     """Return what follows from an error; one that is not listed counts as its nearest listed ancestor."""
+    if isinstance(error, errors.PermissionMissing) and error.permission:
+        return Failure(f"{FailureCode.ACCESS_DENIED}:{error.permission}", SLOW)
     return next((_FAILURES[kind] for kind in type(error).__mro__ if kind in _FAILURES), _UNEXPECTED)

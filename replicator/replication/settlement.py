@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.errors import ReplicatorError, StorageError, UpstreamError
-from replicator.core.replication import Origin, ReplicationState
+from replicator.core.jobs import Priority
+from replicator.core.replication import DeleteReplica, Origin, ReplicateImage, ReplicationState
 from replicator.replication.failures import LONGEST_PAUSE, judge
 from replicator.storage.metadata import images, jobs, replication_status, tags
 from replicator.telemetry.logs import get_logger
@@ -15,10 +16,8 @@ from replicator.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replicator.core.replication import ReplicateImage
     from replicator.registry.node import RegistryNode
     from replicator.replication.attempt import Delivered
-    from replicator.replication.failures import FailureCode
     from replicator.replication.lane import Lane
     from replicator.storage.metadata.jobs import LeasedJob
     from replicator.storage.metadata.statement import Body, Steps
@@ -28,15 +27,26 @@ _log = get_logger(__name__)
 _MAX_ERROR = 500
 
 
+Task = ReplicateImage | DeleteReplica
+"""What a job of a destination's lane asks for."""
+
+
 class ReplicationObserver(Protocol):
     """Sees what replication does. Must be quick, and must not raise."""
 
-    def replicated(self, rule: str, destination: str, lag_seconds: float, sent: int) -> None:
-        """Note that an image can be pulled at a destination, so long after its push was acknowledged."""
+    def replicated(self, rule: str, destination: str, lag_seconds: float | None, sent: int) -> None:
+        """Note that an image can be pulled at a destination, so long after its push; None for background work."""
         ...
 
     def attempt(self, destination: str, outcome: str) -> None:
-        """Note the outcome of an attempt: `complete`, `retry`, `failed`, or `dropped` (the image is gone here)."""
+        """Note the outcome of an attempt.
+
+        It is `complete`, `deleted`, `retry`, `failed`, or `dropped` (the source has changed its mind).
+        """
+        ...
+
+    def failed(self, destination: str, code: str | None) -> None:
+        """Note the failure code of an attempt; None where the fault passes by itself."""
         ...
 
 
@@ -51,24 +61,37 @@ class Settlement:
         self._observer = observer
         self._jitter = jitter
 
-    async def complete(self, leased: LeasedJob, replication: ReplicateImage, delivered: Delivered, sent: int) -> None:
-        """Report an image that was read back at its destination; its job goes, unless it was asked for again."""
-        now, destination = self._node.clock.now(), str(replication.destination)
-        done = await self._write(partial(_completed, leased, replication, delivered, sent, now))
+    async def complete(self, leased: LeasedJob, task: Task, delivered: Delivered, sent: int) -> None:
+        """Report what its destination confirmed; the job goes, unless it was asked for again."""
+        if isinstance(task, DeleteReplica):
+            await self._deleted(leased, task)
+            return
+        now, destination = self._node.clock.now(), str(task.destination)
+        done = await self._write(partial(_completed, leased, task, delivered, sent, now))
         if done:
             lag = max(0.0, now - leased.job.enqueued_at)
-            self._observer.replicated(replication.rule, destination, lag, sent)
-            _log.info("image replicated", **self._fields(replication), lag_seconds=round(lag, 3), sent_bytes=sent)
+            is_push = leased.job.priority < Priority.BACKGROUND
+            self._observer.replicated(task.rule, destination, lag if is_push else None, sent)
+            _log.info("image replicated", **self._fields(task), lag_seconds=round(lag, 3), sent_bytes=sent)
         self._observer.attempt(destination, "complete")
+        self._node.announce_settled(task.repository, task.digest)
 
-    async def drop(self, leased: LeasedJob, replication: ReplicateImage) -> None:
-        """Forget an image that is gone at the source, unless it came back meanwhile."""
-        await self._write(partial(_dropped, leased, replication, self._node.clock.now()))
-        self._observer.attempt(str(replication.destination), "dropped")
+    async def _deleted(self, leased: LeasedJob, task: DeleteReplica) -> None:
+        if await self._write(partial(jobs.complete, leased, self._node.clock.now())):
+            _log.info("deletion replicated", **self._fields(task))
+        self._observer.attempt(str(task.destination), "deleted")
 
-    async def fail(
-        self, lane: Lane, leased: LeasedJob, replication: ReplicateImage, error: Exception, sent: int
-    ) -> None:
+    async def drop(self, leased: LeasedJob, task: Task) -> None:
+        """Forget a copy of an image that is gone at the source, or a deletion of what is there again."""
+        now = self._node.clock.now()
+        if isinstance(task, DeleteReplica):
+            await self._write(partial(jobs.complete, leased, now))
+        else:
+            await self._write(partial(_dropped, leased, task, now))
+            self._node.announce_settled(task.repository, task.digest)
+        self._observer.attempt(str(task.destination), "dropped")
+
+    async def fail(self, lane: Lane, leased: LeasedJob, task: Task, error: Exception, sent: int) -> None:
         """Put a job back after a failed attempt, to be tried again."""
         failure, clock = judge(error), self._node.clock
         retry_after = min(getattr(error, "retry_after", None) or 0.0, LONGEST_PAUSE)
@@ -79,13 +102,13 @@ class Settlement:
             lane.reached()
         text = str(error) if isinstance(error, ReplicatorError) else f"unexpected {type(error).__name__}"
         now = clock.now()
-        await self._write(
-            partial(_failed, leased, replication, now, now + delay, failure.code, text[:_MAX_ERROR], sent)
-        )
-        self._observer.attempt(str(replication.destination), "failed" if failure.code else "retry")
+        await self._write(partial(_failed, leased, task, now, now + delay, failure.code, text[:_MAX_ERROR], sent))
+        self._observer.attempt(str(task.destination), "failed" if failure.code else "retry")
+        self._observer.failed(str(task.destination), failure.code)
+        self._node.announce_settled(task.repository, task.digest)
         _log.warning(
-            "image could not be replicated",
-            **self._fields(replication),
+            "image could not be replicated" if isinstance(task, ReplicateImage) else "deletion could not be replicated",
+            **self._fields(task),
             attempt=leased.job.attempts,
             retry_in_seconds=round(delay, 3),
             failure_code=failure.code,
@@ -109,27 +132,38 @@ class Settlement:
             )
             return False
 
-    def _fields(self, replication: ReplicateImage) -> dict[str, object]:
+    def _fields(self, task: Task) -> dict[str, object]:
         return {
             "node": str(self._node.settings.node),
-            "destination": str(replication.destination),
-            "repository": replication.repository,
-            "digest": replication.digest,
-            "tag": replication.tag,
+            "destination": str(task.destination),
+            "repository": task.repository,
+            "digest": task.digest,
+            "tag": task.tag,
         }
 
 
 def _completed(
     leased: LeasedJob, replication: ReplicateImage, delivered: Delivered, sent: int, now: float
 ) -> Steps[bool]:
+    """Settle what was delivered. Return whether this counts: it does not when another worker has the job."""
+    held = yield from jobs.renew(leased, now)
+    if not held:
+        return False  # its word counts
     done = yield from jobs.complete(leased, now)
-    if done:
-        yield from replication_status.settle(replication, ReplicationState.COMPLETE, now, sent)
-    else:
+    is_due_again = not done and (yield from _asks_for(leased, replication))
+    if is_due_again:
         yield from replication_status.add_sent(replication, sent)
+    else:
+        yield from replication_status.settle(replication, ReplicationState.COMPLETE, now, sent)
     if delivered.left_stale_tag:
         yield from _send_current(replication, now)
-    return done
+    return not is_due_again
+
+
+def _asks_for(leased: LeasedJob, replication: ReplicateImage) -> Steps[bool]:
+    """Tell whether the job, which was asked for again, is about the same image still, and not about a newer one."""
+    payload = yield from jobs.payload_of(leased)
+    return payload is not None and payload.get("digest") == replication.digest
 
 
 def _send_current(replication: ReplicateImage, now: float) -> Steps[None]:
@@ -148,28 +182,25 @@ def _send_current(replication: ReplicateImage, now: float) -> Steps[None]:
 
 def _dropped(leased: LeasedJob, replication: ReplicateImage, now: float) -> Steps[bool]:
     done = yield from jobs.complete(leased, now)
-    if done:
+    if done and (yield from images.find_origin(replication.repository, replication.digest)) is None:
         yield from replication_status.forget(replication.repository, replication.digest)
     return done
 
 
 def _failed(
-    leased: LeasedJob,
-    replication: ReplicateImage,
-    now: float,
-    retry_at: float,
-    code: FailureCode | None,
-    text: str,
-    sent: int,
+    leased: LeasedJob, task: Task, now: float, retry_at: float, code: str | None, text: str, sent: int
 ) -> Steps[bool]:
     held = yield from jobs.renew(leased, retry_at)
     if not held:
         return False  # another worker has it by now, and its word counts
     yield from jobs.release(leased, retry_at, text)
-    if code is None:
-        yield from replication_status.add_sent(replication, sent)
+    if isinstance(task, DeleteReplica):
+        return True
+    is_superseded = not (yield from _asks_for(leased, task))
+    if code is None or is_superseded:
+        yield from replication_status.add_sent(task, sent)
     else:
-        yield from replication_status.settle(replication, ReplicationState.FAILED, now, sent, code)
+        yield from replication_status.settle(task, ReplicationState.FAILED, now, sent, code)
     return True
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.core.errors import ManifestNotFound
-from replicator.core.jobs import JobKind, JobState
+from replicator.core.jobs import JobState
 from replicator.core.names import Tag
 from replicator.core.reference import as_digest
 from replicator.core.replication import ReplicateImage
@@ -39,7 +40,7 @@ class DestinationQueue:
 
 @dataclass(frozen=True, slots=True)
 class ReplicationError:
-    """A replication whose last attempt failed, with the reason and the seconds until the next attempt."""
+    """A copy or a deletion whose last attempt failed, with the reason and the seconds until the next attempt."""
 
     replication: ReplicateImage
     attempts: int
@@ -57,11 +58,11 @@ class ReplicationStatusReader:
 
     async def queues(self) -> list[DestinationQueue]:
         """Return the queue of every destination that has jobs, by name."""
-        return _queues(await self._database.read(jobs.lane_counts(JobKind.REPLICATE)), self._clock.now())
+        return _queues(await self._database.read(_lane_counts()), self._clock.now())
 
     async def recent_errors(self, limit: int = RECENT_ERRORS) -> list[ReplicationError]:
-        """Return replications that are waiting after a failed attempt, the latest pushes first."""
-        found = await self._database.read(jobs.troubled(JobKind.REPLICATE, limit))
+        """Return copies and deletions that are waiting after a failed attempt, the latest first."""
+        found = await self._database.read(_troubled(limit))
         now = self._clock.now()
         return [_error(job, now) for job in found if job.state is not JobState.DEAD]
 
@@ -71,22 +72,38 @@ class ReplicationStatusReader:
 
 
 def _queues(counts: Iterable[LaneCount], now: float) -> list[DestinationQueue]:
-    lanes: dict[str, dict[JobState, LaneCount]] = {}
+    lanes: dict[str, list[LaneCount]] = {}
     for count in counts:
-        lanes.setdefault(count.lane, {})[count.state] = count
-    return [_queue(lane, states, now) for lane, states in sorted(lanes.items())]
+        lanes.setdefault(count.lane, []).append(count)
+    return [_queue(lane, found, now) for lane, found in sorted(lanes.items())]
 
 
-def _queue(lane: str, states: dict[JobState, LaneCount], now: float) -> DestinationQueue:
-    pending = [count.oldest for state, count in states.items() if state is not JobState.DEAD]
-    numbers = {state: count.count for state, count in states.items()}
+def _queue(lane: str, counts: Iterable[LaneCount], now: float) -> DestinationQueue:
+    pending = [found.oldest for found in counts if found.state is not JobState.DEAD]
+    numbers: Counter[JobState] = Counter()
+    for found in counts:
+        numbers[found.state] += found.count
     return DestinationQueue(
         destination=lane,
-        queued=numbers.get(JobState.QUEUED, 0),
-        running=numbers.get(JobState.LEASED, 0),
-        dead=numbers.get(JobState.DEAD, 0),
+        queued=numbers[JobState.QUEUED],
+        running=numbers[JobState.LEASED],
+        dead=numbers[JobState.DEAD],
         oldest_seconds=max(0.0, now - min(pending)) if pending else 0.0,
     )
+
+
+def _lane_counts() -> Steps[list[LaneCount]]:
+    found: list[LaneCount] = []
+    for kind in jobs.REPLICATION:
+        found += yield from jobs.lane_counts(kind)
+    return found
+
+
+def _troubled(limit: int) -> Steps[list[TroubledJob]]:
+    found: list[TroubledJob] = []
+    for kind in jobs.REPLICATION:
+        found += yield from jobs.troubled(kind, limit)
+    return sorted(found, key=lambda job: job.enqueued_at, reverse=True)[:limit]
 
 
 def _error(job: TroubledJob, now: float) -> ReplicationError:

@@ -1,10 +1,10 @@
-"""Leases replication jobs and has them carried out, until each is done.
+"""Leases replication jobs, copies and deletions alike, and has them carried out, until each is done.
 
-    leased --copied and read back--> COMPLETE, job gone
-       |---destination down-------> back in the queue, IN_PROGRESS, tried again within a minute
-       |---refused----------------> back in the queue, FAILED with its reason, tried again slowly
-       |---image deleted here-----> job gone, status forgotten
-       `---broken off-------------> back in the queue at once; after a kill, when the lease runs out
+    leased --confirmed by digest--> COMPLETE, job gone
+       |---destination down------> back in the queue, IN_PROGRESS, tried again within a minute
+       |---refused---------------> back in the queue, FAILED with its reason, tried again slowly or when asked to
+       |---image deleted here----> job gone, status forgotten
+       `---broken off------------> back in the queue at once; after a kill, when the lease runs out
 
 Jobs come from the node's database and nowhere else, so nothing that was acknowledged depends on this process living on.
 """
@@ -16,29 +16,34 @@ import random
 import secrets
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, overload
 
+from replicator.core.destinations import RegistryRef
 from replicator.core.errors import InvalidInput, ManifestNotFound, ReplicatorError, ShuttingDown, StorageError
 from replicator.core.jobs import JobKind
-from replicator.core.replication import ReplicateImage
-from replicator.replication.attempt import Attempt
+from replicator.core.replication import DeleteReplica, ReplicateImage, ReplicationRule
 from replicator.replication.failures import DestinationUnknown
-from replicator.replication.lane import Lane
+from replicator.replication.foreign import DeleteFromRegistry, RegistryAttempt
+from replicator.replication.lane import PARALLEL_BLOBS, Lane
+from replicator.replication.peer_attempt import PeerAttempt, PeerDeletion
 from replicator.replication.settlement import Settlement
 from replicator.replication.waiting import wait_for_event
 from replicator.storage.metadata import jobs
 from replicator.telemetry.logs import get_logger
-from replicator.transfer.push_image import PARALLEL_BLOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replicator.core.destinations import DestinationId
+    from replicator.core.names import NodeId
     from replicator.registry.node import RegistryNode
-    from replicator.replication.settlement import ReplicationObserver
-    from replicator.storage.metadata.jobs import LeasedJob
+    from replicator.replication.attempt import Attempt
+    from replicator.replication.lane import LanePass, Track
+    from replicator.replication.peer_destination import PeerDestination
+    from replicator.replication.settlement import ReplicationObserver, Task
+    from replicator.storage.metadata.jobs import Band, LeasedJob
     from replicator.storage.metadata.statement import Steps
-    from replicator.transfer.push_image import ContentSource, Destination
+    from replicator.transfer.push_image import ContentSource
+    from replicator.upstream.client import UpstreamClient
 
 _log = get_logger(__name__)
 
@@ -51,10 +56,13 @@ _HORIZON = 3600.0
 class WorkerLimits:
     """How much a worker does at once, and how long a lease lasts. Durations are seconds.
 
+    Background images have places of their own, which they never leave; blobs of both share those of the destination.
     `look_again` bounds how long a job goes unnoticed that another process queued, or that a clock step hid.
     """
 
     images_per_destination: int = 4
+    background_per_destination: int = 2
+    blobs_per_destination: int = PARALLEL_BLOBS
     blobs_per_image: int = PARALLEL_BLOBS
     lease: float = 30.0
     renew_every: float = 10.0
@@ -64,8 +72,14 @@ class WorkerLimits:
 class Destinations(Protocol):
     """Where images go; the PeerDirectory is one."""
 
-    def find(self, destination: DestinationId) -> Destination | None:
-        """Return the registry of a destination, or None when nobody knows where it is."""
+    @overload
+    def find(self, destination: NodeId) -> PeerDestination | None: ...
+
+    @overload
+    def find(self, destination: RegistryRef) -> UpstreamClient | None: ...
+
+    def find(self, destination: NodeId | RegistryRef) -> PeerDestination | UpstreamClient | None:
+        """Return a destination, or None when nobody knows where it is."""
         ...
 
 
@@ -109,6 +123,14 @@ class ReplicationWorker:
         """How many images are being copied."""
         return len(self._running)
 
+    def reopen(self, lane: str | None = None) -> None:
+        """Ask a destination that seemed to be down, or all of them, at once: somebody says that it is mended."""
+        for name, one in self._lanes.items():
+            if lane in {None, name}:
+                one.reached()
+                one.look_again(self._node.clock.now())
+        self._wake.set()
+
     async def run(self) -> None:
         """Work until cancelled; copies under way are then broken off, and their jobs are free at once."""
         try:
@@ -133,7 +155,7 @@ class ReplicationWorker:
         await self._give_up_leases()
 
     def _jobs_announced(self, kind: JobKind) -> None:
-        if kind is JobKind.REPLICATE:
+        if kind in jobs.REPLICATION:
             for lane in self._lanes.values():
                 lane.look_again(self._node.clock.now())
             self._wake.set()
@@ -166,35 +188,44 @@ class ReplicationWorker:
         if now < self._look_at:
             return
         wall = self._node.clock.now()
-        await self._node.database.write(lambda: jobs.pull_in(JobKind.REPLICATE, wall, wall + _HORIZON))
-        planned = {str(node) for rule in self._node.settings.replication_rules for node in rule.destinations}
-        for name in planned.union(await self._node.database.read(jobs.lanes(JobKind.REPLICATE))):
-            lane = self._lanes.setdefault(name, Lane(self._limits.images_per_destination))
-            lane.look_again(wall)
+        await self._node.database.write(lambda: _pulled_in(wall))
+        planned = {str(one) for rule in self._node.settings.replication_rules for one in rule.destinations}
+        for name in planned.union(await self._node.database.read(_lanes())):
+            self._lane(name).look_again(wall)
         self._look_at = now + self._limits.look_again
 
+    def _lane(self, name: str) -> Lane:
+        lane, limits = self._lanes.get(name), self._limits
+        if lane is None:
+            widths = (limits.images_per_destination, limits.background_per_destination, limits.blobs_per_destination)
+            lane = self._lanes[name] = Lane(*widths)
+        return lane
+
     async def _start_due_in(self, group: asyncio.TaskGroup, name: str, lane: Lane) -> float:
+        return min([await self._start_due_on(group, name, lane, track) for track in lane.tracks])
+
+    async def _start_due_on(self, group: asyncio.TaskGroup, name: str, lane: Lane, track: Track) -> float:
         clock, idle = self._node.clock, self._limits.look_again
-        while room := lane.free:
-            pause = lane.pause_left(clock.monotonic()) or await self._until_due(name, lane)
+        while room := lane.free(track):
+            pause = lane.pause_left(clock.monotonic()) or await self._until_due(name, track)
             if pause:
                 return pause
-            if await self._start(group, name, lane, room) < room:
-                lane.due_at = None
+            if await self._start(group, name, track, room) < room:
+                track.due_at = None
         return idle  # a copy that ends wakes us
 
-    async def _until_due(self, name: str, lane: Lane) -> float:
-        if lane.due_at is None:
-            due_at = await self._node.database.read(jobs.next_due(JobKind.REPLICATE, name))
-            lane.due_at = float("inf") if due_at is None else due_at
-        return max(0.0, lane.due_at - self._node.clock.now())
+    async def _until_due(self, name: str, track: Track) -> float:
+        if track.due_at is None:
+            due_at = await self._node.database.read(_next_due(name, track.band))
+            track.due_at = float("inf") if due_at is None else due_at
+        return max(0.0, track.due_at - self._node.clock.now())
 
-    async def _start(self, group: asyncio.TaskGroup, name: str, lane: Lane, room: int) -> int:
+    async def _start(self, group: asyncio.TaskGroup, name: str, track: Track, room: int) -> int:
         """Lease up to `room` jobs and start them; return how many there were."""
         now = self._node.clock.now()
         until = now + self._limits.lease
         leased = await self._node.database.write(
-            lambda: jobs.lease(JobKind.REPLICATE, self._owner, now, until, room, name)
+            lambda: jobs.lease_replication(self._owner, now, until, room, name, track.band)
         )
         if self._is_stopping:
             await self._give_up_leases()
@@ -202,15 +233,16 @@ class ReplicationWorker:
         for one in leased:
             # After a long standstill a lease of our own may have run out: then the job is under way already.
             if one.job.id not in self._running:
-                lane.running += 1
-                self._running[one.job.id] = _Running(one, group.create_task(self._run(lane, one)))
+                track.running += 1
+                task = group.create_task(self._run(self._lane(name), track, one))
+                self._running[one.job.id] = _Running(one, task)
         return len(leased)
 
-    async def _run(self, lane: Lane, leased: LeasedJob) -> None:
+    async def _run(self, lane: Lane, track: Track, leased: LeasedJob) -> None:
         try:
             await self._carry_out(lane, leased)
         finally:
-            lane.running -= 1
+            track.running -= 1
             lane.look_again(self._node.clock.now())
             del self._running[leased.job.id]
             self._wake.set()
@@ -219,32 +251,54 @@ class ReplicationWorker:
 
     async def _carry_out(self, lane: Lane, leased: LeasedJob) -> None:
         try:
-            replication = ReplicateImage.from_payload(leased.job.payload)
+            task = _task(leased)
         except InvalidInput as error:
             await self._settlement.bury(leased, error)
             return
-        destination = self._destinations.find(replication.destination)
-        if destination is None:
-            unknown = DestinationUnknown(f"node {replication.destination} is neither a node nor a peer of this one")
-            await self._settlement.fail(lane, leased, replication, unknown, 0)
-            return
-        attempt = Attempt(self._node, self._source, destination, lane, replication, self._limits.blobs_per_image)
+        attempt: Attempt | None = None
         try:
+            attempt = self._attempt(lane, leased, task)
             delivered = await attempt.run()
         except ShuttingDown:
             return  # the lease is given up when `run` ends
         except ManifestNotFound:
             self._settling(leased)
-            await self._settlement.drop(leased, replication)
+            await self._settlement.drop(leased, task)
         except Exception as error:  # noqa: BLE001 - the job loop: a bug in one copy must not end the others
             if not isinstance(error, ReplicatorError):
                 _log.exception("replication failed unexpectedly", node=self._name, key=leased.job.key)
             self._settling(leased)
-            await self._settlement.fail(lane, leased, replication, error, attempt.sent)
+            await self._settlement.fail(lane, leased, task, error, attempt.sent if attempt else 0)
         else:
             lane.reached()
             self._settling(leased)
-            await self._settlement.complete(leased, replication, delivered, attempt.sent)
+            await self._settlement.complete(leased, task, delivered, attempt.sent)
+
+    def _attempt(self, lane: Lane, leased: LeasedJob, task: Task) -> Attempt:
+        """Return the attempt that carries a job out; raises DestinationUnknown."""
+        node, lane_pass = self._node, lane.at(leased.job.priority)
+        if isinstance(task.destination, RegistryRef):
+            return self._registry_attempt(task.destination, lane_pass, task)
+        peer = self._destinations.find(task.destination)
+        if peer is None:
+            raise DestinationUnknown(f"node {task.destination} is neither a node nor a peer of this one")
+        if isinstance(task, DeleteReplica):
+            return PeerDeletion(node, peer, lane_pass, task)
+        rule = self._rule(task)
+        return PeerAttempt(node, self._source, peer, lane_pass, task, rule, self._limits.blobs_per_image)
+
+    def _registry_attempt(self, destination: RegistryRef, lane_pass: LanePass, task: Task) -> Attempt:
+        client = self._destinations.find(destination)
+        if client is None:
+            raise DestinationUnknown(f"the configuration does not say where {destination} is")
+        if isinstance(task, DeleteReplica):
+            return DeleteFromRegistry(self._node, client, lane_pass, task)
+        return RegistryAttempt(self._node, self._source, client, lane_pass, task, self._rule(task), self._limits)
+
+    def _rule(self, task: Task) -> ReplicationRule:
+        """Return the rule that a job was planned by; what a rule asked for that is gone is sent whole."""
+        rules = self._node.settings.replication_rules
+        return next((rule for rule in rules if rule.name == task.rule), ReplicationRule(task.rule, ()))
 
     def _settling(self, leased: LeasedJob) -> None:
         self._running[leased.job.id].is_settling = True
@@ -291,3 +345,28 @@ def _renewed(held: list[LeasedJob], until: float) -> Steps[list[int]]:
         if not still_ours:
             lost.append(leased.job.id)
     return lost
+
+
+def _task(leased: LeasedJob) -> Task:
+    kind = DeleteReplica if leased.job.kind is JobKind.DELETE_REPLICA else ReplicateImage
+    return kind.from_payload(leased.job.payload)
+
+
+def _next_due(lane: str, band: Band) -> Steps[float | None]:
+    times: list[float] = []
+    for kind in jobs.REPLICATION:
+        due_at = yield from jobs.next_due(kind, lane, band)
+        times += [] if due_at is None else [due_at]
+    return min(times, default=None)
+
+
+def _lanes() -> Steps[list[str]]:
+    found: dict[str, None] = {}
+    for kind in jobs.REPLICATION:
+        found.update(dict.fromkeys((yield from jobs.lanes(kind))))
+    return list(found)
+
+
+def _pulled_in(now: float) -> Steps[None]:
+    for kind in jobs.REPLICATION:
+        yield from jobs.pull_in(kind, now, now + _HORIZON)

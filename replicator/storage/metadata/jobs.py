@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from replicator.core.jobs import Job, JobKind, JobState, NewJob
+from replicator.core.jobs import Job, JobKind, JobState, NewJob, Priority
 from replicator.storage.metadata.schema import jobs
 from replicator.storage.metadata.statement import Row, Statement, Steps
 
@@ -21,7 +21,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-_BELOW_EVERY_PRIORITY = -(2**31)
+_LOWEST, _HIGHEST = 1 - 2**31, 2**31 - 1
+_LAST_CHARACTER = "\U0010ffff"
+"""Sorts after everything that a key can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Priorities from `first` to `last`, both included."""
+
+    first: int = _LOWEST
+    last: int = _HIGHEST
+
+
+ALL_PRIORITIES = Band()
+PUSHES = Band(last=Priority.BACKGROUND - 1)
+BACKGROUND = Band(first=Priority.BACKGROUND)
+REPLICATION = (JobKind.REPLICATE, JobKind.DELETE_REPLICA)
+"""The kinds that share the lane of a destination."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,13 @@ _ENQUEUE = Statement(
         set_={
             "payload": _new.excluded.payload,
             "lane": _new.excluded.lane,
-            "priority": _new.excluded.priority,
+            "priority": sa.case(
+                (
+                    sa.and_(jobs.c.state != JobState.DEAD.value, jobs.c.priority < _new.excluded.priority),
+                    jobs.c.priority,
+                ),
+                else_=_new.excluded.priority,
+            ),
             "generation": jobs.c.generation + 1,
             "not_before": _new.excluded.not_before,
             "attempts": 0,
@@ -137,6 +160,42 @@ def _lease(*, lane: bool) -> Statement:
     )
 
 
+def _candidates(kind: JobKind) -> sa.Select[tuple[int, int, float]]:
+    """Return the most urgent due jobs of one kind in a lane, which one index gives in order."""
+    due = sa.and_(jobs.c.state == JobState.QUEUED.value, jobs.c.not_before <= sa.bindparam("now"))
+    band = jobs.c.priority.between(sa.bindparam("first"), sa.bindparam("last"))
+    found = (
+        sa.select(jobs.c.id, jobs.c.priority, jobs.c.not_before)
+        .where(jobs.c.kind == kind.value, jobs.c.lane == sa.bindparam("job_lane"), due, band)
+        .order_by(jobs.c.priority, jobs.c.not_before, jobs.c.id)
+        .limit(sa.bindparam("limit", type_=sa.Integer))
+        .with_for_update(skip_locked=True)
+        .subquery()
+    )
+    return sa.select(found.c.id, found.c.priority, found.c.not_before)
+
+
+def _lease_replication() -> Statement:
+    found = sa.union_all(*map(_candidates, REPLICATION)).subquery()
+    chosen = (
+        sa.select(found.c.id)
+        .order_by(found.c.priority, found.c.not_before, found.c.id)
+        .limit(sa.bindparam("limit", type_=sa.Integer))
+        .cte("chosen")
+    )
+    return Statement(
+        sa.update(jobs)
+        .where(jobs.c.id.in_(sa.select(chosen.c.id)))
+        .values(
+            state=JobState.LEASED.value,
+            attempts=jobs.c.attempts + 1,
+            lease_owner=sa.bindparam("owner"),
+            lease_until=sa.bindparam("until"),
+        )
+        .returning(*_COLUMNS)
+    )
+
+
 def _expire(*, lane: bool) -> Statement:
     expired = sa.and_(jobs.c.state == JobState.LEASED.value, jobs.c.lease_until <= sa.bindparam("now"))
     return Statement(
@@ -147,6 +206,7 @@ def _expire(*, lane: bool) -> Statement:
 
 
 _LEASE, _LEASE_IN_LANE = _lease(lane=False), _lease(lane=True)
+_LEASE_REPLICATION = _lease_replication()
 _EXPIRE, _EXPIRE_IN_LANE = _expire(lane=False), _expire(lane=True)
 _in_lane = _of(lane=True)
 _queued = sa.and_(_in_lane, jobs.c.state == JobState.QUEUED.value)
@@ -194,7 +254,11 @@ _RELEASE = Statement(
     .where(_mine)
     .values(
         state=JobState.QUEUED.value,
-        not_before=sa.bindparam("retry_at"),
+        # Who asked for it again while it ran need not wait for what that run made of it.
+        not_before=sa.case(
+            (jobs.c.generation == sa.bindparam("leased"), sa.bindparam("retry_at", type_=sa.Double)),
+            else_=jobs.c.not_before,
+        ),
         last_error=sa.bindparam("error"),
         lease_owner=None,
         lease_until=None,
@@ -212,6 +276,14 @@ _BURY = Statement(
     )
 )
 _RENEW = Statement(sa.update(jobs).where(_mine).values(lease_until=sa.bindparam("until")).returning(jobs.c.id))
+_PAYLOAD = Statement(sa.select(jobs.c.payload).where(jobs.c.id == sa.bindparam("job")))
+_waiting = sa.and_(_queued, jobs.c.not_before > sa.bindparam("now"))
+_MAKE_DUE = Statement(
+    sa.update(jobs)
+    .where(_waiting, jobs.c.key.between(sa.bindparam("first_key"), sa.bindparam("last_key")))
+    .values(not_before=sa.bindparam("now"))
+    .returning(jobs.c.id)
+)
 _COUNTS = Statement(
     sa.select(jobs.c.kind, jobs.c.state, sa.func.count(), sa.func.min(jobs.c.enqueued_at)).group_by(
         jobs.c.kind, jobs.c.state
@@ -267,6 +339,18 @@ def lease(
     return sorted((_leased(row) for row in rows), key=lambda leased: (leased.job.priority, leased.job.id))
 
 
+def lease_replication(
+    owner: str, now: float, until: float, limit: int, lane: str, band: Band = ALL_PRIORITIES
+) -> Steps[list[LeasedJob]]:
+    """Take up to `limit` due jobs of a destination's lane, of both kinds and of some priorities, most urgent first."""
+    for kind in REPLICATION:
+        yield from _EXPIRE_IN_LANE(job_kind=kind.value, job_lane=lane, now=now)
+    rows = yield from _LEASE_REPLICATION(
+        job_lane=lane, owner=owner, now=now, until=until, limit=limit, first=band.first, last=band.last
+    )
+    return sorted((_leased(row) for row in rows), key=lambda leased: (leased.job.priority, leased.job.id))
+
+
 def _leased(row: Row) -> LeasedJob:
     job_id, kind, key, payload, priority, attempts, enqueued_at, owner, generation = row
     job = Job(job_id, JobKind(kind), key, json.loads(payload), priority, attempts, enqueued_at, owner)
@@ -289,8 +373,31 @@ def complete(leased: LeasedJob, now: float) -> Steps[bool]:
 
 
 def release(leased: LeasedJob, retry_at: float, error: str | None) -> Steps[None]:
-    """Put a job back, due at `retry_at`."""
-    yield from _RELEASE(job=leased.job.id, owner=leased.job.lease_owner, retry_at=retry_at, error=error)
+    """Put a job back, due at `retry_at`; at once when it was asked for again meanwhile."""
+    yield from _RELEASE(
+        job=leased.job.id, owner=leased.job.lease_owner, leased=leased.generation, retry_at=retry_at, error=error
+    )
+
+
+def payload_of(leased: LeasedJob) -> Steps[Mapping[str, object] | None]:
+    """Return what a job asks for by now, which is not what it was leased for when it was asked for again."""
+    rows = yield from _PAYLOAD(job=leased.job.id)
+    return json.loads(rows[0][0]) if rows else None
+
+
+def make_due(kind: JobKind, lane: str, now: float, repository: str | None = None) -> Steps[int]:
+    """Make due at once what waits in a lane, or only what concerns a repository; return how many jobs there were.
+
+    Keys begin with lane, repository and `:tag` or `@digest`.
+    """
+    starts = [f"{lane}|"] if repository is None else [f"{lane}|{repository}:", f"{lane}|{repository}@"]
+    found = 0
+    for start in starts:
+        rows = yield from _MAKE_DUE(
+            job_kind=kind.value, job_lane=lane, now=now, first_key=start, last_key=start + _LAST_CHARACTER
+        )
+        found += len(rows)
+    return found
 
 
 def bury(leased: LeasedJob, now: float, error: str) -> Steps[None]:
@@ -314,21 +421,24 @@ def pull_in(kind: JobKind, now: float, horizon: float) -> Steps[None]:
     yield from _CUT_SHORT(job_kind=kind.value, now=now, horizon=horizon)
 
 
-def next_due(kind: JobKind, lane: str | None = None) -> Steps[float | None]:
-    """Return when the next job of a kind (and lane) is due or its lease runs out (Unix seconds), if there is one."""
+def next_due(kind: JobKind, lane: str | None = None, band: Band = ALL_PRIORITIES) -> Steps[float | None]:
+    """Return when the next job of a kind (and lane) is due or its lease runs out (Unix seconds), if there is one.
+
+    Leases count whatever the priority of their job.
+    """
     times: list[float] = []
     names = [lane] if lane is not None else (yield from lanes(kind))
     for name in names:
-        times += yield from _next_due_in(kind, name)
+        times += yield from _next_due_in(kind, name, band)
     return min(times, default=None)
 
 
-def _next_due_in(kind: JobKind, lane: str) -> Steps[list[float]]:
+def _next_due_in(kind: JobKind, lane: str, band: Band) -> Steps[list[float]]:
     times: list[float] = []
-    above = _BELOW_EVERY_PRIORITY
+    above = band.first - 1
     while True:
         ((priority,),) = yield from _NEXT_PRIORITY(job_kind=kind.value, job_lane=lane, above=above)
-        if priority is None:
+        if priority is None or priority > band.last:
             break
         ((due_at,),) = yield from _NEXT_DUE(job_kind=kind.value, job_lane=lane, of_priority=priority)
         times.append(float(due_at))
