@@ -28,6 +28,10 @@ class ByteRange:
         """The offset after the last byte."""
         return self.start + self.length
 
+    def after(self, count: int) -> ByteRange | None:
+        """Return what follows the first `count` bytes, or None when nothing does."""
+        return ByteRange(self.start + count, self.length - count) if count < self.length else None
+
     def content_range(self, size: int) -> str:
         """Return the Content-Range value for content of `size` bytes."""
         return f"bytes {self.start}-{self.stop - 1}/{size}"

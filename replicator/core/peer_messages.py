@@ -30,6 +30,9 @@ MAX_ITEMS = 20_000
 MAX_DELIVERY_BYTES = 16 * 1024 * 1024
 """JSON bytes of one Delivery; a larger graph of manifests goes in several, the image itself in the last."""
 
+CLOCK_SKEW = "ClockSkew"
+"""The reason in a refusal's detail that a revision lies too far in the future."""
+
 _MAX_SIZE = 2**63 - 1
 
 Json = Mapping[str, object]
@@ -133,6 +136,24 @@ class Lacks:
             fields.get("acceptsSparseIndex") is True,
             fields.get("acceptsSparseImage") is True,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class BlobProgress:
+    """How much of a blob the destination holds: its first `offset` bytes, or all of it, verified and readable there."""
+
+    offset: int
+    is_complete: bool = False
+
+    def to_json(self) -> Json:
+        """Return the JSON form."""
+        return {"offset": self.offset, "isComplete": self.is_complete}
+
+    @classmethod
+    def from_json(cls, value: object) -> BlobProgress:
+        """Read the JSON form; raises InvalidInput."""
+        fields = _object(value, "the progress of a blob")
+        return cls(_size(fields, "offset"), fields.get("isComplete") is True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ MAX_LINE = 16 * 1024
 LAST_GRACE = 1.0
 """Seconds for the last bytes of answers, and for requests that are cut."""
 READ_BUFFER = 256 * 1024
+PEER_PREFIX = "/_replicator/v1/peer/"
 
 _log = get_logger(__name__)
 
@@ -30,10 +31,11 @@ _log = get_logger(__name__)
 class HttpServer:
     """Serves one listener until stopped."""
 
-    def __init__(self, listener: Listener, registry: Edge, operations: Edge) -> None:
+    def __init__(self, listener: Listener, registry: Edge, operations: Edge, peers: Edge | None = None) -> None:
         self._listener = listener
         self._registry = registry
         self._operations = operations
+        self._peers = peers or operations
         self._runner: web.ServerRunner | None = None
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -89,7 +91,7 @@ class HttpServer:
     def _edge_of(self, path: str) -> Edge:
         if path.startswith("/v2") and (len(path) == len("/v2") or path[len("/v2")] in "/?"):
             return self._registry
-        return self._operations
+        return self._peers if path.startswith(PEER_PREFIX) else self._operations
 
 
 class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):

@@ -1,36 +1,25 @@
-"""The edge itself: every request passes here once, from its path to its log line.
-
-Parse, authenticate, admit, one use case, render; and whatever is raised on the way is turned into an answer in one
-place. An answer that has begun cannot become another one: then the connection is closed, so that nobody takes a part
-for the whole.
-"""
+"""The distribution API: every request below `/v2` passes here once, from its path to its use case."""
 
 from __future__ import annotations
 
-import itertools
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from replicator.core.access import Principal, PrincipalKind
-from replicator.core.errors import Denied, InvalidInput, ReplicatorError, Unauthenticated, Unsupported
+from replicator.core.errors import Denied, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
-from replicator.registry_api.answer_body import AnswerBroken
 from replicator.registry_api.call import Call, Services
+from replicator.registry_api.edge import Edge, Observer, Outcome, Visit, path_of
 from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
-from replicator.registry_api.errors import RenderedError, render, render_unexpected
-from replicator.registry_api.request_body import ClientGone
-from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from replicator.core.clock import Clock
     from replicator.registry_api.authentication import Authenticator
     from replicator.registry_api.rate_limit import RateLimit
 
-_log = get_logger(__name__)
+__all__ = ["HANDLERS", "Observer", "Outcome", "RegistryApi"]
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
@@ -54,36 +43,8 @@ HANDLERS: Mapping[Route, Mapping[str, Handler]] = {
     Route.REFERRERS: {"GET": listings.list_referrers},
 }
 
-_API_VERSION = "registry/2.0"
-_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]")
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A finished request, as metrics and the access log see it. `received` and `sent` are body bytes."""
-
-    request_id: str
-    route: str
-    method: str
-    path: str
-    status: int
-    seconds: float
-    sent: int
-    received: int
-    principal: str
-    remote: str
-    agent: str
-
-
-class Observer(Protocol):
-    """Sees every finished request. Must be quick, and must not raise."""
-
-    def __call__(self, outcome: Outcome) -> None:
-        """Note a finished request."""
-        ...
-
-
-class RegistryApi:
+class RegistryApi(Edge):
     """Serves `/v2/` of one node."""
 
     def __init__(
@@ -95,44 +56,14 @@ class RegistryApi:
         rate_limit: RateLimit | None = None,
         public_url: str | None = None,
     ) -> None:
+        super().__init__(authenticator, clock, observe, rate_limit, public_url)
         self._services = services
-        self._authenticator = authenticator
-        self._clock = clock
-        self._observe = observe
-        self._rate_limit = rate_limit
-        self._public_url = public_url
-        # Ids only need to be unlike each other: a random start per process and a number, not a system call each.
-        self._id_prefix = secrets.token_hex(4)
-        self._id_numbers = itertools.count(1)
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def serve(self, visit: Visit) -> web.StreamResponse:
         """Answer one request below `/v2`."""
-        started = self._clock.monotonic()
-        visit = _Visit(request, f"{self._id_prefix}{next(self._id_numbers):08x}")
-        try:
-            response = await self._answer(visit)
-        except ClientGone:
-            response = _closing(web.Response(status=499, reason="Client Closed Request"))
-        except TimeoutError:
-            response = _closing(web.Response(status=408))
-        except ReplicatorError as error:
-            response = self._refusal(visit, error)
-        except AnswerBroken as error:
-            self._log_broken(visit, error)
-            response = _closing(web.Response(status=500))
-        except ConnectionError:
-            # The client left while we were sending; there is nobody to tell.
-            response = _closing(web.Response(status=499, reason="Client Closed Request"))
-        except Exception:  # noqa: BLE001 - the edge: a bug becomes a 500 and a log line
-            _log.exception("request failed", request_id=visit.id, method=request.method, route=visit.route)
-            response = self._rendered(visit, render_unexpected())
-        self._finish(visit, response, self._clock.monotonic() - started)
-        return response
-
-    async def _answer(self, visit: _Visit) -> web.StreamResponse:
         request = visit.request
-        visit.principal = self._identify(request)
-        endpoint = parse_endpoint(_path(request))
+        visit.principal = self.identify(request)
+        endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
             return self._entrance(visit, endpoint)
@@ -149,31 +80,16 @@ class RegistryApi:
         if foreign and method == "GET" and endpoint.route is not Route.UPLOAD:
             raise Denied(f"node {principal.name} of another account may replicate here, not read")
 
-    def _identify(self, request: web.BaseRequest) -> Principal:
-        """Return the caller, counted against its rate; a failed login counts against its address."""
-        try:
-            principal = self._authenticator.authenticate(request.headers.get("Authorization"))
-        except Unauthenticated:
-            self._admit(f"@{request.remote}")
-            raise
-        if principal.kind is not PrincipalKind.NODE:
-            self._admit(principal.name if principal.kind is PrincipalKind.USER else f"@{request.remote}")
-        return principal
-
-    def _admit(self, caller: str) -> None:
-        if self._rate_limit is not None:
-            self._rate_limit.admit(caller)
-
-    def _entrance(self, visit: _Visit, endpoint: Endpoint) -> web.Response:
+    def _entrance(self, visit: Visit, endpoint: Endpoint) -> web.Response:
         """Answer `GET /v2/`, where clients learn whether to authenticate, and the token endpoint."""
         if visit.request.method not in {"GET", "HEAD"}:
             raise Unsupported("only GET is supported here", allow=("GET", "HEAD"))
         principal = visit.principal
-        assert principal is not None  # noqa: S101 - set by _answer
+        assert principal is not None  # noqa: S101 - set by serve
         if endpoint.route is Route.TOKEN:
-            token = self._authenticator.issue_token(principal)
+            token = self.authenticator.issue_token(principal)
             return web.json_response({"token": token, "access_token": token, "expires_in": 3600})
-        open_to_all = self._authenticator.challenge("") is None
+        open_to_all = self.authenticator.challenge("") is None
         if (
             principal.kind is PrincipalKind.ANONYMOUS
             and not open_to_all
@@ -181,89 +97,3 @@ class RegistryApi:
         ):
             raise Unauthenticated("authentication is required")
         return web.json_response({})
-
-    def _log_broken(self, visit: _Visit, broken: AnswerBroken) -> None:
-        cause = broken.__cause__
-        bug = None if isinstance(cause, ReplicatorError | TimeoutError) else cause
-        _log.warning("answer broken off", request_id=visit.id, route=visit.route, error=str(cause), exc_info=bug)
-
-    def _refusal(self, visit: _Visit, error: ReplicatorError) -> web.StreamResponse:
-        rendered = render(error)
-        if rendered.status >= 500:
-            _log.warning(
-                "request could not be served",
-                request_id=visit.id,
-                method=visit.request.method,
-                route=visit.route,
-                error=str(error),
-                kind=type(error).__name__,
-            )
-        if isinstance(error, Unauthenticated):
-            try:
-                challenge = self._authenticator.challenge(self._base_url(visit.request))
-            except InvalidInput as bad_host:
-                return self._rendered(visit, render(bad_host))
-            if challenge is not None:
-                rendered = replace(rendered, headers={**rendered.headers, "WWW-Authenticate": challenge})
-        return self._rendered(visit, rendered)
-
-    def _rendered(self, visit: _Visit, rendered: RenderedError) -> web.StreamResponse:
-        headers = {**rendered.headers, "Content-Type": "application/json"}
-        if visit.request.method == "HEAD":
-            response = web.Response(status=rendered.status, headers=headers)
-        else:
-            response = web.Response(status=rendered.status, headers=headers, body=rendered.body)
-        if visit.request.body_exists and not visit.request.content.is_eof():
-            _closing(response)
-        return response
-
-    def _base_url(self, request: web.BaseRequest) -> str:
-        if self._public_url:
-            return self._public_url.rstrip("/")
-        host = request.headers.get("Host", "")
-        if not host or not _HOST_CHARACTERS.issuperset(host):
-            raise InvalidInput("expected a Host header of letters, digits, '.', '-' and ':'")
-        return f"{request.scheme}://{host}"
-
-    def _finish(self, visit: _Visit, response: web.StreamResponse, seconds: float) -> None:
-        request = visit.request
-        if not response.prepared:
-            response.headers["Docker-Distribution-Api-Version"] = _API_VERSION
-            response.headers["X-Request-Id"] = visit.id
-        sent = response.content_length or 0
-        self._observe(
-            Outcome(
-                request_id=visit.id,
-                route=visit.route,
-                method=request.method,
-                path=request.raw_path,
-                status=response.status,
-                seconds=seconds,
-                sent=0 if request.method == "HEAD" else sent,
-                received=request.content.total_bytes,
-                principal=visit.principal.name if visit.principal else "",
-                remote=request.remote or "",
-                agent=request.headers.get("User-Agent", ""),
-            )
-        )
-
-
-class _Visit:
-    """What is known of a request so far; kept for its log line whatever happens."""
-
-    __slots__ = ("id", "principal", "request", "route")
-
-    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
-        self.request = request
-        self.id = request_id
-        self.route = "unknown"
-        self.principal: Principal | None = None
-
-
-def _path(request: web.BaseRequest) -> str:
-    return request.raw_path.partition("?")[0]
-
-
-def _closing(response: web.Response) -> web.Response:
-    response.force_close()
-    return response

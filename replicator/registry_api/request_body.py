@@ -53,15 +53,20 @@ async def iter_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
 
 async def read_manifest(request: web.BaseRequest, limit: int) -> bytes:
     """Return a body of at most `limit` bytes; raises ManifestTooLarge as soon as it is longer."""
+    return await read_whole(request, limit, "manifest")
+
+
+async def read_whole(request: web.BaseRequest, limit: int, what: str) -> bytes:
+    """Return a body of at most `limit` bytes, called `what`; raises ManifestTooLarge as soon as it is longer."""
     check_encoding(request)
     if request.content_length is not None and request.content_length > limit:
-        raise ManifestTooLarge(f"the manifest has {request.content_length} bytes; this registry accepts up to {limit}")
+        raise ManifestTooLarge(f"the {what} has {request.content_length} bytes; this registry accepts up to {limit}")
     parts: list[bytes] = []
     size = 0
     async for chunk in iter_body(request):
         size += len(chunk)
         if size > limit:
-            raise ManifestTooLarge(f"the manifest is larger than the {limit} bytes this registry accepts")
+            raise ManifestTooLarge(f"the {what} is larger than the {limit} bytes this registry accepts")
         parts.append(chunk)
     return b"".join(parts)
 

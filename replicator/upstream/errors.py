@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from replicator.core.errors import (
+    PermissionMissing,
     ReplicatorError,
+    UpstreamClockSkew,
     UpstreamContent,
     UpstreamDenied,
     UpstreamError,
@@ -26,13 +28,16 @@ from replicator.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from replicator.core.peer_messages import CLOCK_SKEW
 from replicator.core.retry import parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _CODE = re.compile(r"[A-Za-z_]{1,40}")
+_PERMISSION = re.compile(r"ecr:[A-Za-z]{1,40}")
 _THROTTLED_CODE = "TOOMANYREQUESTS"
+_DIGEST_CODE = "DIGEST_INVALID"
 _SERVER_ERRORS = 500
 _CLIENT_ERRORS = 400
 
@@ -43,6 +48,10 @@ class ForbiddenAddress(OSError):
 
 class RangeRefused(UpstreamContent):
     """The upstream has nothing at the offset asked for."""
+
+
+class DigestRefused(UpstreamContent):
+    """The upstream found another digest in what we sent: it was damaged on its way, or here."""
 
 
 _BY_STATUS: Mapping[int, type[UpstreamError]] = {
@@ -81,10 +90,18 @@ def failure(
     what: str, status: int, headers: Mapping[str, str], content: bytes, now: Callable[[], float]
 ) -> UpstreamError:
     """Return the error that an unexpected status stands for; `what` names the upstream and the request."""
-    code = _error_code(content)
-    kind = UpstreamThrottled if code == _THROTTLED_CODE else _kind_of(status)
+    code, detail = _first_error(content)
+    retry_after = _retry_after(headers.get("Retry-After"), now())
     message = f"{what}: answered {status}" + (f" {code}" if code else "")
-    return kind(message, retry_after=_retry_after(headers.get("Retry-After"), now()))
+    permission = str(detail.get("permission", ""))
+    if status == HTTPStatus.FORBIDDEN and _PERMISSION.fullmatch(permission):
+        return PermissionMissing(f"{message}, lacking {permission}", permission=permission)
+    if status == HTTPStatus.BAD_REQUEST and detail.get("reason") == CLOCK_SKEW:
+        return UpstreamClockSkew(message)
+    if status == HTTPStatus.BAD_REQUEST and code == _DIGEST_CODE:
+        return DigestRefused(message)
+    kind = UpstreamThrottled if code == _THROTTLED_CODE else _kind_of(status)
+    return kind(message, retry_after=retry_after)
 
 
 def _kind_of(status: int) -> type[UpstreamError]:
@@ -95,13 +112,15 @@ def _kind_of(status: int) -> type[UpstreamError]:
     return UpstreamRefused if status >= _CLIENT_ERRORS else UpstreamContent
 
 
-def _error_code(content: bytes) -> str | None:
-    """Return the first code of an error body of the distribution specification ("Error Codes")."""
+def _first_error(content: bytes) -> tuple[str | None, Mapping[str, object]]:
+    """Return code and detail of the first error in a body of the distribution specification ("Error Codes")."""
     try:
-        code = json.loads(content)["errors"][0]["code"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return code.upper() if isinstance(code, str) and _CODE.fullmatch(code) else None
+        error = json.loads(content)["errors"][0]
+        code, detail = error["code"], error.get("detail")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None, {}
+    found = code.upper() if isinstance(code, str) and _CODE.fullmatch(code) else None
+    return found, detail if isinstance(detail, dict) else {}
 
 
 def _retry_after(header: str | None, now: float) -> float | None:
