@@ -70,20 +70,16 @@ class BackfillCounts:
         return self.in_progress + self.complete + self.failed + self.stopped
 
 
-def stopped(state: BackfillState, counts: BackfillCounts) -> BackfillState | None:
-    """Return the state after a stop, once what had not begun was taken back; None: it is over and cannot be stopped."""
-    if state.is_terminal:
-        return None
-    return BackfillState.STOPPING if counts.in_progress else BackfillState.STOPPED
+def settled(state: BackfillState, counts: BackfillCounts, *, failed: bool = False) -> BackfillState:
+    """Return the state after replications were settled; a backfill that is still being prepared goes on.
 
-
-def settled(state: BackfillState, counts: BackfillCounts) -> BackfillState:
-    """Return the state after replications were settled; a backfill that is still being prepared goes on."""
+    `failed` says that it has failed whatever became of its images.
+    """
     if counts.in_progress or state is BackfillState.PREPARING or state.is_terminal:
         return state
     if state is BackfillState.STOPPING:
         return BackfillState.STOPPED
-    return BackfillState.FAILED if has_failed(counts) else BackfillState.COMPLETE
+    return BackfillState.FAILED if failed or has_failed(counts) else BackfillState.COMPLETE
 
 
 def has_failed(counts: BackfillCounts) -> bool:

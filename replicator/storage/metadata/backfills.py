@@ -152,6 +152,9 @@ _ADD = Statement(
 _COUNTS = Statement(
     sa.select(_bi.status, sa.func.count()).where(_bi.backfill == sa.bindparam("of")).group_by(_bi.status)
 )
+_UNDER_WAY = Statement(
+    sa.select(_bi.repository).where(_bi.backfill == sa.bindparam("of"), _bi.status == _IN_PROGRESS).limit(1)
+)
 _CODES = Statement(
     sa.select(_bi.failure_code)
     .where(_bi.backfill == sa.bindparam("of"), _bi.failure_code.is_not(None))
@@ -398,6 +401,11 @@ def counts(backfill: str) -> Steps[BackfillCounts]:
         by_status.get(ReplicationState.FAILED.value, 0),
         by_status.get(STOPPED, 0),
     )
+
+
+def is_under_way(backfill: str) -> Steps[bool]:
+    """Tell whether an image of a backfill is not settled."""
+    return bool((yield from _UNDER_WAY(of=backfill)))
 
 
 def failure_codes(backfill: str) -> Steps[tuple[str, ...]]:
