@@ -14,6 +14,7 @@ from replicator.core.digest import digest_of
 from replicator.core.errors import InvalidInput, RepositoryNotFound, StorageError, StorageUnavailable
 from replicator.core.mutability import MutabilityRule
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName, Tag
+from replicator.core.revisions import TagRegister
 from replicator.storage.metadata import cache_entries, images, node, repositories, tags, uploads
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.repositories import Repository
@@ -37,8 +38,8 @@ def a_repository(name: str = REPOSITORY) -> Repository:
     return Repository(RepositoryName(name), 1.0, "push", MutabilityRule())
 
 
-def move_tag() -> Steps[tags.TagState]:
-    return tags.put(REPOSITORY, LATEST, DIGEST, NODE, 1.0)
+def move_tag() -> Steps[TagRegister]:
+    return tags.put(REPOSITORY, LATEST, DIGEST, NODE, 0.0)  # so that revisions count from one
 
 
 def create_then_fail() -> Steps[None]:
@@ -49,7 +50,7 @@ def create_then_fail() -> Steps[None]:
 class TestAtomicity:
     async def test_the_result_of_the_steps_is_returned(self, database: Database) -> None:
         state = await database.write(move_tag)
-        assert (state.digest, state.counter) == (DIGEST, 1)
+        assert (state.digest, state.revision.counter) == (DIGEST, 1)
 
     async def test_an_exception_of_the_steps_undoes_them_and_reaches_the_caller(self, database: Database) -> None:
         with pytest.raises(RepositoryNotFound, match="made up"):
@@ -62,7 +63,7 @@ class TestAtomicity:
             failed = group.create_task(outcome(database, create_then_fail))
             kept += [group.create_task(database.write(move_tag)) for _ in range(3)]
         assert isinstance(failed.result(), RepositoryNotFound)
-        assert sorted(task.result().counter for task in kept) == [1, 2, 3, 4, 5, 6]
+        assert sorted(task.result().revision.counter for task in kept) == [1, 2, 3, 4, 5, 6]
         assert await database.read(repositories.count()) == 0
 
     @pytest.mark.parametrize("error", [OverflowError("own"), ValueError("own"), OSError("own"), StopAsyncIteration()])
@@ -79,7 +80,7 @@ class TestAtomicity:
         with pytest.raises(type(error)) as caught:
             await database.read(steps())
         assert caught.value is error
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
 
     async def test_a_body_that_fails_before_its_first_step(self, database: Database) -> None:
         def body() -> Steps[None]:
@@ -92,7 +93,7 @@ class TestAtomicity:
         async with asyncio.timeout(5):
             with pytest.raises(RuntimeError):
                 await database.write(lambda: next(iter(())))
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
 
     async def test_steps_without_a_statement(self, database: Database) -> None:
         def steps() -> Steps[int]:
@@ -132,7 +133,7 @@ class TestIsolation:
             await one.write(move_tag)
             seen = await other.read(tags.find(REPOSITORY, LATEST))
             assert seen is not None
-            assert seen.counter == counter
+            assert seen.revision.counter == counter
 
     async def test_reads_see_a_transaction_whole_or_not_at_all(self, databases: tuple[Database, Database]) -> None:
         one, other = databases
@@ -140,12 +141,12 @@ class TestIsolation:
 
         def move_both() -> Steps[None]:
             for tag in both:
-                yield from tags.put(REPOSITORY, tag, DIGEST, NODE, 1.0)
+                yield from tags.put(REPOSITORY, tag, DIGEST, NODE, 0.0)
 
         def look() -> Steps[list[int]]:
             first = yield from tags.find(REPOSITORY, both[0])
             second = yield from tags.find(REPOSITORY, both[1])
-            return [state.counter for state in (first, second) if state]
+            return [state.revision.counter for state in (first, second) if state]
 
         await one.write(move_both)
         async with asyncio.TaskGroup() as group:
@@ -165,7 +166,7 @@ class TestIsolation:
     async def test_a_hundred_writers_lose_no_increment(self, databases: tuple[Database, Database]) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(databases[number % 2].write(move_tag)) for number in range(100)]
-        assert sorted(task.result().counter for task in tasks) == list(range(1, 101))
+        assert sorted(task.result().revision.counter for task in tasks) == list(range(1, 101))
 
     async def test_writers_that_read_before_they_write_are_serialised(
         self, databases: tuple[Database, Database]
@@ -228,7 +229,7 @@ class TestCancellation:
         await database.close()  # finishes what is under way
         await database.open()
         assert await counter(database) == 1
-        assert (await database.write(move_tag)).counter == 2
+        assert (await database.write(move_tag)).revision.counter == 2
 
     async def test_callers_that_leave_do_not_harm_others(self, database: Database) -> None:
         leaving: list[asyncio.Task[Any]] = [asyncio.create_task(database.write(move_tag)) for _ in range(20)]  # noqa: TID251 - cancelled below
@@ -238,7 +239,7 @@ class TestCancellation:
         for task in leaving:
             task.cancel()
         await asyncio.wait(leaving + staying)
-        results = [task.result().counter for task in staying]
+        results = [task.result().revision.counter for task in staying]
         assert len(set(results)) == 20
         await database.close()  # finishes what is under way
         await database.open()
@@ -264,7 +265,7 @@ class TestOpening:
         for counter_now in range(1, 4):
             database = database_bench.new_database()
             await database.open()
-            assert (await database.write(move_tag)).counter == counter_now
+            assert (await database.write(move_tag)).revision.counter == counter_now
             await database.close()
 
     async def test_a_closed_database_refuses(self, database_bench: DatabaseBench) -> None:
@@ -293,10 +294,10 @@ class TestOpening:
         async with asyncio.timeout(10):
             results = [await write for write in writes]
             too_late = [await write for write in late]
-        assert all(isinstance(result, tags.TagState) for result in results)
+        assert all(isinstance(result, TagRegister) for result in results)
         assert too_late
-        acknowledged = 50 + sum(isinstance(result, tags.TagState) for result in too_late)
-        assert all(isinstance(result, tags.TagState | StorageUnavailable) for result in too_late)
+        acknowledged = 50 + sum(isinstance(result, TagRegister) for result in too_late)
+        assert all(isinstance(result, TagRegister | StorageUnavailable) for result in too_late)
         database = database_bench.new_database()
         await database.open()
         assert await counter(database) == acknowledged
@@ -375,7 +376,7 @@ class TestValues:
         with pytest.raises(InvalidInput):
             await database.write(lambda: repositories.create(a_repository(text)))
         assert await database.read(repositories.count()) == 0
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
 
     async def test_a_number_that_cannot_be_stored_is_refused_as_input(self, database: Database) -> None:
         with pytest.raises(InvalidInput):
@@ -391,7 +392,7 @@ class TestValues:
 
 async def counter(database: Database) -> int:
     state = await database.read(tags.find(REPOSITORY, LATEST))
-    return state.counter if state else 0
+    return state.revision.counter if state else 0
 
 
 async def repeat(database: Database, body: Body[Any], times: int) -> None:

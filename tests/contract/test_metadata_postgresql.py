@@ -20,6 +20,7 @@ from replicator.core.digest import digest_of
 from replicator.core.errors import ConfigurationError, ReplicatorError, StorageFull, StorageUnavailable
 from replicator.core.jobs import JobKind, NewJob
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName, Tag
+from replicator.core.revisions import TagRegister
 from replicator.storage.metadata import jobs, repositories, tags
 from replicator.storage.metadata.postgresql import PostgresqlDatabase
 from replicator.storage.metadata.statement import Statement
@@ -39,8 +40,8 @@ LATEST = Tag("latest")
 DIGEST = digest_of(b"content")
 
 
-def move_tag() -> Steps[tags.TagState]:
-    return tags.put(REPOSITORY, LATEST, DIGEST, NODE, 1.0)
+def move_tag() -> Steps[TagRegister]:
+    return tags.put(REPOSITORY, LATEST, DIGEST, NODE, 0.0)
 
 
 class Sleeper:
@@ -92,12 +93,12 @@ class TestRetries:
         tries: list[int] = []
         both_have_read = asyncio.Barrier(2)
 
-        def body(number: int) -> Steps[tags.TagState]:
+        def body(number: int) -> Steps[TagRegister]:
             tries.append(number)
             yield from tags.find(REPOSITORY, LATEST)
             return (yield from move_tag())
 
-        async def write(number: int) -> tags.TagState:
+        async def write(number: int) -> TagRegister:
             await both_have_read.wait()
             return await database.write(lambda: body(number))
 
@@ -109,7 +110,7 @@ class TestRetries:
         assert 0 < sleeper.slept[0] <= 0.002
         state = await database.read(tags.find(REPOSITORY, LATEST))
         assert state is not None
-        assert state.counter % 2 == 0
+        assert state.revision.counter % 2 == 0
 
     async def test_many_writers_of_one_row_all_get_through(self, bench: PostgresqlBench, sleeper: Sleeper) -> None:
         daemons = [PostgresqlDatabase(bench.dsn, bench.schema, 6, sleep=sleeper) for _ in range(3)]
@@ -117,7 +118,7 @@ class TestRetries:
             await daemon.open()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(daemons[number % 3].write(move_tag)) for number in range(300)]
-        assert sorted(task.result().counter for task in tasks) == list(range(1, 301))
+        assert sorted(task.result().revision.counter for task in tasks) == list(range(1, 301))
         for daemon in daemons:
             await daemon.close()
 
@@ -128,7 +129,7 @@ class TestRetries:
         await self.fail_inserts(admin, sqlstate)
         tries = 0
 
-        def body() -> Steps[tags.TagState]:
+        def body() -> Steps[TagRegister]:
             nonlocal tries
             tries += 1
             return (yield from move_tag())
@@ -140,7 +141,7 @@ class TestRetries:
         assert sum(sleeper.slept) < 2.0
         assert all(later <= 0.25 for later in sleeper.slept)
         await admin.execute("DROP TRIGGER fail ON tags")
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
 
     async def test_a_failure_of_another_kind_is_not_tried_again(
         self, database: PostgresqlDatabase, admin: asyncpg.Connection, sleeper: Sleeper
@@ -158,7 +159,7 @@ class TestRetries:
             await database.write(move_tag)
         assert await database.read(tags.names_after(REPOSITORY, "", 10)) == []
         await admin.execute("DROP TRIGGER fail ON tags")
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
 
     async def test_a_failure_at_commit_is_tried_again(
         self, database: PostgresqlDatabase, admin: asyncpg.Connection, sleeper: Sleeper
@@ -172,7 +173,7 @@ class TestRetries:
             "CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON tags DEFERRABLE INITIALLY DEFERRED"
             " FOR EACH ROW EXECUTE FUNCTION fail_twice()"
         )
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
         assert len(sleeper.slept) == 2
 
     async def fail_inserts(self, admin: asyncpg.Connection, sqlstate: str) -> None:
@@ -211,7 +212,7 @@ class TestStalls:
                     await database.read(tags.find(REPOSITORY, LATEST))
                 with pytest.raises(StorageUnavailable):
                     await database.write(move_tag)
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
         assert await sessions(admin, "idle in transaction%") == 0
 
     async def test_waiting_for_a_connection_has_an_end(
@@ -225,7 +226,7 @@ class TestStalls:
             async with asyncio.timeout(5), asyncio.TaskGroup() as group:
                 waiting = [group.create_task(outcome(database.read(tags.find(REPOSITORY, LATEST)))) for _ in range(5)]
         assert {type(task.result()) for task in waiting} == {StorageUnavailable}
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
         await database.close()
 
     async def test_more_readers_than_connections_take_turns(self, database: PostgresqlDatabase) -> None:
@@ -309,7 +310,7 @@ class TestUnreachableServer:
         assert {type(task.result()) for task in tasks} == {StorageUnavailable}
         wire.flowing.set()
         state = await database.write(move_tag)
-        assert 2 <= state.counter <= 6  # a commit whose answer was lost may have happened
+        assert 2 <= state.revision.counter <= 6  # a commit whose answer was lost may have happened
 
     async def test_closing_has_an_end(self, database: PostgresqlDatabase, wire: Wire) -> None:
         await database.write(move_tag)
@@ -350,7 +351,7 @@ class TestLostConnections:
         with pytest.raises(StorageUnavailable):
             await database.write(body)
         assert await database.read(tags.find(REPOSITORY, LATEST)) is None
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
 
     async def test_an_outage_ends_by_itself(
         self, postgres_server: PostgresServer, bench: PostgresqlBench, admin: asyncpg.Connection
@@ -370,7 +371,7 @@ class TestLostConnections:
                 with pytest.raises(StorageUnavailable):
                     await database.read(repositories.count())
             await admin.execute("ALTER ROLE one_node CONNECTION LIMIT -1")
-            assert (await database.write(move_tag)).counter == 2
+            assert (await database.write(move_tag)).revision.counter == 2
         finally:
             await database.close()
             await admin.execute("DROP OWNED BY one_node CASCADE")

@@ -12,6 +12,7 @@ from replicator.core.manifest import parse_manifest
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName, Tag
 from replicator.core.replication import Origin, ReplicateImage, ReplicationState
+from replicator.core.revisions import Revision, TagRegister
 from replicator.storage.blobs.port import StoredBlob
 from replicator.storage.metadata import (
     blobs,
@@ -30,7 +31,6 @@ from replicator.storage.metadata.replication_status import ReplicationStatus
 from replicator.storage.metadata.repositories import Repository
 from replicator.storage.metadata.schema import manifest_references, metadata
 from replicator.storage.metadata.statement import Statement
-from replicator.storage.metadata.tags import TagState
 from replicator.storage.metadata.uploads import UploadSession
 from tests.support.images import build_image, build_index
 
@@ -57,7 +57,7 @@ def stored(built: Built, origin: Origin = Origin.DIRECT) -> StoredImage:
 
 def put_images(repository: RepositoryName, built: Sequence[Built], origin: Origin = Origin.DIRECT) -> Steps[None]:
     for each in built:
-        yield from images.put(repository, stored(each, origin), 1.0)
+        yield from images.put(repository, stored(each, origin), NODE, 1.0)
 
 
 def digest(text: str) -> Digest:
@@ -99,19 +99,19 @@ class TestTags:
     async def test_every_put_makes_a_new_revision_by_its_node(self, database: Database) -> None:
         first = await database.write(lambda: tags.put(REPOSITORY, LATEST, digest("a"), NODE, 1.0))
         again = await database.write(lambda: tags.put(REPOSITORY, LATEST, digest("b"), PEER, 2.0))
-        assert first == TagState(digest("a"), 1, 1, str(NODE))
-        assert again == TagState(digest("b"), 1, 2, str(PEER))
+        assert first == TagRegister(digest("a"), Revision(1, 1000, str(NODE)), {str(NODE): 1000})
+        assert again == TagRegister(digest("b"), Revision(1, 2000, str(PEER)), {str(NODE): 1000, str(PEER): 2000})
         assert await database.read(tags.find(REPOSITORY, LATEST)) == again
 
     async def test_a_deleted_tag_stays_as_a_tombstone_and_counts_on(self, database: Database) -> None:
         await database.write(lambda: tags.put(REPOSITORY, LATEST, digest("a"), NODE, 1.0))
         deleted = await database.write(lambda: tags.put(REPOSITORY, LATEST, None, NODE, 2.0))
-        assert deleted == TagState(None, 1, 2, str(NODE))
+        assert deleted == TagRegister(None, Revision(1, 2000, str(NODE)), {str(NODE): 2000})
         assert await database.read(tags.find(REPOSITORY, LATEST)) == deleted
         assert await database.read(tags.names_after(REPOSITORY, "", 10)) == []
         assert await database.read(tags.of_digest(REPOSITORY, digest("a"))) == []
-        back = await database.write(lambda: tags.put(REPOSITORY, LATEST, digest("a"), NODE, 3.0))
-        assert back.counter == 3
+        back = await database.write(lambda: tags.put(REPOSITORY, LATEST, digest("a"), NODE, 0.5))
+        assert back.revision.counter == 2001  # a clock that was set back
         assert await database.read(tags.names_after(REPOSITORY, "", 10)) == [LATEST]
 
     async def test_tags_are_listed_bytewise_by_repository(self, database: Database) -> None:

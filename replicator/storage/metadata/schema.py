@@ -57,7 +57,7 @@ images = sa.Table(
     sa.Column("artifact_type", Text),
     sa.Column("origin", Text, nullable=False),
     sa.Column("pushed_at", sa.Double, nullable=False),
-    sa.Column("revision", Text, nullable=False, server_default=""),
+    sa.Column("revision", Text, nullable=False, server_default=sa.text("''")),
     sa.Column("source", Text),
     sa.Index("images_by_digest", "digest"),
     sa.Index("images_by_subject", "repository", "subject", "digest"),
@@ -176,7 +176,7 @@ replication_status = sa.Table(
     sa.Column("enqueued_at", sa.Double, nullable=False),
     sa.Column("completed_at", sa.Double),
     sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("target", Text, nullable=False, server_default=""),
+    sa.Column("target", Text, nullable=False, server_default=sa.text("''")),
     sa.Index("replication_status_by_tag", "repository", "tag", "destination"),
 )
 
@@ -191,7 +191,7 @@ backfills = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("finished_at", sa.Double),
     sa.Column("prepared_at", sa.Double),
-    sa.Column("position", Text, nullable=False, server_default=""),
+    sa.Column("position", Text, nullable=False, server_default=sa.text("''")),
     sa.Column("failure", Text),
     sa.Index("backfills_by_time", "created_at"),
 )

@@ -18,6 +18,7 @@ from replicator.core.digest import digest_of
 from replicator.core.errors import Conflict, StorageError, StorageFull, StorageUnavailable
 from replicator.core.mutability import MutabilityRule
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName, Tag
+from replicator.core.revisions import TagRegister
 from replicator.storage.metadata import repositories, tags
 from replicator.storage.metadata.repositories import Repository
 from replicator.storage.metadata.sqlite import SqliteDatabase
@@ -45,8 +46,8 @@ def run(statement: str) -> Steps[Any]:
     return Statement(sa.text(statement))()
 
 
-def move_tag() -> Steps[tags.TagState]:
-    return tags.put(REPOSITORY, LATEST, DIGEST, NODE, 1.0)
+def move_tag() -> Steps[TagRegister]:
+    return tags.put(REPOSITORY, LATEST, DIGEST, NODE, 0.0)  # so that revisions count from one
 
 
 def create_repository() -> Steps[None]:
@@ -117,12 +118,12 @@ class TestGroupCommit:
             yield from run("INSERT INTO nowhere VALUES (1)")
 
         results = await as_one_group(database, move_tag, half, move_tag)
-        assert [type(result) for result in results] == [tags.TagState, StorageUnavailable, tags.TagState]
+        assert [type(result) for result in results] == [TagRegister, StorageUnavailable, TagRegister]
         assert await database.read(repositories.count()) == 0
 
     async def test_more_writes_than_a_group_holds(self, database: SqliteDatabase) -> None:
         results = await as_one_group(database, *[move_tag] * 600)
-        assert [result.counter for result in results if isinstance(result, tags.TagState)] == list(range(1, 601))
+        assert [result.revision.counter for result in results if isinstance(result, TagRegister)] == list(range(1, 601))
 
     async def test_an_interrupt_in_the_steps_reaches_the_caller_and_undoes_them(self, database: SqliteDatabase) -> None:
         def interrupted() -> Steps[None]:
@@ -133,7 +134,7 @@ class TestGroupCommit:
         future = database._writer.submit(interrupted)
         assert isinstance(await asyncio.to_thread(future.exception, 10), KeyboardInterrupt)
         assert await database.read(repositories.count()) == 0
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
 
     async def test_an_interrupt_in_a_read_leaves_no_transaction_open(self, database: SqliteDatabase) -> None:
         def interrupted() -> Steps[None]:
@@ -156,7 +157,7 @@ class TestFullDatabase:
         await database.write(lambda: run(f"PRAGMA max_page_count = {limit + 20}"))
         with pytest.raises(StorageFull):
             await database.write(lambda: FILLER(digest="big", size=10_000_000))
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
         await database.write(lambda: run("PRAGMA max_page_count = 1000000"))
         await database.write(lambda: FILLER(digest="big", size=10_000_000))
 
@@ -166,10 +167,10 @@ class TestFullDatabase:
         results = await as_one_group(
             database, move_tag, lambda: FILLER(digest="big", size=10_000_000), move_tag, refuse_if_it_exists
         )
-        stored = [result.counter for result in results if isinstance(result, tags.TagState)]
+        stored = [result.revision.counter for result in results if isinstance(result, TagRegister)]
         state = await database.read(tags.find(REPOSITORY, LATEST))
         assert isinstance(results[1], StorageFull)
-        assert (state.counter if state else 0) == len(stored)
+        assert (state.revision.counter if state else 0) == len(stored)
 
 
 def _can_mount() -> bool:
@@ -224,17 +225,17 @@ class TestFullDisk:
                     acknowledged += 1
                 state = await database.read(tags.find(REPOSITORY, LATEST))
                 assert state is not None
-                assert state.counter == acknowledged
+                assert state.revision.counter == acknowledged
             with pytest.raises(StorageFull):
                 await database.write(lambda: FILLER(digest="big", size=1_000_000))
             together = await as_one_group(database, move_tag, lambda: FILLER(digest="big", size=1_000_000), move_tag)
-            acknowledged += sum(isinstance(result, tags.TagState) for result in together)
+            acknowledged += sum(isinstance(result, TagRegister) for result in together)
             filler.unlink()
-            assert (await database.write(move_tag)).counter == acknowledged + 1
+            assert (await database.write(move_tag)).revision.counter == acknowledged + 1
             await database.write(lambda: FILLER(digest="big", size=1_000_000))
             await database.close()
             await database.open()
-            assert (await database.write(move_tag)).counter == acknowledged + 2
+            assert (await database.write(move_tag)).revision.counter == acknowledged + 2
             await database.close()
 
     async def test_a_restart_on_a_disk_that_filled_up_serves_reads(self, tmp_path: Path) -> None:
@@ -248,13 +249,13 @@ class TestFullDisk:
                 await database.open()
                 state = await database.read(tags.find(REPOSITORY, LATEST))
                 assert state is not None
-                assert state.counter == 1
+                assert state.revision.counter == 1
             with pytest.raises(StorageFull):
                 await database.write(lambda: FILLER(digest="big", size=1_000_000))
             await database.close()
             await database.open()
             filler.unlink()
-            assert (await database.write(move_tag)).counter == 2
+            assert (await database.write(move_tag)).revision.counter == 2
             await database.close()
 
     async def test_a_first_start_on_a_full_disk_is_refused_and_a_later_one_is_not(self, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ class TestFullDisk:
                 await database.open()
             filler.unlink()
             await database.open()
-            assert (await database.write(move_tag)).counter == 1
+            assert (await database.write(move_tag)).revision.counter == 1
             await database.close()
 
     @pytest.mark.parametrize("spare", [0, 4096, 16384, 65536, 131072])
@@ -278,7 +279,7 @@ class TestFullDisk:
                 await database.open()
             filler.unlink()
             await database.open()
-            assert (await database.write(move_tag)).counter == 1
+            assert (await database.write(move_tag)).revision.counter == 1
             await database.close()
 
 
@@ -295,7 +296,7 @@ class TestOtherPrograms:
                     await asyncio.sleep(0)
                 assert not writing.done()
                 other.execute("ROLLBACK")
-        assert writing.result().counter == 1
+        assert writing.result().revision.counter == 1
 
     async def test_a_write_that_has_waited_long_enough_is_refused(self, tmp_path: Path) -> None:
         database = SqliteDatabase(tmp_path / "metadata.db", lock_wait=0.05)
@@ -306,7 +307,7 @@ class TestOtherPrograms:
                 await database.write(move_tag)
             assert await database.read(tags.find(REPOSITORY, LATEST)) is None
             other.execute("ROLLBACK")
-        assert (await database.write(move_tag)).counter == 1
+        assert (await database.write(move_tag)).revision.counter == 1
         await database.close()
 
     async def test_a_slow_reader_sees_its_snapshot_and_holds_nobody_up(
@@ -351,7 +352,7 @@ class TestWriterThread:
             assert isinstance(late, StorageUnavailable)
             state = await database.read(tags.find(REPOSITORY, LATEST))
             assert state is not None
-            assert state.counter == 1
+            assert state.revision.counter == 1
             await database.close()
 
     async def test_a_write_that_comes_while_the_database_closes_is_refused(self, database: SqliteDatabase) -> None:
@@ -375,7 +376,7 @@ class TestWriterThread:
             go_on.set()
         assert closing_.done()
         assert held_up.result() == 0
-        assert queued.result().counter == 1
+        assert queued.result().revision.counter == 1
         assert isinstance(late.result(), StorageUnavailable)
 
 
@@ -389,8 +390,8 @@ from replicator.storage.metadata.sqlite import SqliteDatabase
 async def write(database):
     while True:
         node = NodeId(AccountId("1" * 12), Region("eu-west-1"))
-        state = await database.write(lambda: tags.put("team/app", "latest", None, node, 1.0))
-        print(state.counter, flush=True)
+        state = await database.write(lambda: tags.put("team/app", "latest", None, node, 0.0))
+        print(state.revision.counter, flush=True)
 
 async def main(path, writers):
     database = SqliteDatabase(Path(path))
@@ -414,7 +415,7 @@ class TestCrash:
             await database.open()
             state = await database.read(tags.find(REPOSITORY, LATEST))
             assert state is not None
-            assert max(answered) <= state.counter <= max(answered) + writers
+            assert max(answered) <= state.revision.counter <= max(answered) + writers
             await database.close()
 
     def kill_after(self, answers: int, *arguments: str) -> list[int]:
@@ -466,7 +467,7 @@ class TestFile:
             await database.read(run("SELECT * FROM blobs"))
         state = await database.read(tags.find(REPOSITORY, LATEST))
         assert state is not None
-        assert (await database.write(move_tag)).counter == 2
+        assert (await database.write(move_tag)).revision.counter == 2
         await database.close()
 
     async def test_every_commit_waits_for_the_disk(self, database: SqliteDatabase) -> None:

@@ -15,7 +15,7 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 def upgrade() -> None:
     """Add columns and tables; what is there gets revisions from before every write."""
-    op.add_column("images", sa.Column("revision", TEXT, nullable=False, server_default=""))
+    op.add_column("images", sa.Column("revision", TEXT, nullable=False, server_default=sa.text("''")))
     op.add_column("images", sa.Column("source", TEXT, nullable=True))
     op.create_index(
         "images_by_source",
@@ -25,7 +25,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("source IS NOT NULL"),
     )
     op.add_column("tags", sa.Column("seen", TEXT, nullable=False, server_default="{}"))
-    op.add_column("replication_status", sa.Column("target", TEXT, nullable=False, server_default=""))
+    op.add_column("replication_status", sa.Column("target", TEXT, nullable=False, server_default=sa.text("''")))
     op.create_index("replication_status_by_tag", "replication_status", ["repository", "tag", "destination"])
     op.create_table(
         "deleted_images",
@@ -56,7 +56,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("finished_at", sa.Double(), nullable=True),
         sa.Column("prepared_at", sa.Double(), nullable=True),
-        sa.Column("position", TEXT, nullable=False, server_default=""),
+        sa.Column("position", TEXT, nullable=False, server_default=sa.text("''")),
         sa.Column("failure", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
