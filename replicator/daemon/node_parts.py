@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from replicator.cache.sweep import FreshnessSweep
     from replicator.config.nodes import NodeSettings
     from replicator.core.names import NodeId
+    from replicator.daemon.destination_check import DestinationCheck
     from replicator.daemon.http_server import HttpServer
     from replicator.daemon.supervisor import Service
     from replicator.maintenance.janitor import Janitor
     from replicator.registry.node import RegistryNode
+    from replicator.replication.backfill import Backfills
     from replicator.replication.peers import PeerDirectory
     from replicator.replication.worker import ReplicationWorker
     from replicator.upstream.client import UpstreamClient
@@ -35,11 +37,13 @@ class NodeParts:
     registry: RegistryNode
     janitor: Janitor
     worker: ReplicationWorker
+    backfills: Backfills
     pull_through: PullThrough
     sweep: FreshnessSweep
     clients: tuple[UpstreamClient, ...]
     server: HttpServer
     peers: PeerDirectory
+    destination_check: DestinationCheck
 
     async def open(self) -> None:
         """Lock and open the store, and reclaim what a crash left. Raises StorageError."""
@@ -89,6 +93,8 @@ class Daemon:
         found: dict[str, Service] = {}
         for node in self._nodes:
             found[f"replication {node.settings.id}"] = node.worker.run
+            found[f"destinations {node.settings.id}"] = node.destination_check.run
+            found[f"backfills {node.settings.id}"] = node.backfills.run
             found[f"freshness {node.settings.id}"] = node.sweep.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
         return found

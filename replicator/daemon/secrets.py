@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
-    from replicator.config.upstreams import UpstreamSettings
+    from replicator.config.upstreams import RemoteSettings
+    from replicator.core.names import NodeId
 
 
 class SecretStore:
@@ -29,12 +30,16 @@ class SecretStore:
             return secrets.token_bytes(32)
         return self._revealed(settings.peer_secret).encode()
 
-    def credentials(self, upstream: UpstreamSettings) -> Credentials | None:
-        """Return who we are to an upstream."""
-        if upstream.credentials is None:
+    def pair_secrets(self, settings: Settings) -> dict[NodeId, bytes]:
+        """Return the secrets that are shared with one peer alone."""
+        return {peer.id: self._revealed(peer.secret).encode() for peer in settings.peers if peer.secret is not None}
+
+    def credentials(self, remote: RemoteSettings) -> Credentials | None:
+        """Return who we are to somebody else's registry."""
+        if remote.credentials is None:
             return None
-        password = self._revealed(upstream.credentials.password)
-        return Credentials(upstream.credentials.username, password)
+        password = self._revealed(remote.credentials.password)
+        return Credentials(remote.credentials.username, password)
 
     def users(self, node: NodeSettings) -> tuple[User, ...]:
         """Return a node's users."""

@@ -12,6 +12,8 @@ from replicator.cache.content import PullThroughContent
 from replicator.cache.pull_through import PullThrough
 from replicator.cache.sweep import FreshnessSweep
 from replicator.config.nodes import Sparse
+from replicator.daemon.destination_check import DestinationCheck
+from replicator.daemon.endpoints import Endpoints
 from replicator.daemon.gauges import NodeGauges
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.lag_watch import LagWatch
@@ -24,16 +26,20 @@ from replicator.maintenance.janitor import Janitor
 from replicator.registry.listings import Listings
 from replicator.registry.node import RegistryNode
 from replicator.registry.peer_tokens import PeerTokens
+from replicator.registry.peer_uploads import PeerUploads
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
+from replicator.registry.replicas import Replicas
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
 from replicator.registry_api.call import Services
 from replicator.registry_api.operations import Operations
+from replicator.registry_api.peer_api import PeerApi
 from replicator.registry_api.rate_limit import RateLimit
 from replicator.registry_api.replication_api import ReplicationApi, ReplicationUseCases
+from replicator.replication.backfill import Backfills
 from replicator.replication.conflicts import ConflictReader
 from replicator.replication.peers import PeerDirectory
 from replicator.replication.retries import Retries
@@ -41,7 +47,6 @@ from replicator.replication.status import ReplicationStatusReader
 from replicator.replication.wait import ReplicationWaiter
 from replicator.replication.worker import ReplicationWorker
 from replicator.upstream.client import open_client
-from replicator.upstream.endpoint import UpstreamEndpoint
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,8 +61,6 @@ if TYPE_CHECKING:
     from replicator.registry_api.authentication import Authenticator
     from replicator.telemetry.access_log import AccessLog
     from replicator.telemetry.metrics import Metrics, UpstreamMetrics
-    from replicator.upstream.client import UpstreamClient
-    from replicator.upstream.exchange import Observe
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +98,20 @@ class _NodeBuilder:
     def build(self) -> NodeParts:
         shared, clock, metrics = self._shared, self._shared.clock, self._shared.metrics
         registry = self._registry()
-        tokens = PeerTokens(self._settings.id, shared.peer_secret, clock)
+        endpoints = Endpoints(shared.settings, self._settings, shared.secrets, shared.urls)
+        tokens = PeerTokens(self._settings.id, shared.peer_secret, clock, shared.secrets.pair_secrets(shared.settings))
         pulls, uploads = Pulls(registry), Uploads(registry)
         counted = metrics.replication(self._name)
         lag = LagWatch(self._settings.id, registry.settings.replication_rules, counted, clock)
         replication = ReplicationRecorder(counted, clock, lag)
         upstreams = self._upstream_metrics()
         cache = CacheRecorder(metrics.cache(self._name), upstreams)
-        peers = PeerDirectory(self._peer_endpoints(), tokens, clock)
-        clients = {name: self._upstream_client(name, used.request) for name, used in upstreams.items()}
+        peers = PeerDirectory(endpoints.nodes(), tokens, clock, endpoints.registries())
+        clients = {name: open_client(endpoints.upstream(name), clock, used.request) for name, used in upstreams.items()}
         pull_through = PullThrough(registry, pulls, self._settings.cache_rules(), clients, cache)
-        worker = ReplicationWorker(registry, PullThroughContent(pull_through), peers, replication)
+        worker = ReplicationWorker(
+            registry, PullThroughContent(pull_through), peers, replication, shares=endpoints.worker_shares()
+        )
         gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag)
         self._gauges.append(gauges)
         readiness = ReadinessProbe(registry, clock, shared.draining)
@@ -134,8 +140,17 @@ class _NodeBuilder:
             rate_limit,
             self._settings.public_url,
         )
+        peer_uploads = PeerUploads(registry)
+        peer_api = PeerApi(Replicas(registry, peer_uploads), peer_uploads, authenticator, clock, requests, rate_limit)
+        backfills = Backfills(registry)
         replication_api = ReplicationApi(
-            ReplicationUseCases(ReplicationWaiter(registry, shared.draining), reader, conflicts, Retries(registry)),
+            ReplicationUseCases(
+                waiter=ReplicationWaiter(registry, shared.draining),
+                status=reader,
+                conflicts=conflicts,
+                retries=Retries(registry),
+                backfills=backfills,
+            ),
             authenticator,
             clock,
             requests,
@@ -149,11 +164,13 @@ class _NodeBuilder:
             registry=registry,
             janitor=Janitor(uploads, clock, self._name),
             worker=worker,
+            backfills=backfills,
             pull_through=pull_through,
             sweep=FreshnessSweep(pull_through, clock),
             clients=tuple(clients.values()),
-            server=HttpServer(self._listener, api.handle, operations.handle),
+            server=HttpServer(self._listener, api.handle, operations.handle, peer_api.handle),
             peers=peers,
+            destination_check=DestinationCheck(self._settings.id, registry.settings.replication_rules, peers, clock),
         )
 
     def _registry(self) -> RegistryNode:
@@ -168,6 +185,8 @@ class _NodeBuilder:
             max_blob_size=settings.uploads.max_blob_size,
             max_manifest_size=settings.limits.max_manifest_size,
             replication_rules=settings.replication_rules(),
+            registry_policy=settings.registry_policy(),
+            templates=settings.templates(),
         )
         database = make_database(shared.settings, settings, shared.environ)
         store = make_blob_store(shared.settings, settings, shared.environ)
@@ -178,34 +197,9 @@ class _NodeBuilder:
         names = dict.fromkeys(rule.upstream for rule in self._settings.cache_rules())
         return {name: self._shared.metrics.upstream(self._name, name) for name in names}
 
-    def _upstream_client(self, name: str, observe: Observe) -> UpstreamClient:
-        upstream = self._shared.settings.upstream(name)
-        endpoint = UpstreamEndpoint(
-            name=upstream.name,
-            url=upstream.url,
-            credentials=self._shared.secrets.credentials(upstream),
-            realm_hosts=frozenset(upstream.realm_hosts),
-            ca_file=upstream.ca_file,
-            connect_timeout=upstream.connect_timeout,
-            stall_timeout=upstream.stall_timeout,
-            total_timeout=upstream.total_timeout,
-            max_connections=upstream.max_connections,
-            requests_per_second=upstream.requests_per_second,
-            bytes_per_second=upstream.bandwidth,
-        )
-        return open_client(endpoint, self._shared.clock, observe)
-
-    def _peer_endpoints(self) -> dict[NodeId, UpstreamEndpoint]:
-        """Return where every other node is: those of this process by their listeners, the rest by configuration."""
-        found = {node: UpstreamEndpoint(str(node), url) for node, url in self._shared.urls.items()}
-        for peer in self._shared.settings.peers:
-            found[peer.id] = UpstreamEndpoint(str(peer.id), peer.url, ca_file=peer.ca_file)
-        return found
-
     def _authenticator(self, tokens: PeerTokens) -> Authenticator:
         settings = self._settings
-        accept_from = {accept.account: accept.repositories for accept in settings.replication.accept_from}
-        peers = PeerAuthenticator(settings.id, tokens, accept_from)
+        peers = PeerAuthenticator(tokens)
         if settings.auth is None:
             return OpenAuthenticator(peers)
         users = self._shared.secrets.users(settings)

@@ -32,7 +32,7 @@ from replicator.storage.metadata import jobs
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from replicator.core.names import NodeId
     from replicator.registry.node import RegistryNode
@@ -93,7 +93,10 @@ class _Running:
 
 
 class ReplicationWorker:
-    """Replicates the images of one node. `run` it under a supervisor; several processes may work on one database."""
+    """Replicates the images of one node. `run` it under a supervisor; several processes may work on one database.
+
+    `shares` says for single lanes how much may be under way there, instead of what `limits` says for all.
+    """
 
     def __init__(
         self,
@@ -103,11 +106,13 @@ class ReplicationWorker:
         observer: ReplicationObserver,
         limits: WorkerLimits | None = None,
         jitter: Callable[[], float] = random.random,
+        shares: Mapping[str, WorkerLimits] | None = None,
     ) -> None:
         self._node = node
         self._source = source
         self._destinations = destinations
         self._limits = limits or WorkerLimits()
+        self._shares = shares or {}
         self._settlement = Settlement(node, observer, jitter)
         self._owner = secrets.token_hex(8)
         self._lanes: dict[str, Lane] = {}
@@ -195,7 +200,7 @@ class ReplicationWorker:
         self._look_at = now + self._limits.look_again
 
     def _lane(self, name: str) -> Lane:
-        lane, limits = self._lanes.get(name), self._limits
+        lane, limits = self._lanes.get(name), self._shares.get(name, self._limits)
         if lane is None:
             widths = (limits.images_per_destination, limits.background_per_destination, limits.blobs_per_destination)
             lane = self._lanes[name] = Lane(*widths)
@@ -293,7 +298,8 @@ class ReplicationWorker:
             raise DestinationUnknown(f"the configuration does not say where {destination} is")
         if isinstance(task, DeleteReplica):
             return DeleteFromRegistry(self._node, client, lane_pass, task)
-        return RegistryAttempt(self._node, self._source, client, lane_pass, task, self._rule(task), self._limits)
+        rule, parallel = self._rule(task), self._limits.blobs_per_image
+        return RegistryAttempt(self._node, self._source, client, lane_pass, task, rule, parallel)
 
     def _rule(self, task: Task) -> ReplicationRule:
         """Return the rule that a job was planned by; what a rule asked for that is gone is sent whole."""

@@ -1,0 +1,93 @@
+"""Asks every destination of a node's rules whether it would take images, before there are any to take.
+
+A certificate that is not trusted, a wrong secret or password, a wrong address: each is said once, with the names of the
+rules that it concerns, and once more when it is mended. Nothing depends on the answer: images are sent all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.core.errors import ReplicatorError
+from replicator.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from replicator.core.clock import Clock
+    from replicator.core.destinations import DestinationId
+    from replicator.core.names import NodeId
+    from replicator.core.replication import ReplicationRule
+    from replicator.replication.peers import PeerDirectory
+
+_log = get_logger(__name__)
+
+AGAIN = 60.0
+"""Seconds after which a destination that could not be used is asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A destination that does not take images, and the rules that send some there."""
+
+    destination: DestinationId
+    rules: tuple[str, ...]
+    error: ReplicatorError
+
+
+class DestinationCheck:
+    """Checks the destinations of one node."""
+
+    def __init__(
+        self, node: NodeId, rules: tuple[ReplicationRule, ...], destinations: PeerDirectory, clock: Clock
+    ) -> None:
+        self._node = str(node)
+        self._destinations = destinations
+        self._clock = clock
+        self._rules: dict[DestinationId, tuple[str, ...]] = {}
+        for rule in rules:
+            for destination in rule.destinations:
+                self._rules[destination] = (*self._rules.get(destination, ()), rule.name)
+
+    async def check(self) -> list[Unusable]:
+        """Ask all destinations at once, and return those that cannot be used."""
+        return await self._ask(tuple(self._rules))
+
+    async def run(self) -> None:
+        """Say what is wrong with destinations, and when it is not any more; until cancelled."""
+        known: dict[DestinationId, str] = {}
+        asked = tuple(self._rules)
+        while True:
+            found = {one.destination: one for one in await self._ask(asked)}
+            for destination in known.keys() - found.keys():
+                _log.info("destination can be used now", node=self._node, destination=str(destination))
+            for one in found.values():
+                if known.get(one.destination) != str(one.error):
+                    self._warn(one)
+            known = {destination: str(one.error) for destination, one in found.items()}
+            asked = tuple(known)
+            await self._clock.sleep(AGAIN)
+
+    def _warn(self, one: Unusable) -> None:
+        _log.warning(
+            "destination cannot be used",
+            node=self._node,
+            destination=str(one.destination),
+            rules=list(one.rules),
+            error=str(one.error),
+        )
+
+    async def _ask(self, destinations: tuple[DestinationId, ...]) -> list[Unusable]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._ask_one(one)) for one in destinations]
+        return [found for task in tasks if (found := task.result()) is not None]
+
+    async def _ask_one(self, destination: DestinationId) -> Unusable | None:
+        client = self._destinations.find(destination)
+        if client is None:
+            return None  # the configuration does not pass with one that is not in it
+        try:
+            await client.ping()
+        except ReplicatorError as error:
+            return Unusable(destination, self._rules[destination], error)
+        return None

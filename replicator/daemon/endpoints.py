@@ -1,0 +1,88 @@
+"""Where the other registries of one node are: upstreams, nodes and destinations, with the share each may use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from replicator.core.destinations import RegistryRef
+from replicator.replication.worker import WorkerLimits
+from replicator.upstream.endpoint import UpstreamEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicator.config.model import Settings
+    from replicator.config.nodes import NodeSettings
+    from replicator.config.upstreams import RemoteSettings
+    from replicator.core.destinations import DestinationId
+    from replicator.core.names import NodeId
+    from replicator.daemon.secrets import SecretStore
+
+
+class Endpoints:
+    """The endpoints of one node. `urls` are the addresses on which the nodes of this process really listen."""
+
+    def __init__(
+        self, settings: Settings, node: NodeSettings, secrets: SecretStore, urls: Mapping[NodeId, str]
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._secrets = secrets
+        self._urls = urls
+
+    def upstream(self, name: str) -> UpstreamEndpoint:
+        """Return a registry that is pulled from; raises ConfigurationError."""
+        return self._remote(self._settings.upstream(name))
+
+    def nodes(self) -> dict[NodeId, UpstreamEndpoint]:
+        """Return where every node is: those of this process by their listeners, the rest by configuration."""
+        found = {node: UpstreamEndpoint(str(node), url) for node, url in self._urls.items()}
+        for peer in self._settings.peers:
+            found[peer.id] = UpstreamEndpoint(str(peer.id), peer.url, ca_file=peer.ca_file)
+        return {node: self._shared_out(node, endpoint) for node, endpoint in found.items()}
+
+    def registries(self) -> dict[RegistryRef, UpstreamEndpoint]:
+        """Return the registries of somebody else that images may be sent to."""
+        found = {RegistryRef(one.name): self._remote(one) for one in self._settings.registries}
+        return {ref: self._shared_out(ref, endpoint) for ref, endpoint in found.items()}
+
+    def worker_shares(self) -> dict[str, WorkerLimits]:
+        """Return how much may be under way to those destinations that have a share of their own, by their lanes."""
+        usual = WorkerLimits()
+        return {
+            str(one.id): replace(
+                usual,
+                images_per_destination=one.images or usual.images_per_destination,
+                background_per_destination=min(
+                    one.images or usual.background_per_destination, usual.background_per_destination
+                ),
+                blobs_per_destination=one.blobs or usual.blobs_per_destination,
+            )
+            for one in self._node.replication.limits
+        }
+
+    def _remote(self, remote: RemoteSettings) -> UpstreamEndpoint:
+        return UpstreamEndpoint(
+            name=remote.name,
+            url=remote.url,
+            credentials=self._secrets.credentials(remote),
+            realm_hosts=frozenset(remote.realm_hosts),
+            ca_file=remote.ca_file,
+            connect_timeout=remote.connect_timeout,
+            stall_timeout=remote.stall_timeout,
+            total_timeout=remote.total_timeout,
+            max_connections=remote.max_connections,
+            requests_per_second=remote.requests_per_second,
+            bytes_per_second=remote.bandwidth,
+        )
+
+    def _shared_out(self, destination: DestinationId, endpoint: UpstreamEndpoint) -> UpstreamEndpoint:
+        share = self._node.replication.limit(destination)
+        if share is None:
+            return endpoint
+        return replace(
+            endpoint,
+            requests_per_second=share.requests_per_second or endpoint.requests_per_second,
+            bytes_per_second=share.bandwidth or endpoint.bytes_per_second,
+        )
