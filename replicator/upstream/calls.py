@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PULL = ("pull",)
 PUSH = ("pull", "push")
+DELETE = ("pull", "push", "delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,9 @@ class Calls:
         repository: RepositoryName,
         digest: Digest,
         location: URL,
-        body: AsyncIterable[bytes],
         size: int,
-        answer_timeout: float,
     ) -> Call:
-        """Build the call that sends a whole blob and ends its upload session (end-6)."""
+        """Build the call that sends `size` bytes, a whole blob or nothing, and ends its upload session (end-6)."""
         separator = "&" if location.raw_query_string else "?"
         return Call(
             "PUT",
@@ -114,9 +113,41 @@ class Calls:
             repository,
             PUSH,
             {"Content-Type": "application/octet-stream", "Content-Length": str(size)},
-            body,
-            repeatable=False,
-            answer_timeout=answer_timeout,
+        )
+
+    def patch_upload(self, repository: RepositoryName, digest: Digest, location: URL, offset: int, size: int) -> Call:
+        """Build the call that sends the bytes of a blob of `size` from `offset` to an upload session (end-5)."""
+        return Call(
+            "PATCH",
+            location,
+            "push",
+            self._named(f"upload of blob {digest} to {repository}"),
+            repository,
+            PUSH,
+            {
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(size - offset),
+                "Content-Range": f"{offset}-{size - 1}",
+            },
+        )
+
+    def with_body(self, call: Call, body: AsyncIterable[bytes], answer_timeout: float) -> Call:
+        """Return an upload's call with the bytes it sends, which cannot be sent twice."""
+        return replace(call, body=body, repeatable=False, answer_timeout=answer_timeout)
+
+    def upload_status(self, repository: RepositoryName, location: URL) -> Call:
+        """Build the call that asks where an upload session stands (end-13)."""
+        return Call("GET", location, "push", self._named(f"status of an upload to {repository}"), repository, PUSH)
+
+    def delete_manifest(self, repository: RepositoryName, reference: Reference) -> Call:
+        """Build the call that deletes a manifest or a tag (end-9)."""
+        return Call(
+            "DELETE",
+            self._url(f"/v2/{repository}/manifests/{reference}"),
+            "delete",
+            self._named(f"deletion of {reference} from {repository}"),
+            repository,
+            DELETE,
         )
 
     def cancel_upload(self, repository: RepositoryName, location: URL) -> Call:

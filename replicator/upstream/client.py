@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of, digest_of, is_digest
+from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of, digest_of, finished, is_digest, new_hasher
 from replicator.core.errors import InvalidInput, UpstreamContent, UpstreamNotFound
 from replicator.core.manifest import MAX_MANIFEST_BYTES, parse_manifest
 from replicator.core.media_types import MANIFEST_TYPES, without_parameters
@@ -27,6 +27,7 @@ from replicator.upstream.exchange import Exchange, Observe
 from replicator.upstream.limits import UpstreamLimits
 from replicator.upstream.push import Push
 from replicator.upstream.session import Session
+from replicator.upstream.upload_requests import BlobToSend
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from replicator.core.names import RepositoryName, Tag
     from replicator.upstream.endpoint import UpstreamEndpoint
     from replicator.upstream.rate_limit import RateLimit
+    from replicator.upstream.upload_requests import ReadFrom
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _NO_HEADERS: Mapping[str, str] = {}
@@ -84,7 +86,7 @@ class UpstreamClient:
         self._limits = UpstreamLimits(endpoint, clock)
         self._calls = Calls(endpoint)
         self._exchange = Exchange(endpoint, authorizer, self._session, self._limits, clock, observe)
-        self._push = Push(endpoint, self._exchange, self._calls, self._limits)
+        self._push = Push(endpoint, self._exchange, self._calls, self._limits, clock)
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -175,7 +177,7 @@ class UpstreamClient:
         repository: RepositoryName,
         digest: Digest,
         size: int,
-        chunks: AsyncIterator[bytes | memoryview],
+        read_from: ReadFrom,
         mount_from: RepositoryName | None = None,
         *,
         discover: bool = False,
@@ -183,10 +185,11 @@ class UpstreamClient:
         """Put a blob into `repository`; return True when bytes were sent, False when it could be mounted.
 
         It is mounted from `mount_from`, or with `discover` from any repository that the registry itself finds it in.
-        Raises UpstreamContent when the upstream sends us elsewhere for the upload or takes in another digest,
-        SizeMismatch when `chunks` are not `size` bytes, and whatever `chunks` raises.
+        A large one goes on where the registry stands when a connection breaks. Raises UpstreamContent when the
+        upstream sends us elsewhere for the upload or takes in another digest, SizeMismatch when `read_from` does not
+        give as many bytes as it should, and whatever it raises.
         """
-        return await self._push.put_blob(repository, digest, size, chunks, mount_from, discover=discover)
+        return await self._push.put_blob(BlobToSend(repository, digest, size, read_from), mount_from, discover=discover)
 
     async def put_manifest(
         self,
@@ -203,6 +206,54 @@ class UpstreamClient:
         """
         content_type = {"Content-Type": media_type}
         await self._push.put_manifest(repository, reference, content, {**headers, **content_type}, tags)
+
+    async def delete_manifest(self, repository: RepositoryName, reference: Reference) -> None:
+        """Delete a tag, or a manifest with its tags; raises UpstreamRefused where the upstream does not do that."""
+        await self._push.delete_manifest(repository, reference)
+
+    # What is really there, for whoever must not believe what a registry merely says
+
+    async def holds_blob(self, repository: RepositoryName, digest: Digest, size: int) -> bool:
+        """Tell whether the upstream can give a blob of this size: its last byte is fetched.
+
+        Where the upstream cannot serve a part, the length of the whole counts; where it states none, the content.
+        Raises UpstreamContent when it serves something else.
+        """
+        try:
+            async with self.open_blob(repository, digest, max(0, size - 1)) as stream:
+                if stream.size is None:
+                    return await self._is_whole(digest, stream)
+                if stream.size != size:
+                    raise UpstreamContent(f"blob {digest}: expected {size} bytes, the upstream has {stream.size}")
+                if stream.start:
+                    async for _ in stream.chunks:
+                        pass
+                return True
+        except UpstreamNotFound:
+            return False
+
+    async def holds_manifest(self, repository: RepositoryName, digest: Digest) -> bool:
+        """Tell whether the upstream gives a manifest, whose digest is verified; raises UpstreamContent for another."""
+        try:
+            await self.get_manifest(repository, digest)
+        except UpstreamNotFound:
+            return False
+        return True
+
+    async def find_tag(self, repository: RepositoryName, tag: Tag) -> Digest | None:
+        """Return the digest of what a tag gives, or None when there is no such tag."""
+        try:
+            return (await self.get_manifest(repository, tag)).digest
+        except UpstreamNotFound:
+            return None
+
+    async def _is_whole(self, digest: Digest, stream: BlobStream) -> bool:
+        hasher = new_hasher(algorithm_of(digest))
+        async for chunk in stream.chunks:
+            hasher.update(chunk)
+        if finished(hasher) != digest:
+            raise UpstreamContent(f"blob {digest}: the upstream has other content")
+        return True
 
     async def _blob_answer(self, stack: AsyncExitStack, call: Call) -> aiohttp.ClientResponse:
         """Return the answer to a blob call, within the total timeout; its body may take as long as it moves."""

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicator.core.digest import Digest, algorithm_of, digest_of
-from replicator.core.errors import BlobNotFound, UpstreamNotFound, UpstreamRefused
+from replicator.core.errors import BlobNotFound, UpstreamContent, UpstreamNotFound, UpstreamRefused
 from replicator.core.manifest import parse_manifest
 from replicator.core.names import Tag
 from replicator.core.reference import as_digest
 from replicator.storage.blobs.memory import MemoryBlob
 from replicator.storage.metadata.images import StoredManifest
-from replicator.upstream.client import ManifestHead
 from tests.support.images import Built, BuiltImage, walk
 
 if TYPE_CHECKING:
@@ -73,15 +72,17 @@ class _Repository:
 class MemoryDestination:
     """A Destination. `calls` are what was asked of it, in order."""
 
-    def __init__(self, *, accepts_sparse: bool = False, knows_tag_parameters: bool = True) -> None:
+    def __init__(self, *, accepts_sparse: bool = False) -> None:
         self.repositories: dict[RepositoryName, _Repository] = {}
         self.calls: list[str] = []
         self.at_once = 0
         self.most_at_once = 0
         self.accepts_sparse = accepts_sparse
-        self.knows_tag_parameters = knows_tag_parameters
         self.immutable_tags: set[Tag] = set()
+        self.stuck_tags: set[Tag] = set()
+        """Tags that stay where they are, whatever the answer says."""
         self.forgets_manifests = False
+        self.forgets_blobs = False
         self.before_call: Callable[[str], None] = lambda _: None
         self.hold: Callable[[str], Awaitable[None]] = _go_on
 
@@ -92,40 +93,41 @@ class MemoryDestination:
         """Return how many calls of a kind there were."""
         return sum(call.startswith(verb) for call in self.calls)
 
-    async def blob_exists(self, repository: RepositoryName, digest: Digest) -> bool:
-        await self._called(f"HEAD blob {digest}")
-        return digest in self.repository(repository).blobs
+    async def holds_blob(self, repository: RepositoryName, digest: Digest, size: int) -> bool:
+        await self._called(f"GET blob {digest}")
+        held = self.repository(repository).blobs.get(digest)
+        if held is not None and len(held) != size:
+            raise UpstreamContent
+        return held is not None
 
-    async def manifest_exists(self, repository: RepositoryName, digest: Digest) -> bool:
-        await self._called(f"HEAD manifest {digest}")
+    async def holds_manifest(self, repository: RepositoryName, digest: Digest) -> bool:
+        await self._called(f"GET manifest {digest}")
         return digest in self.repository(repository).manifests
 
-    async def head_manifest(self, repository: RepositoryName, reference: Reference) -> ManifestHead:
-        await self._called(f"HEAD manifest {reference}")
-        held = self.repository(repository)
-        digest = as_digest(reference) or held.tags.get(Tag(reference))
-        if digest not in held.manifests:
-            raise UpstreamNotFound
-        return ManifestHead("", digest, None)
+    async def find_tag(self, repository: RepositoryName, tag: Tag) -> Digest | None:
+        await self._called(f"GET manifest {tag}")
+        return self.repository(repository).tags.get(tag)
 
     async def put_blob(
         self,
         repository: RepositoryName,
         digest: Digest,
         size: int,
-        chunks: AsyncIterator[bytes | memoryview],
+        read_from: Callable[[int], AsyncIterator[bytes | memoryview]],
+        mount_from: RepositoryName | None = None,
         *,
-        discover: bool,
+        discover: bool = False,
     ) -> bool:
         await self._called(f"PUT blob {digest}")
-        for other in self.repositories.values():
-            if discover and digest in other.blobs:
+        for name, other in self.repositories.items():
+            if name != repository and (discover or name == mount_from) and digest in other.blobs:
                 self.repository(repository).blobs[digest] = other.blobs[digest]
                 return False
-        content = b"".join([bytes(chunk) async for chunk in chunks])
+        content = b"".join([bytes(chunk) async for chunk in read_from(0)])
         if digest_of(content, algorithm_of(digest)) != digest or len(content) != size:
             raise UpstreamRefused
-        self.repository(repository).blobs[digest] = content
+        if not self.forgets_blobs:
+            self.repository(repository).blobs[digest] = content
         return True
 
     async def put_manifest(
@@ -144,11 +146,13 @@ class MemoryDestination:
         if absent:
             raise UpstreamNotFound
         wanted = as_digest(reference)
+        given = (*tags, *(() if wanted else (Tag(reference),)))
+        if self.immutable_tags & set(given):
+            raise UpstreamRefused
         digest = digest_of(content, algorithm_of(wanted)) if wanted else digest_of(content)
         if not self.forgets_manifests:
             held.manifests[digest] = content
-        given = (*(tags if self.knows_tag_parameters else ()), *(() if wanted else (Tag(reference),)))
-        held.tags.update({tag: digest for tag in given if tag not in self.immutable_tags})
+        held.tags.update({tag: digest for tag in given if tag not in self.stuck_tags})
 
     async def _called(self, call: str) -> None:
         self.calls.append(call)

@@ -405,7 +405,15 @@ class FakeRegistry(FakeServer):
         """Whether a blob can be mounted."""
         self.upload_location: Callable[[str], str] = lambda path: path
         """Turns the path of an upload session into its Location."""
+        self.upload_cuts: list[int] = []
+        """Bytes after which the connection of the next PATCH breaks, one entry for each; the bytes are kept."""
+        self.resumes = True
+        """Whether it says where an upload session stands."""
+        self.acknowledges_and_loses = False
+        """Whether it throws blobs and manifests away that it says it took in."""
+        self.deletes_tags = True
         self._uploads = 0
+        self._sessions: dict[str, bytearray] = {}
 
     # What it holds
 
@@ -483,6 +491,8 @@ class FakeRegistry(FakeServer):
     async def _manifest(self, request: web.Request, name: str, reference: str) -> Content:
         if request.method == "PUT":
             return await self._put_manifest(request, name, reference)
+        if request.method == "DELETE":
+            return self._delete_manifest(name, reference)
         held = self.repositories.get(name)
         if held is None:
             return _error(404, "NAME_UNKNOWN")
@@ -498,10 +508,22 @@ class FakeRegistry(FakeServer):
         digest = digest_of(content, algorithm_of(Digest(reference)) if is_digest(reference) else "sha256")
         if is_digest(reference) and reference != digest:
             return _error(400, "DIGEST_INVALID")
-        held.manifests[digest] = (content, request.content_type)
-        if not is_digest(reference):
-            held.tags[reference] = digest
+        if not self.acknowledges_and_loses:
+            held.manifests[digest] = (content, request.content_type)
+            if not is_digest(reference):
+                held.tags[reference] = digest
         return Content(201, {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/manifests/{digest}"})
+
+    def _delete_manifest(self, name: str, reference: str) -> Content:
+        held = self.repository(name)
+        if not is_digest(reference):
+            if not self.deletes_tags:
+                return _error(405, "UNSUPPORTED")
+            return Content(202) if held.tags.pop(reference, None) else _error(404, "MANIFEST_UNKNOWN")
+        if held.manifests.pop(Digest(reference), None) is None:
+            return _error(404, "MANIFEST_UNKNOWN")
+        held.tags = {tag: digest for tag, digest in held.tags.items() if digest != reference}
+        return Content(202)
 
     async def _blob(self, request: web.Request, name: str, text: str) -> Content:
         held = self.repositories.get(name)
@@ -522,11 +544,39 @@ class FakeRegistry(FakeServer):
         held = self.repository(name)
         if request.method == "POST":
             return self._start_upload(request, name, held)
-        content, digest = await request.read(), parse_digest(request.query["digest"])
+        session = self._sessions.setdefault(request.path, bytearray())
+        if request.method in {"GET", "PATCH", "DELETE"}:
+            return await self._continue_upload(request, session)
+        sent = [chunk async for chunk in request.content.iter_any()]
+        content, digest = bytes(session) + b"".join(sent), parse_digest(request.query["digest"])
         if digest_of(content, algorithm_of(digest)) != digest:
             return _error(400, "DIGEST_INVALID")
-        held.blobs[digest] = content
+        if not self.acknowledges_and_loses:
+            held.blobs[digest] = content
         return Content(201, {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/blobs/{digest}"})
+
+    async def _continue_upload(self, request: web.Request, session: bytearray) -> Content:
+        if request.method == "DELETE":
+            self._sessions.pop(request.path)
+            return Content(204)
+        if request.method == "GET":
+            if not self.resumes:
+                return _error(404, "BLOB_UPLOAD_UNKNOWN")
+            return Content(204, self._position(request, session))
+        start = int(request.headers["Content-Range"].partition("-")[0])
+        if start != len(session):
+            return _error(416, "BLOB_UPLOAD_INVALID")
+        cut = self.upload_cuts.pop(0) if self.upload_cuts else None
+        async for chunk in request.content.iter_any():
+            session += chunk
+            if cut is not None and len(session) - start >= cut:
+                del session[start + cut :]
+                _drop(request, reset=True)
+                return Content(500)
+        return Content(202, self._position(request, session))
+
+    def _position(self, request: web.Request, session: bytearray) -> dict[str, str]:
+        return {"Location": self.upload_location(request.path_qs), "Range": f"0-{max(0, len(session) - 1)}"}
 
     def _start_upload(self, request: web.Request, name: str, held: FakeRepository) -> Content:
         mount, source = request.query.get("mount"), self.repositories.get(request.query.get("from", ""))

@@ -21,7 +21,7 @@ from replicator.core.errors import (
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.names import RepositoryName, Tag
 from replicator.storage.metadata.images import StoredManifest
-from replicator.transfer.push_image import BlobTurns, ImagePush
+from replicator.transfer.push_image import BlobTurns, CopyOptions, ImagePush, IncompleteIndexRefused
 from tests.support.images import Built, build_image, build_index
 from tests.support.push_destination import MemoryDestination, MemorySource
 
@@ -36,18 +36,21 @@ async def push(
     image: Built | Digest,
     tag: Tag | None = TAG,
     repository: RepositoryName = REPOSITORY,
-) -> tuple[ImagePush, bool]:
+) -> ImagePush:
     one = ImagePush(source, destination)
     digest = image if isinstance(image, str) else image.digest
-    return one, await one.publish(await one.copy(repository, digest), tag)
+    copied = await one.copy(repository, digest)
+    await one.publish(copied)
+    if tag is not None:
+        await one.set_tag(copied, tag)
+    return one
 
 
 @pytest.mark.parametrize("image", [IMAGE, INDEX, build_index([INDEX, IMAGE]), build_image([])])
 async def test_everything_arrives_and_the_image_comes_last(image: Built) -> None:
     destination = MemoryDestination()
-    one, tagged = await push(MemorySource(image), destination, image)
+    one = await push(MemorySource(image), destination, image)
     held = destination.repository(REPOSITORY)
-    assert tagged
     assert held.tags == {TAG: image.digest}
     assert held.blobs == dict(image.blobs)
     assert list(held.manifests)[-1] == image.digest
@@ -64,17 +67,17 @@ async def test_what_is_there_is_not_sent_again() -> None:
     source, destination = MemorySource(INDEX), MemoryDestination()
     await push(source, destination, INDEX)
     destination.calls.clear()
-    one, _ = await push(source, destination, INDEX)
+    one = await push(source, destination, INDEX)
     assert one.sent == 0
     assert destination.count("PUT blob") == 0
-    assert destination.count("PUT manifest") == 1  # the index itself, for its tag
+    assert destination.count("PUT manifest") == 0
 
 
 async def test_a_layer_that_images_of_an_index_share_is_asked_for_once() -> None:
     index = build_index([build_image([b"base", b"a"]), build_image([b"base", b"b"])])
     destination = MemoryDestination()
     await push(MemorySource(index), destination, index)
-    assert destination.count(f"HEAD blob {digest_of(b'base')}") == 1
+    assert destination.count(f"GET blob {digest_of(b'base')}") == 2  # before, and after
 
 
 async def test_a_manifest_that_two_indexes_list_is_copied_once() -> None:
@@ -97,7 +100,7 @@ async def test_deep_indexes_need_no_deep_stack() -> None:
 async def test_a_blob_of_another_repository_is_mounted() -> None:
     source, destination = MemorySource(IMAGE), MemoryDestination()
     await push(source, destination, IMAGE)
-    one, _ = await push(source, destination, IMAGE, repository=RepositoryName("other/app"))
+    one = await push(source, destination, IMAGE, repository=RepositoryName("other/app"))
     assert one.sent == 0
     assert destination.repository(RepositoryName("other/app")).blobs == dict(IMAGE.blobs)
 
@@ -116,7 +119,7 @@ async def test_copies_at_the_same_time_send_a_shared_blob_once() -> None:
 async def test_blobs_are_copied_in_parallel_but_not_all_at_once() -> None:
     image = build_image([b"%d" % number for number in range(30)])
     destination = MemoryDestination()
-    await ImagePush(MemorySource(image), destination, parallel=3).copy(REPOSITORY, image.digest)
+    await ImagePush(MemorySource(image), destination, options=CopyOptions(parallel=3)).copy(REPOSITORY, image.digest)
     assert destination.most_at_once == 3
 
 
@@ -141,7 +144,7 @@ async def test_a_sparse_index_is_refused_elsewhere_and_the_reason_is_told(nested
     image = build_index([INDEX]) if nested else INDEX
     source, destination = MemorySource(image), MemoryDestination()
     del source.manifests[INDEX.children[0].digest]
-    with pytest.raises(UpstreamRefused, match="of which the source does not have every manifest"):
+    with pytest.raises(IncompleteIndexRefused, match="without all of its manifests"):
         await push(source, destination, image)
     assert destination.repository(REPOSITORY).tags == {}
 
@@ -199,21 +202,84 @@ async def test_digests_of_every_algorithm_are_copied(algorithm: str) -> None:
     assert destination.repository(REPOSITORY).tags == {TAG: image.digest}
 
 
-async def test_a_destination_that_does_not_know_tag_parameters_is_given_the_tag_by_itself() -> None:
-    destination = MemoryDestination(knows_tag_parameters=False)
-    _, tagged = await push(MemorySource(IMAGE), destination, IMAGE)
-    assert tagged
-    assert destination.repository(REPOSITORY).tags == {TAG: IMAGE.digest}
-
-
-async def test_a_tag_that_stays_with_its_owner_is_told_apart_from_a_failure() -> None:
+async def test_a_tag_that_may_not_move_is_refused_and_the_image_is_there() -> None:
     source, destination = MemorySource(IMAGE, INDEX), MemoryDestination()
     await push(source, destination, INDEX)
     destination.immutable_tags.add(TAG)
-    _, tagged = await push(source, destination, IMAGE)
-    assert not tagged
+    with pytest.raises(UpstreamRefused):
+        await push(source, destination, IMAGE)
     assert destination.repository(REPOSITORY).tags == {TAG: INDEX.digest}
     assert IMAGE.digest in destination.repository(REPOSITORY).manifests
+
+
+async def test_an_immutable_tag_that_points_to_the_image_already_is_left_alone() -> None:
+    source, destination = MemorySource(IMAGE), MemoryDestination()
+    await push(source, destination, IMAGE)
+    destination.immutable_tags.add(TAG)
+    await push(source, destination, IMAGE)
+
+
+async def test_a_tag_that_does_not_move_though_the_destination_says_so_is_found_out() -> None:
+    source, destination = MemorySource(IMAGE, INDEX), MemoryDestination()
+    await push(source, destination, INDEX)
+    destination.stuck_tags.add(TAG)
+    with pytest.raises(UpstreamContent, match="accepted tag v1"):
+        await push(source, destination, IMAGE)
+
+
+async def test_a_blob_that_the_destination_throws_away_is_found_out_before_a_manifest_names_it() -> None:
+    destination = MemoryDestination()
+    destination.forgets_blobs = True
+    with pytest.raises(UpstreamContent, match="accepted blob"):
+        await push(MemorySource(IMAGE), destination, IMAGE)
+    assert destination.count("PUT manifest") == 0
+
+
+async def test_a_blob_that_is_damaged_at_the_destination_is_sent_again() -> None:
+    source, destination = MemorySource(IMAGE), MemoryDestination()
+    destination.repository(REPOSITORY).blobs[IMAGE.layers[0]] = b"short"
+    await push(source, destination, IMAGE)
+    assert destination.repository(REPOSITORY).blobs == dict(IMAGE.blobs)
+
+
+async def test_a_repository_has_another_name_at_the_destination() -> None:
+    destination, target = MemoryDestination(), RepositoryName("mirror/app")
+    one = ImagePush(MemorySource(INDEX), destination, options=CopyOptions(target=target))
+    copied = await one.copy(REPOSITORY, INDEX.digest)
+    await one.publish(copied)
+    await one.set_tag(copied, TAG)
+    assert list(destination.repositories) == [target]
+    assert destination.repository(target).tags == {TAG: INDEX.digest}
+
+
+@pytest.mark.parametrize("accepts_sparse", [True, False])
+async def test_manifests_that_are_not_wanted_are_left_out_where_that_is_accepted(accepts_sparse: bool) -> None:
+    destination = MemoryDestination(accepts_sparse=accepts_sparse)
+    options = CopyOptions(wants=lambda child: (child.platform or {}).get("architecture") == "arm64")
+    one = ImagePush(MemorySource(INDEX), destination, options=options)
+    copied = await one.copy(REPOSITORY, INDEX.digest)
+    if accepts_sparse:
+        await one.publish(copied)
+        held = destination.repository(REPOSITORY).manifests
+        assert held == {INDEX.digest: INDEX.manifest, INDEX.children[1].digest: INDEX.children[1].manifest}
+    else:
+        with pytest.raises(IncompleteIndexRefused):
+            await one.publish(copied)
+    assert INDEX.children[0].images[0].layers[0] not in destination.repository(REPOSITORY).blobs
+
+
+async def test_a_blob_is_mounted_from_where_it_may_be() -> None:
+    source, destination = MemorySource(IMAGE), MemoryDestination()
+    other = RepositoryName("other/app")
+    await push(source, destination, IMAGE, repository=other)
+
+    async def find_mount(_: Digest) -> RepositoryName:
+        return other
+
+    one = ImagePush(source, destination, options=CopyOptions(find_mount=find_mount))
+    await one.copy(REPOSITORY, IMAGE.digest)
+    assert one.sent == 0
+    assert destination.repository(REPOSITORY).blobs == dict(IMAGE.blobs)
 
 
 @pytest.mark.parametrize("tag", [None, TAG])
@@ -230,7 +296,7 @@ async def test_a_blob_that_the_destination_loses_during_the_copy_is_worth_anothe
     copied = await one.copy(REPOSITORY, IMAGE.digest)
     del destination.repository(REPOSITORY).blobs[IMAGE.layers[0]]
     with pytest.raises(UpstreamContent, match="lost content"):
-        await one.publish(copied, TAG)
+        await one.publish(copied)
 
 
 async def test_after_a_failure_no_other_blob_is_begun_and_those_under_way_end() -> None:
@@ -242,7 +308,7 @@ async def test_after_a_failure_no_other_blob_is_begun_and_those_under_way_end() 
             raise UpstreamUnavailable("cut")
 
     destination.before_call = fail_first
-    one = ImagePush(MemorySource(image), destination, parallel=3)
+    one = ImagePush(MemorySource(image), destination, options=CopyOptions(parallel=3))
     with pytest.raises(UpstreamUnavailable, match="cut"):
         await one.copy(REPOSITORY, image.digest)
     kept = destination.repository(REPOSITORY).blobs
@@ -261,8 +327,9 @@ async def test_a_copy_that_failed_is_begun_anew_and_sends_only_what_lacks() -> N
     with pytest.raises(UpstreamUnavailable):
         await push(source, destination, IMAGE)
     destination.before_call = lambda _: None
-    one, tagged = await push(source, destination, IMAGE)
-    assert (one.sent, tagged) == (0, True)
+    one = await push(source, destination, IMAGE)
+    assert one.sent == 0
+    assert destination.repository(REPOSITORY).tags == {TAG: IMAGE.digest}
 
 
 async def test_a_cancelled_copy_leaves_no_task_and_publishes_nothing() -> None:

@@ -195,7 +195,7 @@ class TestConnection:
         clock = FakeClock(auto=True)
         upstream.faults.on("POST *", Fault(drop=True), times=1)
         async with client_of(upstream, clock) as client:
-            assert await client.put_blob(ALPINE, digest_of(b"layer"), 5, _pieces(b"layer"))
+            assert await client.put_blob(ALPINE, digest_of(b"layer"), 5, lambda _: _pieces(b"layer"))
         assert upstream.count("POST *") == 2
         (pause,) = clock.slept
         assert 0 < pause <= 1
@@ -206,7 +206,7 @@ class TestConnection:
             await client.get_manifest(ALPINE, TAG)
         assert upstream.count() == 2
         with pytest.raises(UpstreamUnavailable, match="the connection was lost"):
-            await client.put_blob(ALPINE, digest_of(b"layer"), 5, _pieces(b"layer"))
+            await client.put_blob(ALPINE, digest_of(b"layer"), 5, lambda _: _pieces(b"layer"))
         assert upstream.count("POST *") == 2
 
     async def test_that_speaks_no_http_is_refused(self) -> None:

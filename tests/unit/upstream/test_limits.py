@@ -66,7 +66,7 @@ class TestByteRate:
             async def source() -> AsyncIterator[bytes]:
                 yield content
 
-            await client.put_blob(RepositoryName("copy"), digest, len(content), source())
+            await client.put_blob(RepositoryName("copy"), digest, len(content), lambda _: source())
             assert clock.monotonic() - began == pytest.approx(19.75)
 
 
