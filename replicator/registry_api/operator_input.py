@@ -10,9 +10,11 @@ import json
 from typing import TYPE_CHECKING
 
 from replicator.core.destinations import DestinationId, parse_destination
+from replicator.core.digest import Digest, parse_digest
 from replicator.core.errors import InvalidInput
 from replicator.core.names import RepositoryName, parse_region, parse_repository
 from replicator.core.reference import Reference, parse_reference
+from replicator.core.replication import ReplicationState
 from replicator.registry_api.request_body import read_whole
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ MAX_BODY = 64 * 1024
 MAX_LIST = 100
 BODY_TIMEOUT = 30.0
 """Seconds in which a body must have arrived."""
+
+_RESULTS = (ReplicationState.COMPLETE.value, ReplicationState.FAILED.value)
 
 
 class Fields:
@@ -50,6 +54,18 @@ class Fields:
     def find_reference(self) -> Reference | None:
         """Return `reference`, if it is given."""
         return self.reference() if self._has("reference") else None
+
+    def find_digest(self) -> Digest | None:
+        """Return `digest`, if it is given."""
+        return parse_digest(self._text("digest")) if self._has("digest") else None
+
+    def find_status(self) -> ReplicationState | None:
+        """Return `status`, COMPLETE or FAILED, if it is given."""
+        if not self._has("status"):
+            return None
+        if self._values["status"] not in _RESULTS:
+            raise InvalidInput(f"expected status to be {' or '.join(_RESULTS)}")
+        return ReplicationState(self._text("status"))
 
     def destination(self) -> DestinationId:
         """Return `destination`."""

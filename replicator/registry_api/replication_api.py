@@ -6,29 +6,28 @@ to it may have them replicated. What concerns all repositories needs the permiss
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import Denied, PageNotFound, Unauthenticated, Unsupported
-from replicator.registry.access import authorize
+from replicator.registry_api.backfill_pages import BackfillPages
 from replicator.registry_api.edge import Edge, path_of
 from replicator.registry_api.operations import REPLICATION_PREFIX
 from replicator.registry_api.operator_input import body_fields, query_fields
+from replicator.registry_api.operator_request import Asked, Pages, answer
 from replicator.registry_api.replication_json import conflict_json, status_json, wait_json
 from replicator.replication.wait import Wanted
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from replicator.core.clock import Clock
-    from replicator.core.names import RepositoryName
     from replicator.registry_api.authentication import Authenticator
     from replicator.registry_api.edge import Observer, Visit
     from replicator.registry_api.rate_limit import RateLimit
+    from replicator.replication.backfill import Backfills
     from replicator.replication.conflicts import ConflictReader
     from replicator.replication.retries import Retries
     from replicator.replication.status import ReplicationStatusReader
@@ -39,8 +38,6 @@ _log = get_logger(__name__)
 DEFAULT_WAIT = 60.0
 MAX_WAIT = 3600.0
 MAX_CONFLICTS = 1000
-_WITH_PARTS = {"backfills"}
-"""Pages whose path names something below them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +48,7 @@ class ReplicationUseCases:
     status: ReplicationStatusReader
     conflicts: ConflictReader
     retries: Retries
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request of somebody who may ask something; `rest` is the path below its page."""
-
-    request: web.BaseRequest
-    principal: Principal
-    rest: tuple[str, ...]
-
-    def authorize(self, action: Action, repository: RepositoryName | None) -> None:
-        """Return if the caller may do `action` in a repository, or in all of them; raises an AccessError."""
-        if repository is not None:
-            authorize(self.principal, action, repository)
-        elif not any(action in grant.actions and "*" in grant.repositories for grant in self.principal.grants):
-            raise Denied(f"{self.principal.kind} {self.principal.name} is not allowed to {action} in all repositories")
-
-    def may_pull(self, repository: RepositoryName) -> bool:
-        """Tell whether the caller may know of a repository."""
-        return self.principal.may(Action.PULL, repository)
-
-
-Page = Callable[[Asked], Awaitable[web.Response]]
+    backfills: Backfills
 
 
 class ReplicationApi(Edge):
@@ -89,11 +64,12 @@ class ReplicationApi(Edge):
     ) -> None:
         super().__init__(authenticator, clock, observe, rate_limit)
         self._use_cases = use_cases
-        self._pages: Mapping[str, Mapping[str, Page]] = {
+        self._pages: Pages = {
             "wait": {"POST": self._wait},
             "images": {"GET": self._images},
             "retry": {"POST": self._retry},
             "conflicts": {"GET": self._conflicts},
+            **BackfillPages(use_cases.backfills).pages,
         }
 
     async def serve(self, visit: Visit) -> web.StreamResponse:
@@ -101,15 +77,15 @@ class ReplicationApi(Edge):
         request = visit.request
         visit.principal = principal = self.identify(request)
         self._require_user(principal)
-        name, *rest = path_of(request).removeprefix(REPLICATION_PREFIX).split("/")
+        name, found = _split(path_of(request).removeprefix(REPLICATION_PREFIX))
         methods = self._pages.get(name)
-        if methods is None or (rest and name not in _WITH_PARTS):
+        if methods is None:
             raise PageNotFound("there is nothing at this path")
-        visit.route = f"replication_{name}"
+        visit.route = f"replication_{name.partition('/')[0]}"
         page = methods.get(request.method)
         if page is None:
             raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
-        return await page(Asked(request, principal, tuple(rest)))
+        return await page(Asked(request, principal, found))
 
     def _require_user(self, principal: Principal) -> None:
         if principal.kind is PrincipalKind.NODE:
@@ -119,14 +95,19 @@ class ReplicationApi(Edge):
 
     async def _wait(self, asked: Asked) -> web.Response:
         fields = await body_fields(
-            asked.request, "repository", "reference", "destinations", "regions", "timeout", "until_failed"
+            asked.request, "repository", "reference", "digest", "destinations", "regions", "timeout", "until_failed"
         )
         repository, reference = fields.repository(), fields.reference()
         asked.authorize(Action.PULL, repository)
         wanted = Wanted(fields.destinations(), fields.regions())
         seconds = fields.seconds("timeout", DEFAULT_WAIT, MAX_WAIT)
         result = await self._use_cases.waiter.wait(
-            repository, reference, wanted, seconds, until_failed=fields.flag("until_failed")
+            repository,
+            reference,
+            wanted,
+            seconds,
+            pinned=fields.find_digest(),
+            until_failed=fields.flag("until_failed"),
         )
         return answer(wait_json(result))
 
@@ -159,7 +140,9 @@ class ReplicationApi(Edge):
         return answer({"conflicts": [conflict_json(one) for one in found]})
 
 
-def answer(body: Mapping[str, object], status: int = 200) -> web.Response:
-    """Return a JSON answer."""
-    text = json.dumps(body, separators=(",", ":")).encode()
-    return web.Response(status=status, body=text, headers={"Content-Type": "application/json"})
+def _split(path: str) -> tuple[str, str]:
+    """Return a path with `{id}` in the place of its second part, and that part."""
+    name, *rest = path.split("/")
+    if not rest or not rest[0]:
+        return path, ""
+    return "/".join((name, "{id}", *rest[1:])), rest[0]

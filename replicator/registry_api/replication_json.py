@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from replicator.replication.backfill import Backfill
     from replicator.replication.wait import WaitOutcome, WaitResult
+    from replicator.storage.metadata.backfills import BackfillImage
     from replicator.storage.metadata.replication_status import ReplicationStatus
     from replicator.storage.metadata.tag_conflicts import TagConflict
 
@@ -59,4 +61,44 @@ def _outcome_json(outcome: WaitOutcome) -> Json:
         "rule": outcome.rule,
         "failure_code": outcome.failure_code,
         "reason": outcome.reason,
+    }
+
+
+def backfill_json(found: Backfill) -> Json:
+    """Return a backfill; `progress` is null until its images are named. Times are Unix seconds."""
+    progress = found.progress
+    return {
+        "id": found.id,
+        "cause": found.cause.value,
+        "destination": found.destination or None,
+        "repository": found.repository,
+        "state": found.state.value,
+        "created_at": found.created_at,
+        "finished_at": found.finished_at,
+        "failure": found.failure,
+        "progress": None
+        if progress is None
+        else {
+            "total": progress.total,
+            "in_progress": progress.in_progress,
+            "complete": progress.complete,
+            "failed": progress.failed,
+            "stopped": progress.stopped,
+            "failure_codes": list(progress.failure_codes),
+            "bytes": progress.sent_bytes,
+        },
+    }
+
+
+def backfill_image_json(found: BackfillImage) -> Json:
+    """Return what became of one image of a backfill."""
+    return {
+        "repository": found.repository,
+        "digest": found.digest,
+        "tag": found.tag,
+        "destination": found.destination,
+        "kind": found.kind.value,
+        "status": found.status,
+        "failure_code": found.failure_code,
+        "bytes": found.bytes,
     }

@@ -122,17 +122,19 @@ class ReplicationWaiter:
         wanted: Wanted,
         timeout: float,  # noqa: ASYNC109 - by the node's clock, and its end is a result
         *,
+        pinned: Digest | None = None,
         until_failed: bool = False,
     ) -> WaitResult:
         """Return once the image is complete wherever it is wanted, or waiting longer makes no sense, or time is over.
 
-        A destination that failed is waited for, because it is tried again, unless `until_failed`. Raises
-        ManifestNotFound when the image is not here, or is deleted meanwhile; Throttled, ShuttingDown or StorageError.
+        A destination that failed is waited for, because it is tried again, unless `until_failed`. `pinned` is what the
+        reference stood for in an earlier wait that this one goes on with. Raises ManifestNotFound when the image is
+        not here, or is deleted meanwhile; Throttled, ShuttingDown or StorageError.
         """
         clock = self._node.clock
         deadline = clock.monotonic() + timeout
         tag = as_tag(reference)
-        digest = (await self._node.database.read(_resolve(repository, reference))).digest
+        digest = pinned or (await self._node.database.read(_resolve(repository, reference))).digest
         over = _OVER | {WaitState.FAILED} if until_failed else _OVER
         with self._listening(repository, digest) as changed:
             while True:
