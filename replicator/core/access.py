@@ -1,7 +1,7 @@
 """Who may do what: principals, actions, and the grants that join them.
 
-Nothing is allowed that no grant allows. A node acting for another node may replicate into the repositories it is
-allowed, and nothing else.
+Nothing is allowed that no grant allows. What nodes do for each other is not granted here: it is for the replication
+rules and the registry policy to say.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from replicator.core.mutability import matches_wildcard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     from replicator.core.names import NodeId, RepositoryName
 
@@ -24,7 +23,6 @@ class Action(enum.StrEnum):
     PULL = "pull"
     PUSH = "push"
     DELETE = "delete"
-    REPLICATE = "replicate"
 
 
 class PrincipalKind(enum.StrEnum):
@@ -68,9 +66,7 @@ ALL_USER_ACTIONS = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
 UNRESTRICTED = Principal("anonymous", PrincipalKind.ANONYMOUS, (Grant(ALL_USER_ACTIONS),))
 """The caller of a node that runs without authentication."""
 
-NODE_ACTIONS = frozenset({Action.PULL, Action.REPLICATE})
 
-
-def node_principal(node: NodeId, repositories: Sequence[str] = ("*",)) -> Principal:
-    """Return the principal of a peer that may replicate into `repositories`."""
-    return Principal(str(node), PrincipalKind.NODE, (Grant(NODE_ACTIONS, tuple(repositories)),), node)
+def node_principal(node: NodeId) -> Principal:
+    """Return the principal of a peer; it may read, where the edge lets it."""
+    return Principal(str(node), PrincipalKind.NODE, (Grant(frozenset({Action.PULL})),), node)

@@ -20,9 +20,8 @@ def authorize(principal: Principal, action: Action, repository: RepositoryName) 
 
 
 def authorize_push(principal: Principal, repository: RepositoryName) -> None:
-    """Return if the caller may add content: a user by `push`, a peer node by `replicate`."""
-    action = Action.REPLICATE if principal.kind is PrincipalKind.NODE else Action.PUSH
-    authorize(principal, action, repository)
+    """Return if the caller may add content; a node never may, but by deliveries. Raises like `authorize`."""
+    authorize(principal, Action.PUSH, repository)
 
 
 def refuse(principal: Principal, action: Action, repository: RepositoryName) -> None:

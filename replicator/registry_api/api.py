@@ -43,6 +43,8 @@ HANDLERS: Mapping[Route, Mapping[str, Handler]] = {
     Route.REFERRERS: {"GET": listings.list_referrers},
 }
 
+_READ_THROUGH = frozenset({Route.MANIFEST, Route.BLOB, Route.REFERRERS})
+
 
 class RegistryApi(Edge):
     """Serves `/v2/` of one node."""
@@ -65,20 +67,25 @@ class RegistryApi(Edge):
         visit.principal = self.identify(request)
         endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
+        self._keep_node_to_its_own(visit.principal, request.method, endpoint)
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
             return self._entrance(visit, endpoint)
-        self._refuse_foreign_reader(visit.principal, request.method, endpoint)
         methods = HANDLERS[endpoint.route]
         handler = methods.get(request.method)
         if handler is None:
             raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
         return await handler(Call(request, endpoint, visit.principal, self._services, visit.id))
 
-    def _refuse_foreign_reader(self, principal: Principal, method: str, endpoint: Endpoint) -> None:
-        """Keep a node of another account to what replicating needs: asking whether content is here, and writing it."""
-        foreign = principal.node is not None and principal.node.account != self._services.settings.node.account
-        if foreign and method == "GET" and endpoint.route is not Route.UPLOAD:
-            raise Denied(f"node {principal.name} of another account may replicate here, not read")
+    def _keep_node_to_its_own(self, principal: Principal, method: str, endpoint: Endpoint) -> None:
+        """Let a node read what this node's rules send to it, for read-through; it writes by deliveries only."""
+        if principal.node is None or endpoint.route is Route.BASE:
+            return
+        reads = endpoint.route in _READ_THROUGH and method in {"GET", "HEAD"}
+        rules = self._services.settings.replication_rules
+        if not reads or not any(
+            principal.node in rule.destinations and rule.matches(endpoint.repository) for rule in rules
+        ):
+            raise Denied(f"node {principal.name} may read here what is replicated to it, and do nothing else")
 
     def _entrance(self, visit: Visit, endpoint: Endpoint) -> web.Response:
         """Answer `GET /v2/`, where clients learn whether to authenticate, and the token endpoint."""

@@ -22,10 +22,9 @@ from replicator.core.errors import Unauthenticated
 from replicator.registry.peer_tokens import MAX_TOKEN_LENGTH, UNREADABLE_TOKEN, PeerTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from replicator.core.clock import Clock
-    from replicator.core.names import AccountId, NodeId
 
 TOKEN_LIFETIME = 12 * 3600
 _REMEMBERED = 1024
@@ -63,19 +62,14 @@ class Authenticator(Protocol):
 
 
 class PeerAuthenticator:
-    """Knows peers by their tokens, and gives each what its account is allowed here."""
+    """Knows peers by their tokens; what each may do is for the edges to say."""
 
-    def __init__(self, node: NodeId, tokens: PeerTokens, accept_from: Mapping[AccountId, Sequence[str]]) -> None:
-        self._node = node
+    def __init__(self, tokens: PeerTokens) -> None:
         self._tokens = tokens
-        self._accept_from = accept_from
 
     def authenticate(self, token: str) -> Principal:
-        """Return the peer that made a token; one of a foreign account may do only what `accept_from` lists."""
-        source = self._tokens.verify(token)
-        if source.account == self._node.account:
-            return node_principal(source)
-        return node_principal(source, self._accept_from.get(source.account, ()))
+        """Return the peer that made a token; raises Unauthenticated for any other token."""
+        return node_principal(self._tokens.verify(token))
 
 
 class OpenAuthenticator:

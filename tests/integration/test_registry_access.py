@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from replicator.core.access import ALL_USER_ACTIONS, Action, Grant
 from replicator.core.digest import digest_of
-from replicator.core.names import AccountId, NodeId, Region
+from replicator.core.names import AccountId, NodeId
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry_api.authentication import User
 from replicator.registry_api.rate_limit import RateLimit
@@ -289,22 +289,24 @@ async def test_wrong_credentials_are_refused_everywhere(headers: dict[str, str],
     assert {outcome.principal for outcome in node.outcomes if outcome.status == 401} <= {""}
 
 
-async def test_a_peer_may_replicate_and_nothing_else(node: SingleNode) -> None:
-    token = PeerTokens(OTHER_NODE, PEER_SECRET, SystemClock()).issue(NODE)
-    async with node.client(bearer(token)) as peer:
-        digest = await peer.push_blob(OPEN, b"replicated")
-        assert (await peer.get(f"/v2/{OPEN}/blobs/{digest}")).status == 200
-        assert (await peer.delete(f"/v2/{OPEN}/blobs/{digest}")).status == 403
-        assert (await peer.delete(f"/v2/{OPEN}/manifests/v1")).status == 403
-
-
-async def test_a_peer_of_another_account_needs_to_be_accepted(node: SingleNode) -> None:
-    stranger = NodeId(AccountId("999999999999"), Region("eu"))
+@pytest.mark.parametrize("account", [OTHER_NODE.account, AccountId("999999999999")])
+async def test_a_peer_that_nothing_is_sent_to_may_nothing(account: AccountId, node: SingleNode) -> None:
+    """Neither of the own account nor of another; it writes by deliveries only (SEC-32, SEC-33)."""
     before = node.contents
-    async with node.client(bearer(PeerTokens(stranger, PEER_SECRET, SystemClock()).issue(NODE))) as peer:
+    token = PeerTokens(NodeId(account, OTHER_NODE.region), PEER_SECRET, SystemClock()).issue(NODE)
+    async with node.client(bearer(token)) as peer:
+        assert (await peer.get("/v2/")).status == 200
+        for path in (
+            "_catalog",
+            f"{OPEN}/tags/list",
+            f"{OPEN}/manifests/v1",
+            f"{OPEN}/referrers/{SHARED.digest}",
+            "token",
+        ):
+            assert (await peer.get(f"/v2/{path}")).status == 403, path
         assert (await peer.send("POST", f"/v2/{OPEN}/blobs/uploads/")).status == 403
         assert (await peer.push_manifest(OPEN, "v1", SHARED.manifest)).status == 403
-        assert (await peer.get(f"/v2/{OPEN}/tags/list")).status == 403
+        assert (await peer.delete(f"/v2/{OPEN}/manifests/v1")).status == 403
     assert node.contents == before
 
 

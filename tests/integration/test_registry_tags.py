@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.core.mutability import MutabilityRule, TagMutability
-from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.settings import RegistrySettings
-from replicator.telemetry.system_clock import SystemClock
 from tests.support.images import BuiltImage, build_image
-from tests.support.single_node import NODE, OTHER_NODE, PEER_SECRET, serve_node
-from tests.support.wire_client import WireClient, bearer
+from tests.support.single_node import NODE, serve_node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.support.single_node import SingleNode
+    from tests.support.wire_client import WireClient
 
 ONE, OTHER = build_image([b"one"]), build_image([b"other"])
 RULE = MutabilityRule(TagMutability.IMMUTABLE_WITH_EXCLUSION, ("dev-*",))
@@ -74,18 +72,6 @@ async def test_a_deleted_tag_is_free_again(deleted: str, node: SingleNode) -> No
         assert (await client.get("/v2/a/manifests/v1")).status == 404
         assert (await client.push_manifest("a", "v1", OTHER.manifest)).status == 201
         assert await tagged(client, "v1") == OTHER.manifest
-
-
-async def test_a_replica_leaves_an_immutable_tag_with_its_owner(node: SingleNode) -> None:
-    """The image comes, without the tag; the source learns from the answer which tags it got."""
-    token = PeerTokens(OTHER_NODE, PEER_SECRET, SystemClock()).issue(NODE)
-    async with node.client(bearer(token)) as peer:
-        answer = await peer.push_manifest("a", f"{OTHER.digest}?tag=v1&tag=dev-1", OTHER.manifest)
-        assert answer.status == 201
-        assert answer.headers.getall("OCI-Tag") == ["dev-1"]
-        assert (await peer.push_manifest("a", "v1", OTHER.manifest)).status == 201
-        assert await tagged(peer, "v1") == ONE.manifest
-        assert await tagged(peer, "dev-1") == await tagged(peer, OTHER.digest) == OTHER.manifest
 
 
 async def test_the_last_acknowledged_of_many_writers_is_what_is_read(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ async def serve_peer(
         listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         listening.setblocking(False)
         served = PeerNode(node, listening.getsockname()[1], uploads, pulls, sessions)
-        peers = PeerAuthenticator(NODE, PeerTokens(NODE, PEER_SECRET, clock), {})
+        peers = PeerAuthenticator(PeerTokens(NODE, PEER_SECRET, clock))
         authenticator = OpenAuthenticator(peers) if users is None else UserAuthenticator(users, (), peers, clock)
         services = Services(node.settings, pulls, Pushes(node), sessions, Listings(node))
         api = RegistryApi(services, authenticator, clock, served.outcomes.append)

@@ -162,7 +162,7 @@ async def serve_node(
 
 
 def _authenticator(users: Users | None, tokens: PeerTokens, clock: Clock) -> Authenticator:
-    peers = PeerAuthenticator(NODE, tokens, {})
+    peers = PeerAuthenticator(tokens)
     if users is None:
         return OpenAuthenticator(peers)
     return UserAuthenticator(users.users, users.anonymous, peers, clock)

@@ -53,11 +53,8 @@ def test_an_open_node_lets_everybody_do_what_users_do() -> None:
     assert {action for action in Action if UNRESTRICTED.may(action, A)} == ALL_USER_ACTIONS
 
 
-def test_a_node_replicates_and_nothing_else() -> None:
+def test_a_node_reads_and_nothing_else() -> None:
     node = parse_node("1" * 12 + "/eu")
-    anywhere, somewhere, nowhere = node_principal(node), node_principal(node, ["team-a/*"]), node_principal(node, [])
-    assert {action for action in Action if anywhere.may(action, A)} == {Action.PULL, Action.REPLICATE}
-    assert somewhere.may(Action.REPLICATE, A)
-    assert not somewhere.may(Action.REPLICATE, AB)
-    assert not any(nowhere.may(action, A) for action in Action)
-    assert (anywhere.name, anywhere.kind, anywhere.node) == (str(node), PrincipalKind.NODE, node)
+    peer = node_principal(node)
+    assert {action for action in Action if peer.may(action, A)} == {Action.PULL}
+    assert (peer.name, peer.kind, peer.node) == (str(node), PrincipalKind.NODE, node)

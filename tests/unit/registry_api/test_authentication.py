@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from replicator.core.access import UNRESTRICTED, Action, Grant, PrincipalKind
 from replicator.core.errors import Unauthenticated
-from replicator.core.names import AccountId, RepositoryName, parse_node
+from replicator.core.names import RepositoryName, parse_node
 from replicator.registry.peer_tokens import LIFETIME, PeerTokens
 from replicator.registry_api import authentication
 from replicator.registry_api.authentication import (
@@ -29,14 +29,16 @@ from tests.support.clock import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from replicator.core.names import NodeId
+
 EU, US, OTHER = (parse_node(text) for text in ("1" * 12 + "/eu", "1" * 12 + "/us", "2" * 12 + "/eu"))
 SECRET = b"shared between nodes"
 PULL = Grant(frozenset({Action.PULL}))
 REPOSITORY = RepositoryName("team/api")
 
 
-def peers(clock: FakeClock, accept_from: Mapping[AccountId, list[str]] | None = None) -> PeerAuthenticator:
-    return PeerAuthenticator(EU, PeerTokens(EU, SECRET, clock), accept_from or {})
+def peers(clock: FakeClock, secrets: Mapping[NodeId, bytes] | None = None) -> PeerAuthenticator:
+    return PeerAuthenticator(PeerTokens(EU, SECRET, clock, secrets or {}))
 
 
 def with_users(clock: FakeClock, *anonymous: Grant) -> UserAuthenticator:
@@ -222,18 +224,46 @@ def test_a_peer_is_known_by_its_token() -> None:
     for authenticator in authenticators:
         principal = authenticator.authenticate(f"Bearer {token}")
         assert (principal.kind, principal.node) == (PrincipalKind.NODE, US)
-        assert principal.may(Action.REPLICATE, REPOSITORY)
         assert not principal.may(Action.PUSH, REPOSITORY)
+        assert not principal.may(Action.DELETE, REPOSITORY)
 
 
-def test_a_peer_of_another_account_may_what_is_accepted_from_it() -> None:
+OF_THE_PAIR = b"between two nodes only"
+
+
+def test_a_pair_s_secret_speaks_for_its_node_and_nobody_else() -> None:
+    """OTHER holds the secret it shares with EU: with it, it is OTHER there, and can be nobody else."""
     clock = FakeClock()
-    token = PeerTokens(OTHER, SECRET, clock).issue(EU)
-    stranger = peers(clock).authenticate(token)
-    accepted = peers(clock, {OTHER.account: ["team/*"]}).authenticate(token)
-    assert not stranger.may(Action.REPLICATE, REPOSITORY)
-    assert accepted.may(Action.REPLICATE, REPOSITORY)
-    assert not accepted.may(Action.REPLICATE, RepositoryName("other/api"))
+    authenticator = peers(clock, {OTHER: OF_THE_PAIR})
+    own = PeerTokens(OTHER, b"none of EU's business", clock, {EU: OF_THE_PAIR}).issue(EU)
+    assert authenticator.authenticate(own).node == OTHER
+    for pretended in (US, EU):
+        token = PeerTokens(pretended, OF_THE_PAIR, clock).issue(EU)
+        with pytest.raises(Unauthenticated):
+            authenticator.authenticate(token)
+
+
+def test_a_peer_with_a_secret_of_its_own_is_not_believed_by_the_shared_one() -> None:
+    clock = FakeClock()
+    authenticator = peers(clock, {OTHER: OF_THE_PAIR})
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(PeerTokens(OTHER, SECRET, clock).issue(EU))
+    assert authenticator.authenticate(PeerTokens(US, SECRET, clock).issue(EU)).node == US
+
+
+def test_a_pair_s_token_is_for_one_node_some_minutes_and_unchanged() -> None:
+    clock = FakeClock()
+    authenticator = peers(clock, {OTHER: OF_THE_PAIR})
+    tokens = PeerTokens(OTHER, SECRET, clock, {EU: OF_THE_PAIR, US: OF_THE_PAIR})
+    head, claims, signature = tokens.issue(EU).split(".")
+    as_us = b64(json.dumps({**PEER_CLAIMS}).encode()).rstrip("=")
+    for token in (tokens.issue(US), f"{head}.{as_us}.{signature}", f"{head}.{claims}.{signature[::-1]}"):
+        with pytest.raises(Unauthenticated):
+            authenticator.authenticate(token)
+    token = tokens.issue(EU)
+    clock.advance(LIFETIME + 61)
+    with pytest.raises(Unauthenticated, match="expired"):
+        authenticator.authenticate(token)
 
 
 def test_a_peer_s_token_is_for_one_node_and_some_minutes() -> None:

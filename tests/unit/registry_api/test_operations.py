@@ -48,7 +48,7 @@ class Node:
         return response
 
     def _authenticator(self) -> Authenticator:
-        peers = PeerAuthenticator(EU, PeerTokens(EU, SECRET, self.clock), {})
+        peers = PeerAuthenticator(PeerTokens(EU, SECRET, self.clock))
         if not self.with_users:
             return OpenAuthenticator(peers)
         return UserAuthenticator([User.with_password("dev", "s3cret", self.grants)], self.anonymous, peers, self.clock)
