@@ -20,7 +20,6 @@ from replicator.core.digest import digest_of
 from replicator.core.errors import ConfigurationError, ReplicatorError, StorageFull, StorageUnavailable
 from replicator.core.jobs import JobKind, NewJob
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName, Tag
-from replicator.core.revisions import TagRegister
 from replicator.storage.metadata import jobs, repositories, tags
 from replicator.storage.metadata.postgresql import PostgresqlDatabase
 from replicator.storage.metadata.statement import Statement
@@ -29,6 +28,7 @@ from tests.support.databases import PostgresqlBench
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
+    from replicator.core.revisions import TagRegister
     from replicator.storage.metadata.statement import Steps
     from tests.support.postgres_server import PostgresServer
 
