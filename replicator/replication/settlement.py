@@ -10,7 +10,7 @@ from replicator.core.errors import ReplicatorError, StorageError, UpstreamError
 from replicator.core.jobs import Priority
 from replicator.core.replication import DeleteReplica, Origin, ReplicateImage, ReplicationState
 from replicator.replication.failures import LONGEST_PAUSE, judge
-from replicator.storage.metadata import images, jobs, replication_status, tags
+from replicator.storage.metadata import backfills, images, jobs, replication_status, tags
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -77,15 +77,16 @@ class Settlement:
         self._node.announce_settled(task.repository, task.digest)
 
     async def _deleted(self, leased: LeasedJob, task: DeleteReplica) -> None:
-        if await self._write(partial(jobs.complete, leased, self._node.clock.now())):
+        if await self._write(partial(_removed, leased, task, self._node.clock.now())):
             _log.info("deletion replicated", **self._fields(task))
         self._observer.attempt(str(task.destination), "deleted")
+        self._node.announce_settled(task.repository, task.digest)
 
     async def drop(self, leased: LeasedJob, task: Task) -> None:
         """Forget a copy of an image that is gone at the source, or a deletion of what is there again."""
         now = self._node.clock.now()
         if isinstance(task, DeleteReplica):
-            await self._write(partial(jobs.complete, leased, now))
+            await self._write(partial(_removed, leased, task, now))
         else:
             await self._write(partial(_dropped, leased, task, now))
             self._node.announce_settled(task.repository, task.digest)
@@ -155,6 +156,9 @@ def _completed(
         yield from replication_status.add_sent(replication, sent)
     else:
         yield from replication_status.settle(replication, ReplicationState.COMPLETE, now, sent)
+        yield from backfills.settle_image(replication, ReplicationState.COMPLETE, sent)
+    if done:
+        yield from backfills.leave_others(replication)
     if delivered.left_stale_tag:
         yield from _send_current(replication, now)
     return not is_due_again
@@ -180,8 +184,17 @@ def _send_current(replication: ReplicateImage, now: float) -> Steps[None]:
     yield from jobs.enqueue(current.to_job(), now)
 
 
+def _removed(leased: LeasedJob, deletion: DeleteReplica, now: float) -> Steps[bool]:
+    done = yield from jobs.complete(leased, now)
+    if done:
+        yield from backfills.settle_image(deletion, ReplicationState.COMPLETE)
+    return done
+
+
 def _dropped(leased: LeasedJob, replication: ReplicateImage, now: float) -> Steps[bool]:
     done = yield from jobs.complete(leased, now)
+    if done:
+        yield from backfills.leave_image(replication)
     if done and (yield from images.find_origin(replication.repository, replication.digest)) is None:
         yield from replication_status.forget(replication.repository, replication.digest)
     return done
@@ -195,12 +208,15 @@ def _failed(
         return False  # another worker has it by now, and its word counts
     yield from jobs.release(leased, retry_at, text)
     if isinstance(task, DeleteReplica):
+        if code is not None:
+            yield from backfills.settle_image(task, ReplicationState.FAILED, code=code)
         return True
     is_superseded = not (yield from _asks_for(leased, task))
     if code is None or is_superseded:
         yield from replication_status.add_sent(task, sent)
     else:
         yield from replication_status.settle(task, ReplicationState.FAILED, now, sent, code)
+        yield from backfills.settle_image(task, ReplicationState.FAILED, sent, code)
     return True
 
 

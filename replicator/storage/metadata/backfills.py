@@ -21,6 +21,8 @@ from replicator.storage.metadata.schema import backfill_images, backfills, jobs,
 from replicator.storage.metadata.statement import Row, Statement, Steps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
     from replicator.core.replication import DeleteReplica, ReplicateImage
@@ -30,7 +32,6 @@ STOPPED = "STOPPED"
 
 _UNKNOWN = "UnknownFailure"
 _NO_TAG = ""
-_ACTIVE = [state.value for state in BackfillState if not state.is_terminal]
 _IN_PROGRESS = ReplicationState.IN_PROGRESS.value
 
 
@@ -73,6 +74,14 @@ class BackfillImage:
 
 
 _bf, _bi = backfills.c, backfill_images.c
+
+
+def _is_one_of(column: sa.Column[str], values: Iterable[str]) -> sa.ColumnElement[bool]:
+    return sa.or_(*(column == value for value in values))
+
+
+_is_active = _is_one_of(_bf.state, [state.value for state in BackfillState if not state.is_terminal])
+_is_result = _is_one_of(_bi.status, [ReplicationState.COMPLETE.value, ReplicationState.FAILED.value])
 _COLUMNS = (
     _bf.id,
     _bf.cause,
@@ -97,7 +106,7 @@ _CREATE = Statement(
     )
 )
 _FIND = Statement(sa.select(*_COLUMNS).where(_bf.id == sa.bindparam("id")))
-_ACTIVE_ONES = Statement(sa.select(*_COLUMNS).where(_bf.state.in_(_ACTIVE)).order_by(_bf.created_at, _bf.id))
+_ACTIVE_ONES = Statement(sa.select(*_COLUMNS).where(_is_active).order_by(_bf.created_at, _bf.id))
 _before = sa.or_(
     _bf.created_at < sa.bindparam("before", type_=sa.Double),
     sa.and_(_bf.created_at == sa.bindparam("before", type_=sa.Double), _bf.id > sa.bindparam("after_id")),
@@ -178,7 +187,7 @@ _images = (
     .order_by(_bi.repository, _bi.digest, _bi.tag, _bi.destination)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
-_IMAGES = Statement(_images.where(_bi.status.in_([one.value for one in ReplicationState])))
+_IMAGES = Statement(_images.where(_is_result))
 _IMAGES_OF_STATUS = Statement(_images.where(_bi.status == sa.bindparam("of_status")))
 _of_job = sa.and_(_bi.kind == sa.bindparam("of_kind"), _bi.key == sa.bindparam("of_key"))
 _SETTLE = Statement(
@@ -186,8 +195,8 @@ _SETTLE = Statement(
     .where(
         _of_job,
         _bi.digest == sa.bindparam("of_digest"),
-        _bi.status.in_([_IN_PROGRESS, ReplicationState.FAILED.value]),
-        _bi.backfill.in_(sa.select(_bf.id).where(_bf.state.in_(_ACTIVE))),
+        _is_one_of(_bi.status, [_IN_PROGRESS, ReplicationState.FAILED.value]),
+        _bi.backfill.in_(sa.select(_bf.id).where(_is_active)),
     )
     .values(
         status=sa.bindparam("new_status"),
@@ -436,16 +445,17 @@ def images_after(
 def settle_image(
     image: ReplicateImage | DeleteReplica, status: ReplicationState, sent: int = 0, code: str | None = None
 ) -> Steps[None]:
-    """Note in every backfill under way how a replication ended, in the transaction that settles its job.
-
-    What a newer image took the tag from is no longer waited for: that pair does not exist any more.
-    """
+    """Note in every backfill under way how a replication ended, in the transaction that settles its job."""
     job = image.to_job()
     yield from _SETTLE(
         of_kind=job.kind.value, of_key=job.key, of_digest=image.digest, new_status=status.value, code=code, sent=sent
     )
-    if status is ReplicationState.COMPLETE and image.tag is not None:
-        yield from _LEAVE_OTHERS(of_kind=job.kind.value, of_key=job.key, of_digest=image.digest)
+
+
+def leave_others(image: ReplicateImage | DeleteReplica) -> Steps[None]:
+    """Wait no longer for images that this one took the tag from; call it where its job is done."""
+    job = image.to_job()
+    yield from _LEAVE_OTHERS(of_kind=job.kind.value, of_key=job.key, of_digest=image.digest)
 
 
 def leave_image(image: ReplicateImage | DeleteReplica) -> Steps[None]:
