@@ -148,7 +148,7 @@ class _NodeBuilder:
                 waiter=ReplicationWaiter(registry, shared.draining),
                 status=reader,
                 conflicts=conflicts,
-                retries=Retries(registry),
+                retries=Retries(registry, worker.reopen),
                 backfills=backfills,
             ),
             authenticator,

@@ -9,6 +9,8 @@ from replicator.core.jobs import JobKind
 from replicator.storage.metadata import jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replicator.core.destinations import DestinationId
     from replicator.core.names import RepositoryName
     from replicator.registry.node import RegistryNode
@@ -18,10 +20,14 @@ _KINDS = (JobKind.REPLICATE, JobKind.DELETE_REPLICA)
 
 
 class Retries:
-    """Makes waiting replication jobs of one node due."""
+    """Makes waiting replication jobs of one node due.
 
-    def __init__(self, node: RegistryNode) -> None:
+    `reopen` is told which lane is to be tried without its pause, or None for all: jobs that are due wait for that, too.
+    """
+
+    def __init__(self, node: RegistryNode, reopen: Callable[[str | None], None]) -> None:
         self._node = node
+        self._reopen = reopen
 
     async def retry(self, destination: DestinationId | None = None, repository: RepositoryName | None = None) -> int:
         """Try again at once what waits, for one destination or repository or all; return how many jobs those are.
@@ -30,6 +36,7 @@ class Retries:
         """
         lane = None if destination is None else str(destination)
         found = await self._node.database.write(partial(_make_due, lane, repository, self._node.clock.now()))
+        self._reopen(lane)
         for kind in _KINDS:
             self._node.announce_jobs(kind)
         return found
