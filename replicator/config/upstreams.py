@@ -70,3 +70,9 @@ class PeerSettings(NodeRef):
     """PEM file of the authorities to trust for this peer instead of the system's."""
     secret: SecretRef | None = None
     """Secret shared with this peer alone, `{env: NAME}` or `{file: path}`; `peer_secret`, if absent."""
+    connect_timeout: Duration = 5.0
+    """How long to wait for a connection."""
+    stall_timeout: Duration = 15.0
+    """How long to wait for the next byte of an answer."""
+    total_timeout: Duration = 60.0
+    """How long a small request may take with its answer, and how long to wait for the first byte of a large one."""

@@ -39,7 +39,14 @@ class Endpoints:
         """Return where every node is: those of this process by their listeners, the rest by configuration."""
         found = {node: UpstreamEndpoint(str(node), url) for node, url in self._urls.items()}
         for peer in self._settings.peers:
-            found[peer.id] = UpstreamEndpoint(str(peer.id), peer.url, ca_file=peer.ca_file)
+            found[peer.id] = UpstreamEndpoint(
+                str(peer.id),
+                peer.url,
+                ca_file=peer.ca_file,
+                connect_timeout=peer.connect_timeout,
+                stall_timeout=peer.stall_timeout,
+                total_timeout=peer.total_timeout,
+            )
         return {node: self._shared_out(node, endpoint) for node, endpoint in found.items()}
 
     def registries(self) -> dict[RegistryRef, UpstreamEndpoint]:
