@@ -122,10 +122,12 @@ class ReplicationRule:
     def matches_tag(self, tag: Tag | None, *, is_referrer: bool = False) -> bool:
         """Tell whether the rule covers an image under a tag, or without one (None).
 
-        A referrer without a tag goes wherever its repository goes, because it belongs to an image there.
+        A referrer without a tag goes wherever its repository goes, because it belongs to an image there. Where tags or
+        platforms are chosen, any other image without a tag goes only as a part of an index that goes: clients push the
+        images of an index first, when nobody knows yet that they are.
         """
         if tag is None:
-            return is_referrer or not self.tags
+            return is_referrer or not (self.tags or self.platforms)
         return (not self.tags or _matches_any(self.tags, tag)) and not _matches_any(self.excluded_tags, tag)
 
     def renamed(self, repository: RepositoryName) -> RepositoryName:

@@ -142,6 +142,13 @@ def test_platforms(platform: dict[str, object] | None, matches: bool) -> None:
     assert ReplicationRule("rule", (US,)).wants_platform(platform)
 
 
+def test_where_platforms_are_chosen_an_untagged_image_goes_with_its_index_only() -> None:
+    rule = ReplicationRule("rule", (US,), platforms=(Platform("linux", "arm64"),))
+    assert not rule.matches_tag(None)
+    assert rule.matches_tag(None, is_referrer=True)
+    assert rule.matches_tag(Tag("1.0"))
+
+
 def test_a_platform_with_a_variant_wants_that_one() -> None:
     arm = Platform("linux", "arm", "v7")
     assert arm.matches({"os": "linux", "architecture": "arm", "variant": "v7"})
