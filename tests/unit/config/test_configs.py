@@ -10,7 +10,7 @@ import pytest
 
 from replicator.config.loader import check_settings, load_settings
 from replicator.core.cache_rules import match_cache_rule
-from replicator.core.names import parse_node, parse_repository
+from replicator.core.names import parse_node, parse_repository, parse_tag
 from replicator.core.replication import destinations_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
 NAMES = (
     "DOCKER_HUB_TOKEN",
+    "HARBOR_ROBOT_TOKEN",
     "REPLICATOR_ADMIN_PASSWORD",
+    "REPLICATOR_AP_PEER_SECRET",
     "REPLICATOR_CI_PASSWORD",
     "REPLICATOR_CLUSTER_PASSWORD",
     "REPLICATOR_PEER_SECRET",
@@ -70,6 +72,8 @@ def test_three_regions_replicate_as_promised(configs: Path) -> None:
     assert destinations(us, "team-b/app") == set()
     assert destinations(eu, "eu-services/app") == {us}
     assert destinations(ap, "team-a/app") == set()
+    assert destinations(us, "shared/app") == {eu}
+    assert destinations(eu, "shared/app") == {us}
     [accepted] = settings.node(parse_node(ap)).replication.accept_from
     assert accepted.account == "111122223333"
 
@@ -83,6 +87,20 @@ def test_three_regions_pull_through_as_promised(configs: Path) -> None:
         assert settings.upstream(match.rule.upstream).url == "https://registry-1.docker.io"
         assert {rule.prefix for rule in node.cache_rules()} == {"docker-hub", "quay", "ecr-public", "k8s", "local"}
     assert settings.upstream("local").url == "http://127.0.0.1:5100"
+
+
+def test_production_replicates_as_promised(configs: Path) -> None:
+    [node] = load(configs, "production.yaml").nodes
+    rules = node.replication_rules()
+
+    def sent(repository: str, tag: str) -> dict[str, str]:
+        found = destinations_of(rules, node.id, parse_repository(repository), parse_tag(tag))
+        return {str(one.id): one.repository for one in found}
+
+    eu, ap, harbor = "111122223333/eu-west-1", "444455556666/ap-southeast-1", "registry:harbor"
+    assert sent("team-a/app", "v1") == {eu: "team-a/app", ap: "team-a/app", harbor: "acme/team-a/app"}
+    assert sent("team-a/app", "dev-1") == {eu: "team-a/app"}
+    assert sent("docker-hub/library/alpine", "3") == {}
 
 
 def test_production_has_no_secret_of_its_own(configs: Path) -> None:
