@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -219,50 +220,37 @@ def test_a_lag_objective_is_measured(daemon: Daemon) -> None:
 # Peers in other processes
 
 
-def pair(directory: Path, secret: str, eu_secret: str) -> tuple[Daemon, Daemon]:
-    """Return a destination that runs, and a source for it; each has a secret for the other alone."""
-    eu = Daemon(
-        directory / "eu",
-        {
-            "nodes": [node(EU)],
-            "peers": [{"account": ACCOUNT, "region": US, "url": "http://127.0.0.1:9", "secret": {"env": "PAIR"}}],
-        },
-        {"PAIR": eu_secret},
-    )
-    eu.__enter__()
-    rules = [{"name": "to-peer", "destinations": [TO_EU]}]
-    us = Daemon(
-        directory / "us",
-        {
-            "nodes": [node(US, replication={"rules": rules})],
+@contextlib.contextmanager
+def pair(directory: Path, secret: str, eu_secret: str) -> Iterator[tuple[Daemon, Daemon]]:
+    """Run a destination, and yield it with a source that is not started; each has a secret for the other alone."""
+    nowhere = "http://127.0.0.1:9"
+    peer = {"account": ACCOUNT, "region": US, "url": nowhere, "secret": {"env": "PAIR"}}
+    with Daemon(directory / "eu", {"nodes": [node(EU)], "peers": [peer]}, {"PAIR": eu_secret}) as eu:
+        document = {
+            "nodes": [node(US, replication={"rules": [{"name": "to-peer", "destinations": [TO_EU]}]})],
             "peers": [{"account": ACCOUNT, "region": EU, "url": eu.url(""), "secret": {"env": "PAIR"}}],
-        },
-        {"PAIR": secret},
-    )
-    return eu, us
+        }
+        yield eu, Daemon(directory / "us", document, {"PAIR": secret})
 
 
 def test_two_nodes_replicate_with_a_secret_of_their_own(tmp_path: Path) -> None:
-    eu, us = pair(tmp_path, "p" * 20, "p" * 20)
-    try:
-        with us:
-            push(us.url(""), "app", "1", IMAGES[0])
-            arrives(eu.url(""), "app", "1", IMAGES[0])
-            assert not [one for one in us.events() if one["event"] == "destination cannot be used"]
-    finally:
-        eu.terminate()
+    with pair(tmp_path, "p" * 20, "p" * 20) as (eu, source), source as us:
+        push(us.url(""), "app", "1", IMAGES[0])
+        arrives(eu.url(""), "app", "1", IMAGES[0])
+        assert not [one for one in us.events() if one["event"] == "destination cannot be used"]
+        checked = us.command("config", "check", "--connect", str(us.config))
+        assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_a_wrong_secret_is_reported_at_start_with_the_rule(tmp_path: Path) -> None:
-    eu, us = pair(tmp_path, "p" * 20, "q" * 20)
-    try:
-        with us:
-            [event] = eventually(
-                lambda: [one for one in us.events() if one["event"] == "destination cannot be used"], "the warning"
-            )
-            assert (event["destination"], event["rules"]) == (f"{ACCOUNT}/{EU}", ["to-peer"])
-            push(us.url(""), "app", "1", IMAGES[0])
-            assert settled(us, "app", "1")[0]["status"] == "FAILED"
-            assert digest_at(eu.url(""), "app", "1") is None
-    finally:
-        eu.terminate()
+    with pair(tmp_path, "p" * 20, "q" * 20) as (eu, source), source as us:
+        [event] = eventually(
+            lambda: [one for one in us.events() if one["event"] == "destination cannot be used"], "the warning"
+        )
+        assert (event["destination"], event["rules"]) == (f"{ACCOUNT}/{EU}", ["to-peer"])
+        push(us.url(""), "app", "1", IMAGES[0])
+        assert settled(us, "app", "1")[0]["status"] == "FAILED"
+        assert digest_at(eu.url(""), "app", "1") is None
+        checked = us.command("config", "check", "--connect", str(us.config))
+        assert checked.returncode == 1
+        assert f"nodes[0].replication.rules[0]: rule to-peer: {ACCOUNT}/{EU} cannot be used" in checked.stderr
