@@ -18,20 +18,29 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from replicator.core.delivery import ImageRegister
+from replicator.core.digest import digest_of
 from replicator.core.errors import StorageError, StorageUnavailable, StorageVersion
-from replicator.core.mutability import MutabilityRule
-from replicator.core.names import RepositoryName
-from replicator.storage.metadata import repositories
+from replicator.core.mutability import MutabilityRule, TagMutability
+from replicator.core.names import RepositoryName, Tag, parse_node
+from replicator.core.replication import Origin, ReplicationState
+from replicator.core.revisions import NEVER, Revision, TagRegister
+from replicator.storage.metadata import images, migrate, replication_status, repositories, tags
+from replicator.storage.metadata.images import ListedImage
 from replicator.storage.metadata.schema import HEAD_REVISION, metadata
+from replicator.storage.metadata.statement import Statement
 from tests.support.databases import PostgresqlBench, SqliteBench
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from replicator.storage.metadata.database import Database
     from tests.support.databases import DatabaseBench
     from tests.support.postgres_server import PostgresServer
+
+REPOSITORY = RepositoryName("team/app")
+IMAGE = digest_of(b"content")
 
 
 async def execute(bench: DatabaseBench, statement: str) -> list[Any]:
@@ -148,6 +157,87 @@ class TestLaterStarts:
         with pytest.raises(StorageUnavailable):
             await newer.read(repositories.count())
         await newer.close()
+
+
+OLD_ROWS = [
+    "INSERT INTO repositories VALUES ('team/app', 1.0, 'push', 'IMMUTABLE', '[]')",
+    "INSERT INTO manifests VALUES ('{image}', 't', 'content', NULL, NULL, NULL)",
+    "INSERT INTO images VALUES ('team/app', '{image}', NULL, NULL, 'replica', 2.0)",
+    "INSERT INTO tags VALUES ('team/app', 'latest', '{image}', 1, 3, '111111111111/eu', 4.0)",
+    "INSERT INTO tags VALUES ('team/app', 'gone', NULL, 1, 2, '111111111111/eu', 4.0)",
+    "INSERT INTO replication_status VALUES"
+    " ('team/app', '{image}', 'latest', '111111111111/us', 'all', 'COMPLETE', NULL, 5.0, 6.0, 7)",
+    "INSERT INTO jobs (kind, key, lane, payload, priority, state, attempts, generation, enqueued_at, not_before)"
+    " VALUES ('replicate', 'k', 'l', '{{}}', 10, 'queued', 0, 1, 5.0, 5.0)",
+]
+
+
+class TestUpgradeFromTheFirstSchema:
+    @pytest.fixture
+    async def database(self, database_bench: DatabaseBench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+        """A store that an older program made and used, opened by this one."""
+        old = database_bench.new_database()
+        with monkeypatch.context() as older:
+            older.setattr(migrate, "HEAD_REVISION", "0001")
+            await old.open()
+            await old.close()
+        assert "tag_conflicts" not in await tables(database_bench)
+        for row in OLD_ROWS:
+            await execute(database_bench, row.format(image=IMAGE))
+        database = database_bench.new_database()
+        await database.open()
+        yield database
+        await database.close()
+
+    async def test_what_was_there_comes_from_before_every_write(self, database: Database) -> None:
+        found = await database.read(repositories.find(REPOSITORY))
+        assert found is not None
+        assert (found.created_by, found.mutability) == ("push", MutabilityRule(TagMutability.IMMUTABLE))
+        assert await database.read(images.find_register(REPOSITORY, IMAGE)) == ImageRegister(Origin.REPLICA, NEVER)
+        assert await database.read(images.list_after(REPOSITORY, "", 10)) == [
+            ListedImage(IMAGE, Origin.REPLICA, NEVER, None, None)
+        ]
+        old = Revision(1, 3, "111111111111/eu")
+        assert await database.read(tags.find(REPOSITORY, Tag("latest"))) == TagRegister(IMAGE, old, {})
+        assert await database.read(tags.find(REPOSITORY, Tag("gone"))) == TagRegister(
+            None, Revision(1, 2, "111111111111/eu"), {}
+        )
+        (status,) = await database.read(replication_status.of_image(REPOSITORY, IMAGE))
+        assert (status.status, status.bytes, status.target) == (ReplicationState.COMPLETE, 7, "")
+        ((name, count),) = await database.read(Statement(sa.text("SELECT key, generation FROM jobs"))())
+        assert (name, count) == ("k", 1)
+
+    async def test_every_write_comes_after_what_was_there(self, database: Database) -> None:
+        node = parse_node("111111111111/us")
+        register = await database.write(lambda: tags.put(REPOSITORY, Tag("latest"), None, node, 100.0))
+        assert register == TagRegister(
+            None, Revision(1, 100_000, str(node)), {"111111111111/eu": 3, "111111111111/us": 100_000}
+        )
+        await database.write(lambda: images.renew(REPOSITORY, IMAGE, Revision(1, 5, str(node)), node))
+        assert await database.read(images.find_register(REPOSITORY, IMAGE)) == ImageRegister(
+            Origin.REPLICA, Revision(1, 5, str(node))
+        )
+
+    async def test_the_result_is_what_a_first_start_makes(
+        self, database_bench: DatabaseBench, database: Database
+    ) -> None:
+        await database.read(repositories.count())
+        assert await tables(database_bench) == {*metadata.tables, "alembic_version"}
+        assert await execute(database_bench, "SELECT version_num FROM alembic_version") == [(HEAD_REVISION,)]
+
+    async def test_an_upgrade_that_ends_half_way_leaves_the_old_store(
+        self, database_bench: DatabaseBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = database_bench.new_database()
+        with monkeypatch.context() as older:
+            older.setattr(migrate, "HEAD_REVISION", "0001")
+            await old.open()
+            await old.close()
+        before = await tables(database_bench)
+        with failing_at("CREATE TABLE backfill_images"), pytest.raises((StorageError, InterruptedError)):
+            await database_bench.new_database().open()
+        assert await tables(database_bench) == before
+        assert await execute(database_bench, "SELECT version_num FROM alembic_version") == [("0001",)]
 
 
 class TestSqliteFile:
