@@ -1,4 +1,4 @@
-"""The command line: `serve`, `config check`, `config schema`, `status`.
+"""The command line: `serve`, `config check`, `config schema`, `status`, and the commands about replication.
 
 Exit codes: 0 done, 1 it could not be done (the reason is on standard error), 2 wrong usage.
 """
@@ -9,13 +9,14 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
 
 from replicator import __version__
 from replicator.core.errors import ReplicatorError
+from replicator.daemon.replication_cli import CaOption, ConfigOption, UserOption, register
 
 app = typer.Typer(
     help="A container registry in regional nodes, with replication and a pull-through cache.",
@@ -25,8 +26,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check a configuration, or print the schema for editors.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", show_default=False)]
 
 
 def main() -> None:
@@ -65,12 +64,19 @@ def serve(config: ConfigOption) -> None:
 def check(
     path: Annotated[Path, typer.Argument(help="The configuration file.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the problems as JSON.")] = False,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also ask peers and registries if they accept us.")
+    ] = False,
 ) -> None:
     """Report every problem of a configuration with its key and line; exit 1 if there is an error."""
     from replicator.config.loader import check_settings  # noqa: PLC0415 - each command loads what it needs
     from replicator.config.problems import Severity  # noqa: PLC0415 - each command loads what it needs
 
     problems = check_settings(path, os.environ)
+    if connect and all(problem.severity is not Severity.ERROR for problem in problems):
+        from replicator.daemon.connection_check import check_connections  # noqa: PLC0415 - only where it is wanted
+
+        problems += check_connections(path, os.environ)
     failed = any(problem.severity is Severity.ERROR for problem in problems)
     if as_json:
         typer.echo(json.dumps([asdict(problem) for problem in problems]))
@@ -94,7 +100,8 @@ def schema() -> None:
 def status(
     config: ConfigOption,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    user: Annotated[str | None, typer.Option(help="User name, where the nodes ask for one.")] = None,
+    user: UserOption = None,
+    ca_file: CaOption = None,
 ) -> None:
     """Show the nodes of a running daemon: storage, queues, lag and cache.
 
@@ -102,4 +109,7 @@ def status(
     """
     from replicator.daemon.status_command import run  # noqa: PLC0415 - each command loads what it needs
 
-    sys.exit(run(config, os.environ, user=user, as_json=as_json))
+    sys.exit(run(config, os.environ, user=user, as_json=as_json, ca_file=ca_file))
+
+
+register(app)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from replicator.config.loader import load_settings
+from replicator.daemon.node_client import reachable, refused_login, trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,11 +36,13 @@ class NodeAnswer:
     error: str = ""
 
 
-def run(config: Path, environ: Mapping[str, str], *, user: str | None, as_json: bool) -> int:
+def run(
+    config: Path, environ: Mapping[str, str], *, user: str | None, as_json: bool, ca_file: Path | None = None
+) -> int:
     """Print the status of every node; return 0 when all answered, 1 otherwise. Raises ConfigurationError."""
     settings = load_settings(config, environ)
     auth = None if user is None else aiohttp.BasicAuth(user, environ.get("REPLICATOR_PASSWORD", ""))
-    answers = asyncio.run(_ask_all(settings.nodes, auth))
+    answers = asyncio.run(_ask_all(settings.nodes, auth, ca_file))
     if as_json:
         document = [
             answer.status or {"node": answer.node, "url": answer.url, "error": answer.error} for answer in answers
@@ -50,14 +53,16 @@ def run(config: Path, environ: Mapping[str, str], *, user: str | None, as_json: 
     return 0 if all(answer.status for answer in answers) else 1
 
 
-async def _ask_all(nodes: tuple[NodeSettings, ...], auth: aiohttp.BasicAuth | None) -> list[NodeAnswer]:
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    async with aiohttp.ClientSession(timeout=timeout, auth=auth, trust_env=False) as session:
+async def _ask_all(
+    nodes: tuple[NodeSettings, ...], auth: aiohttp.BasicAuth | None, ca_file: Path | None
+) -> list[NodeAnswer]:
+    timeout, connector = aiohttp.ClientTimeout(total=TIMEOUT), aiohttp.TCPConnector(ssl=trust(ca_file))
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auth=auth, trust_env=False) as session:
         return [await _ask(session, node) for node in nodes]
 
 
 async def _ask(session: aiohttp.ClientSession, node: NodeSettings) -> NodeAnswer:
-    name, url = str(node.id), _reachable(node)
+    name, url = str(node.id), reachable(node)
     try:
         async with session.get(f"{url}/_replicator/v1/status", allow_redirects=False) as response:
             if response.status == 200:
@@ -70,15 +75,7 @@ async def _ask(session: aiohttp.ClientSession, node: NodeSettings) -> NodeAnswer
 
 
 def _refusal(status: int, *, logged_in: bool) -> str:
-    if status != 401:
-        return f"answered {status}"
-    if logged_in:
-        return "refuses the user or the password in REPLICATOR_PASSWORD"
-    return "asks for credentials: use --user, with the password in REPLICATOR_PASSWORD"
-
-
-def _reachable(node: NodeSettings) -> str:
-    return node.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:").rstrip("/")
+    return refused_login(logged_in=logged_in) if status == 401 else f"answered {status}"
 
 
 def _show(answers: list[NodeAnswer]) -> None:

@@ -20,6 +20,7 @@ _log = get_logger(__name__)
 
 PAGE = 100
 MAX_PAGE = 1000
+_MAX_ID = 100
 
 
 class BackfillPages:
@@ -79,6 +80,8 @@ class BackfillPages:
 
     async def _find(self, asked: Asked) -> Backfill:
         """Return the backfill of the path; one that the caller may not know of is not there."""
+        if len(asked.id) > _MAX_ID:
+            raise BackfillNotFound
         backfill = await self._backfills.get(asked.id)
         if not _may_see(asked, backfill):
             raise BackfillNotFound

@@ -1,0 +1,36 @@
+"""An image as people write it on the command line: `repository:tag` or `repository@digest`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.core.digest import parse_digest
+from replicator.core.errors import InvalidInput
+from replicator.core.names import parse_repository, parse_tag
+
+if TYPE_CHECKING:
+    from replicator.core.names import RepositoryName
+    from replicator.core.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class ImageName:
+    """A repository with a tag or a digest."""
+
+    repository: RepositoryName
+    reference: Reference
+
+    def __str__(self) -> str:
+        return f"{self.repository}{'@' if ':' in self.reference else ':'}{self.reference}"
+
+
+def parse_image(text: str) -> ImageName:
+    """Read `repository:tag` or `repository@digest`; raise InvalidInput for anything else."""
+    repository, at, digest = text.partition("@")
+    if at:
+        return ImageName(parse_repository(repository), parse_digest(digest))
+    repository, colon, tag = text.rpartition(":")
+    if not colon:
+        raise InvalidInput(f"expected repository:tag or repository@digest, got {text[:80]!r}")
+    return ImageName(parse_repository(repository), parse_tag(tag))

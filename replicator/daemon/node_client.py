@@ -1,0 +1,186 @@
+"""A command's way to the nodes of its configuration: one login, one trust, and failures that name the node."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from replicator.config.loader import load_settings
+from replicator.core.errors import ConfigurationError, ReplicatorError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from replicator.config.nodes import NodeSettings
+
+TIMEOUT = 30.0
+_OPERATOR = "/_replicator/v1/replication/"
+_MAX_REASON = 500
+
+
+class NodeFailed(ReplicatorError):
+    """a node did not do what was asked."""
+
+    def __init__(self, node: str, reason: str, status: int | None = None) -> None:
+        super().__init__(f"{node}: {reason}")
+        self.reason = reason
+        self.status = status
+        """The answer's status; None when there was no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Which nodes a command speaks to, and how."""
+
+    config: Path
+    environ: Mapping[str, str]
+    user: str | None = None
+    ca_file: Path | None = None
+
+
+class NodeClient:
+    """Speaks to one node as an operator. Every method raises NodeFailed."""
+
+    def __init__(self, session: aiohttp.ClientSession, settings: NodeSettings) -> None:
+        self._session = session
+        self.name = str(settings.id)
+        self.region = settings.region
+        self.url = reachable(settings)
+
+    async def get(self, path: str, **query: str | None) -> Mapping[str, Any]:
+        """Ask something of replication."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return await self._ask("GET", _OPERATOR + path, params=given)
+
+    async def post(self, path: str, fields: Mapping[str, object], patience: float = TIMEOUT) -> Mapping[str, Any]:
+        """Have something done, within `patience` seconds; fields that are None are left out."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        return await self._ask("POST", _OPERATOR + path, json=given, timeout=aiohttp.ClientTimeout(total=patience))
+
+    async def delete(self, path: str) -> Mapping[str, Any]:
+        """Have something stopped."""
+        return await self._ask("DELETE", _OPERATOR + path)
+
+    async def head_manifest(self, repository: str, reference: str) -> int:
+        """Ask for a manifest as a client that pulls would, and return the status of the answer."""
+        async with self._answer("HEAD", f"/v2/{repository}/manifests/{reference}") as response:
+            return response.status
+
+    async def _ask(self, method: str, path: str, **arguments: Any) -> Mapping[str, Any]:  # noqa: ANN401 - aiohttp's own
+        async with self._answer(method, path, **arguments) as response:
+            document = await self._document(response)
+            if response.status >= 400:
+                raise NodeFailed(self.name, self._refusal(response.status, document), response.status)
+            return document
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        **arguments: Any,  # noqa: ANN401 - aiohttp's own
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            async with self._session.request(method, self.url + path, allow_redirects=False, **arguments) as response:
+                yield response
+        except TimeoutError as error:
+            raise NodeFailed(self.name, "no answer in time") from error
+        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            raise NodeFailed(self.name, f"cannot be reached: {error}") from error
+
+    async def _document(self, response: aiohttp.ClientResponse) -> Mapping[str, Any]:
+        try:
+            document = await response.json(content_type=None)
+        except ValueError as error:
+            raise NodeFailed(self.name, f"answered {response.status} without JSON", response.status) from error
+        if not isinstance(document, dict):
+            raise NodeFailed(self.name, f"answered {response.status} without a JSON object", response.status)
+        return document
+
+    def _refusal(self, status: int, document: Mapping[str, Any]) -> str:
+        if status == 401:
+            return refused_login(logged_in=self._session.auth is not None)
+        errors = document.get("errors")
+        if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+            return str(errors[0].get("message") or f"answered {status}")[:_MAX_REASON]
+        return f"answered {status}"
+
+
+@asynccontextmanager
+async def open_clients(connection: Connection) -> AsyncIterator[list[NodeClient]]:
+    """Return a client of every node of a configuration, in its order; raises ConfigurationError."""
+    settings = load_settings(connection.config, connection.environ)
+    password = connection.environ.get("REPLICATOR_PASSWORD", "")
+    auth = None if connection.user is None else aiohttp.BasicAuth(connection.user, password)
+    connector = aiohttp.TCPConnector(ssl=trust(connection.ca_file))
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auth=auth, trust_env=False) as session:
+        yield [NodeClient(session, node) for node in settings.nodes]
+
+
+def choose(clients: list[NodeClient], wanted: str | None) -> NodeClient:
+    """Return the node called `wanted` (account/region, or a region that only one has); the first without a name.
+
+    Raises ConfigurationError.
+    """
+    if wanted is None:
+        return clients[0]
+    found = [client for client in clients if wanted in {client.name, client.region}]
+    if len(found) != 1:
+        names = ", ".join(client.name for client in clients)
+        raise ConfigurationError(f"expected --from to name one of {names}, got {wanted!r}")
+    return found[0]
+
+
+async def find_source(clients: list[NodeClient], wanted: str | None, repository: str, reference: str) -> NodeClient:
+    """Return the node that an image is replicated from: `wanted`, or the first that replicates it, or that has it.
+
+    Raises NodeFailed when no node has it or none can be asked, ConfigurationError.
+    """
+    if wanted is not None:
+        return choose(clients, wanted)
+    holder: NodeClient | None = None
+    failure: NodeFailed | None = None
+    for client in clients:
+        try:
+            found = await client.get("images", repository=repository, reference=reference)
+        except NodeFailed as error:
+            if failure is None or error.status != 404:
+                failure = error
+            continue
+        if found["statuses"]:
+            return client
+        holder = holder or client
+    if holder is not None:
+        return holder
+    assert failure is not None  # noqa: S101 - a configuration has a node, and it failed
+    raise failure
+
+
+def reachable(node: NodeSettings) -> str:
+    """Return the URL under which this machine reaches a node."""
+    return node.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:").rstrip("/")
+
+
+def refused_login(*, logged_in: bool) -> str:
+    """Return what a 401 means."""
+    if logged_in:
+        return "refuses the user or the password in REPLICATOR_PASSWORD"
+    return "asks for credentials: use --user, with the password in REPLICATOR_PASSWORD"
+
+
+def trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """Return whom to trust: the system's authorities, and those of a file. Raises ConfigurationError."""
+    if ca_file is None:
+        return True
+    try:
+        context = ssl.create_default_context()
+        context.load_verify_locations(cafile=ca_file)
+    except OSError as error:  # a missing file, or one that holds no certificate
+        raise ConfigurationError(f"cannot load --ca-file {ca_file}: {error.strerror or error}") from error
+    return context

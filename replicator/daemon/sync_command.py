@@ -1,0 +1,101 @@
+"""`replicator sync`: shows what destinations lack by the rules, and brings it there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from replicator.core.errors import InvalidInput
+from replicator.daemon.backfill_command import image_text
+from replicator.daemon.console import open_console
+from replicator.daemon.follow import failed_images, follow
+from replicator.daemon.image_name import parse_image
+from replicator.daemon.node_client import choose, find_source, open_clients
+from replicator.daemon.status_command import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicator.daemon.node_client import Connection, NodeClient
+
+PATIENCE = 3600.0
+"""Seconds for the comparison with the destinations, of which there may be many images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Syncing:
+    """What to compare: an image, a repository, or everything; at one destination, or at all."""
+
+    image: str | None = None
+    repository: str | None = None
+    destination: str | None = None
+    source: str | None = None
+    dry_run: bool = False
+
+
+def run(connection: Connection, syncing: Syncing, *, as_json: bool) -> int:
+    """Show what would be sent, or send it and show how that goes; return 1 when something failed or is not allowed."""
+    if syncing.image is not None and syncing.repository is not None:
+        raise InvalidInput("expected an image or --repository, not both")
+    return asyncio.run(_run(connection, syncing, as_json=as_json))
+
+
+async def _run(connection: Connection, syncing: Syncing, *, as_json: bool) -> int:
+    async with open_clients(connection) as clients:
+        fields: dict[str, object] = {"repository": syncing.repository, "destination": syncing.destination}
+        if syncing.image is not None:
+            image = parse_image(syncing.image)
+            fields |= {"repository": image.repository, "reference": image.reference}
+            client = await find_source(clients, syncing.source, image.repository, image.reference)
+        else:
+            client = choose(clients, syncing.source)
+        if syncing.dry_run:
+            return _show_plan(client, await client.post("sync", {**fields, "dry_run": True}, PATIENCE), as_json=as_json)
+        return await _sync(client, fields, as_json=as_json)
+
+
+def _show_plan(client: NodeClient, plan: Mapping[str, Any], *, as_json: bool) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps({"node": client.name, **plan}, indent=2) + "\n")
+        return _exit_code(plan)
+    console = open_console()
+    if plan["items"]:
+        table = Table("image", "destination", "what", "why", "bytes", "not allowed", box=None)
+        for one in plan["items"]:
+            reference = f":{one['tag']}" if one["tag"] else f"@{one['digest']}"
+            table.add_row(
+                f"{one['repository']}{reference}",
+                one["destination"],
+                one["kind"],
+                f"rule {one['rule']}",
+                "?" if one["bytes"] is None else size_text(one["bytes"]),
+                one["missing_permission"] or "",
+            )
+        console.print(table)
+    for one in plan["unreachable"]:
+        console.print(f"{one['destination']}: {one['reason']}")
+    console.print(f"{len(plan['items'])} to be sent or deleted, {size_text(plan['bytes'])}")
+    return _exit_code(plan)
+
+
+def _exit_code(plan: Mapping[str, Any]) -> int:
+    return 1 if plan["unreachable"] or any(one["missing_permission"] for one in plan["items"]) else 0
+
+
+async def _sync(client: NodeClient, fields: Mapping[str, object], *, as_json: bool) -> int:
+    started = await client.post("sync", fields, PATIENCE)
+    backfill, failed = await follow(client, started["id"], quiet=as_json), await failed_images(client, started["id"])
+    if as_json:
+        document = {"node": client.name, **backfill, "failed_images": failed, "unreachable": started["unreachable"]}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        for one in failed:
+            sys.stdout.write(f"  {image_text(one)}\n")
+        for one in started["unreachable"]:
+            sys.stdout.write(f"  {one['destination']}: {one['reason']}\n")
+    return 0 if backfill["state"] == "COMPLETE" and not failed and not started["unreachable"] else 1
