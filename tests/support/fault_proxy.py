@@ -64,6 +64,7 @@ class Proxy:
         self._fault = WHOLE
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
         self._random = random.Random(1)  # noqa: S311 - bad luck, not a secret
 
     @property
@@ -93,8 +94,13 @@ class Proxy:
 
     async def open(self) -> None:
         """Listen."""
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -169,6 +175,7 @@ class Proxies:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._proxies: list[Proxy] = []
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxies", daemon=True)
 
     def __enter__(self) -> Self:
@@ -187,6 +194,7 @@ class Proxies:
         """Return a new proxy that listens already."""
         proxy = Proxy(self)
         self.run(proxy.open())
+        self._proxies.append(proxy)
         return proxy
 
     def run(self, work: Coroutine[object, object, T]) -> T:
@@ -194,6 +202,8 @@ class Proxies:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10.0)
 
     async def _end(self) -> None:
+        for proxy in self._proxies:
+            proxy.close()
         own = asyncio.current_task()
         tasks = [task for task in asyncio.all_tasks() if task is not own]
         for task in tasks:

@@ -53,6 +53,7 @@ class Network:
             self._run("-n", switch, "link", "add", "br0", "type", "bridge")
             self._run("-n", switch, "address", "add", "10.98.0.254/24", "dev", "br0")
             self._run("-n", switch, "link", "set", "br0", "up")
+            self._run("-n", switch, "link", "set", "lo", "up")
             for number, name in enumerate(self._names, 1):
                 host = self._make(stack, name)
                 port = f"port{number}"
