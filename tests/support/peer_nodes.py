@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from dataclasses import dataclass, field
@@ -53,6 +54,18 @@ class PeerNode:
     pulls: Pulls
     sessions: Uploads
     outcomes: list[Outcome] = field(default_factory=list)
+    _seen: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Note a finished request."""
+        self.outcomes.append(outcome)
+        self._seen.set()
+
+    async def finished(self, count: int, route: str = "peer_blob") -> None:
+        """Wait until so many requests of a route are over."""
+        while len(self.statuses(route)) < count:
+            self._seen.clear()
+            await self._seen.wait()
 
     def wire_client(self, headers: dict[str, str] | None = None) -> WireClient:
         """Return a client that sends raw requests; close it."""
@@ -88,8 +101,8 @@ async def serve_peer(
         peers = PeerAuthenticator(PeerTokens(NODE, PEER_SECRET, clock))
         authenticator = OpenAuthenticator(peers) if users is None else UserAuthenticator(users, (), peers, clock)
         services = Services(node.settings, pulls, Pushes(node), sessions, Listings(node))
-        api = RegistryApi(services, authenticator, clock, served.outcomes.append)
-        peer_api = PeerApi(Replicas(node, uploads), uploads, authenticator, clock, served.outcomes.append)
+        api = RegistryApi(services, authenticator, clock, served.observe)
+        peer_api = PeerApi(Replicas(node, uploads), uploads, authenticator, clock, served.observe)
         server = HttpServer(Listener(listening, "", None), api.handle, _nothing, peer_api.handle)
         await server.start()
         try:
