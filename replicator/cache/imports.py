@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from replicator.core.jobs import JobKind
 from replicator.core.manifest import parse_manifest
 from replicator.core.replication import Origin
+from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
 from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
 from replicator.storage.metadata import cache_entries, cached_content, images, repositories, tags
@@ -79,9 +80,11 @@ class Imports:
             return None
         if not settings.mutability.permits(tag, current, digest):
             return (yield from _keep_immutable(known, imported.checked_at))
-        yield from images.put(repository, image, self._node.settings.node, imported.checked_at)
+        newest = NEVER
         if current != digest:
-            yield from tags.put(repository, tag, digest, self._node.settings.node, imported.checked_at)
+            register = yield from tags.put(repository, tag, digest, self._node.settings.node, imported.checked_at)
+            newest = register.revision
+        yield from images.put(repository, image, self._node.settings.node, imported.checked_at, not_before=newest)
         entry = _entry(imported, known)
         yield from cache_entries.put(entry)
         yield from plan_follow_up(self._node, change_of(repository, image, (tag,)), imported.checked_at)

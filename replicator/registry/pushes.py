@@ -21,7 +21,7 @@ from replicator.core.manifest import Manifest, parse_manifest
 from replicator.core.names import NodeId, RepositoryName, Tag
 from replicator.core.reference import Reference, as_digest, as_tag
 from replicator.core.replication import Change, Origin, plan_deletion, plan_replication
-from replicator.core.revisions import Revision, next_revision
+from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
 from replicator.registry.access import authorize, authorize_push
 from replicator.storage.metadata import (
@@ -111,9 +111,11 @@ class Pushes:
         repository = yield from ensure_repository(self._node, push.repository, push.now)
         yield from self._check_references(push.repository, push.image.parsed)
         kept = yield from _movable(repository, push)
-        yield from images.put(push.repository, push.image, push.by, push.now)
+        newest = NEVER
         for tag in kept:
-            yield from tags.put(push.repository, tag, push.image.manifest.digest, push.by, push.now)
+            register = yield from tags.put(push.repository, tag, push.image.manifest.digest, push.by, push.now)
+            newest = max(newest, register.revision)
+        yield from images.put(push.repository, push.image, push.by, push.now, not_before=newest)
         yield from plan_follow_up(self._node, change_of(push.repository, push.image, kept), push.now)
         return kept
 
@@ -164,15 +166,17 @@ def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest,
     if found is None or register is None or register.origin is None:
         return False
     by = node.settings.node
-    revision = next_revision(register.revision, by, now)
     is_referrer = parse_manifest(found.content, found.media_type).subject is not None
     names = yield from tags.of_digest(repository, digest)
+    newest = register.revision
     change = Change(repository, digest, tuple(names), register.origin, is_referrer)
-    yield from images.delete(repository, digest)
-    yield from images.remember_deletion(repository, digest, revision, now)
     for tag in names:
         deleted = yield from tags.put(repository, tag, None, by, now)
+        newest = max(newest, deleted.revision)
         yield from plan_deletions(node, change, tag, deleted.revision, now)
+    revision = next_revision(newest, by, now)
+    yield from images.delete(repository, digest)
+    yield from images.remember_deletion(repository, digest, revision, now)
     yield from plan_deletions(node, change, None, revision, now)
     yield from replication_status.forget(repository, digest)
     return True

@@ -239,14 +239,21 @@ def missing(repository: RepositoryName, digests: Sequence[Digest]) -> Steps[tupl
 
 
 def put(
-    repository: RepositoryName, image: StoredImage, by: NodeId, pushed_at: float, source: NodeId | None = None
+    repository: RepositoryName,
+    image: StoredImage,
+    by: NodeId,
+    pushed_at: float,
+    source: NodeId | None = None,
+    *,
+    not_before: Revision = NEVER,
 ) -> Steps[Revision]:
     """Store an image with everything its manifest points to, in a new revision made by `by`; return the revision.
 
-    A repeated push renews the revision, and makes a replica an image of our own.
+    A repeated push renews the revision, and makes a replica an image of our own. `not_before` is the newest revision
+    of the tags that are set with it: an image is never older than its tags, so that its deletion is newer than both.
     """
     known = yield from find_register(repository, image.manifest.digest)
-    revision = next_revision(known.revision if known else None, by, pushed_at)
+    revision = max(next_revision(known.revision if known else None, by, pushed_at), not_before)
     yield from put_register(repository, image, revision, pushed_at, source)
     return revision
 
