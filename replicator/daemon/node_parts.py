@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from replicator.daemon.supervisor import Service
     from replicator.maintenance.janitor import Janitor
     from replicator.registry.node import RegistryNode
+    from replicator.replication.anti_entropy import AntiEntropy
     from replicator.replication.backfill import Backfills
     from replicator.replication.peers import PeerDirectory
+    from replicator.replication.read_through import ReadThrough
     from replicator.replication.worker import ReplicationWorker
     from replicator.upstream.client import UpstreamClient
 
@@ -39,6 +41,8 @@ class NodeParts:
     worker: ReplicationWorker
     backfills: Backfills
     pull_through: PullThrough
+    read_through: ReadThrough
+    anti_entropy: AntiEntropy | None
     sweep: FreshnessSweep
     clients: tuple[UpstreamClient, ...]
     server: HttpServer
@@ -57,6 +61,7 @@ class NodeParts:
 
     async def close(self) -> None:
         """Close fills, then clients, then the store. Safe after an `open` that failed half-way."""
+        await self.read_through.close()
         await self.pull_through.close()
         for client in self.clients:
             await client.close()
@@ -95,6 +100,8 @@ class Daemon:
             found[f"replication {node.settings.id}"] = node.worker.run
             found[f"destinations {node.settings.id}"] = node.destination_check.run
             found[f"backfills {node.settings.id}"] = node.backfills.run
+            if node.anti_entropy is not None:
+                found[f"comparison {node.settings.id}"] = node.anti_entropy.run
             found[f"freshness {node.settings.id}"] = node.sweep.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
         return found

@@ -6,12 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from replicator.core.revisions import parse_revision
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.core.clock import Clock
     from replicator.daemon.lag_watch import LagWatch
     from replicator.registry_api.api import Outcome
+    from replicator.storage.metadata.tag_conflicts import TagConflict
     from replicator.telemetry.access_log import AccessLog
     from replicator.telemetry.metrics import CacheMetrics, UpstreamMetrics
     from replicator.telemetry.replication_metrics import ReplicationMetrics
@@ -121,9 +124,9 @@ class ReplicationRecorder:
         self._metrics.superseded(destination, count)
         self._tally(destination).superseded += count
 
-    def conflict(self, source: str) -> None:
-        """Note a tag from `source` that had been set elsewhere, too, without knowledge of each other."""
-        self._metrics.conflict(source)
+    def conflict_found(self, conflict: TagConflict) -> None:
+        """Note a tag that two nodes had set without knowing of each other, by the one whose tag won."""
+        self._metrics.conflict(parse_revision(conflict.winner_revision).node)
 
     def drift_found(self, destination: str, kind: str, count: int = 1) -> None:
         """Note differences between what the rules say and what a destination holds."""

@@ -13,6 +13,7 @@ from replicator.cache.pull_through import PullThrough
 from replicator.cache.sweep import FreshnessSweep
 from replicator.config.nodes import Sparse
 from replicator.daemon.destination_check import DestinationCheck
+from replicator.daemon.early_sources import early_sources
 from replicator.daemon.endpoints import Endpoints
 from replicator.daemon.gauges import NodeGauges
 from replicator.daemon.http_server import HttpServer
@@ -39,11 +40,17 @@ from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
 from replicator.registry_api.rate_limit import RateLimit
 from replicator.registry_api.replication_api import ReplicationApi, ReplicationUseCases
+from replicator.replication.anti_entropy import AntiEntropy
 from replicator.replication.backfill import Backfills
 from replicator.replication.conflicts import ConflictReader
+from replicator.replication.drift_round import AntiEntropySettings
+from replicator.replication.early_images import EarlySource
 from replicator.replication.peers import PeerDirectory
+from replicator.replication.read_through import ReadThrough
 from replicator.replication.retries import Retries
 from replicator.replication.status import ReplicationStatusReader
+from replicator.replication.sync import Sync
+from replicator.replication.sync_request import SyncRequests
 from replicator.replication.wait import ReplicationWaiter
 from replicator.replication.worker import ReplicationWorker
 from replicator.upstream.client import open_client
@@ -112,6 +119,9 @@ class _NodeBuilder:
         worker = ReplicationWorker(
             registry, PullThroughContent(pull_through), peers, replication, shares=endpoints.worker_shares()
         )
+        peer_uploads = PeerUploads(registry)
+        replicas = Replicas(registry, peer_uploads, replication)
+        read_through = ReadThrough(registry, pull_through, replicas, self._early_sources(peers))
         gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag)
         self._gauges.append(gauges)
         readiness = ReadinessProbe(registry, clock, shared.draining)
@@ -129,7 +139,7 @@ class _NodeBuilder:
             conflicts,
         )
         authenticator = self._authenticator(tokens)
-        services = Services(registry.settings, pull_through, Pushes(registry), uploads, Listings(registry))
+        services = Services(registry.settings, read_through, Pushes(registry), uploads, Listings(registry))
         rate_limit = self._rate_limit()
         requests = RequestRecorder(self._name, metrics.request_observer(self._name), shared.access_log)
         api = RegistryApi(
@@ -140,8 +150,7 @@ class _NodeBuilder:
             rate_limit,
             self._settings.public_url,
         )
-        peer_uploads = PeerUploads(registry)
-        peer_api = PeerApi(Replicas(registry, peer_uploads), peer_uploads, authenticator, clock, requests, rate_limit)
+        peer_api = PeerApi(replicas, peer_uploads, authenticator, clock, requests, rate_limit)
         backfills = Backfills(registry)
         replication_api = ReplicationApi(
             ReplicationUseCases(
@@ -150,6 +159,7 @@ class _NodeBuilder:
                 conflicts=conflicts,
                 retries=Retries(registry, worker.reopen),
                 backfills=backfills,
+                syncs=SyncRequests(registry, Sync(registry, PullThroughContent(pull_through), peers, backfills)),
             ),
             authenticator,
             clock,
@@ -166,6 +176,8 @@ class _NodeBuilder:
             worker=worker,
             backfills=backfills,
             pull_through=pull_through,
+            read_through=read_through,
+            anti_entropy=self._anti_entropy(registry, pull_through, peers, replication),
             sweep=FreshnessSweep(pull_through, clock),
             clients=tuple(clients.values()),
             server=HttpServer(self._listener, api.handle, operations.handle, peer_api.handle),
@@ -191,6 +203,24 @@ class _NodeBuilder:
         database = make_database(shared.settings, settings, shared.environ)
         store = make_blob_store(shared.settings, settings, shared.environ)
         return RegistryNode(registry_settings, database, store, shared.clock)
+
+    def _early_sources(self, peers: PeerDirectory) -> tuple[EarlySource, ...]:
+        """Return the nodes that are asked for what they are about to send here."""
+        found = early_sources(self._shared.settings, self._settings)
+        return tuple(
+            EarlySource(node, peer, repositories)
+            for node, repositories in found.items()
+            if (peer := peers.find(node)) is not None
+        )
+
+    def _anti_entropy(
+        self, registry: RegistryNode, source: PullThrough, peers: PeerDirectory, observer: ReplicationRecorder
+    ) -> AntiEntropy | None:
+        """Return the comparison with the destinations, where it is wanted."""
+        every = self._settings.replication.anti_entropy.every
+        if every is None or not registry.settings.replication_rules:
+            return None
+        return AntiEntropy(registry, PullThroughContent(source), peers, observer, AntiEntropySettings(interval=every))
 
     def _upstream_metrics(self) -> dict[str, UpstreamMetrics]:
         """Return what counts the use of each upstream that this node's rules name."""

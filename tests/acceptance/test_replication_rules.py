@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ US, EU, AP = "us-east-1", "eu-west-1", "ap-southeast-1"
 TO_EU = {"account": ACCOUNT, "region": EU}
 TO_AP = {"account": OTHER, "region": AP}
 TO_HARBOR = {"registry": "harbor"}
+AT_REST = {"enabled": False}
 
 IMAGES = [build_image([f"layer {i}".encode()]) for i in range(8)]
 AMD = build_image([b"amd64"], platform=("linux", "amd64"))
@@ -34,7 +36,10 @@ LARGE = build_image([bytes(range(256)) * 16 * 1024])  # 4 MiB
 
 
 def document(harbor: str) -> dict[str, Any]:
-    """Return three nodes, and a registry of somebody else, joined by one rule for each extension."""
+    """Return three nodes, and a registry of somebody else, joined by one rule for each extension.
+
+    Nothing is read through, so that what a node serves has arrived there.
+    """
     rules = [
         {
             "name": "renamed",
@@ -63,7 +68,8 @@ def document(harbor: str) -> dict[str, Any]:
                 EU,
                 repositories={"sparse_indexes": "allow", "templates": [template]},
                 replication={
-                    "rules": [{"name": "onward", "destinations": [TO_AP], "filters": ["chained/"], "chain": True}]
+                    "rules": [{"name": "onward", "destinations": [TO_AP], "filters": ["chained/"], "chain": True}],
+                    "read_through": AT_REST,
                 },
             ),
             node(
@@ -73,7 +79,8 @@ def document(harbor: str) -> dict[str, Any]:
                     "accept_from": [
                         {"account": ACCOUNT, "repositories": ["chained/*"]},
                         {"account": ACCOUNT, "repositories": ["known/*"], "actions": ["ecr:ReplicateImage"]},
-                    ]
+                    ],
+                    "read_through": AT_REST,
                 },
             ),
         ],
@@ -254,3 +261,45 @@ def test_a_wrong_secret_is_reported_at_start_with_the_rule(tmp_path: Path) -> No
         checked = us.command("config", "check", "--connect", str(us.config))
         assert checked.returncode == 1
         assert f"nodes[0].replication.rules[0]: rule to-peer: {ACCOUNT}/{EU} cannot be used" in checked.stderr
+
+
+def test_what_is_still_on_its_way_is_served(tmp_path: Path) -> None:
+    """The source sends one byte a second, so nothing of a large image arrives by replication while this runs."""
+    rules = [{"name": "late", "destinations": [TO_EU], "rename": [{"to": "from-us/"}]}]
+    trickle = {"rules": rules, "limits": [{**TO_EU, "bandwidth": 1}]}
+    with Daemon(tmp_path, {"nodes": [node(US, replication=trickle), node(EU)]}) as daemon:
+        push(daemon.url("", US), "app", "1", LARGE)
+        base = daemon.url("", EU)
+        manifest = get(f"{base}/v2/from-us/app/manifests/1")
+        assert (manifest.status, manifest.body) == (200, LARGE.manifest)
+        for digest, content in LARGE.blobs.items():
+            assert get(f"{base}/v2/from-us/app/blobs/{digest}").body == content
+        eventually(lambda: get(f"{base}/v2/from-us/app/tags/list").json().get("tags") == ["1"], "the image to be kept")
+        assert get(f"{base}/v2/app/manifests/1").status == 404
+        daemon.kill()
+
+
+def test_reading_through_may_be_switched_off(tmp_path: Path) -> None:
+    trickle = {"rules": [{"name": "late", "destinations": [TO_EU]}], "limits": [{**TO_EU, "bandwidth": 1}]}
+    eu = node(EU, replication={"read_through": AT_REST})
+    with Daemon(tmp_path, {"nodes": [node(US, replication=trickle), eu]}) as daemon:
+        push(daemon.url("", US), "app", "1", LARGE)
+        assert get(daemon.url("/v2/app/manifests/1", EU)).status == 404
+        daemon.kill()
+
+
+def test_what_was_lost_at_a_destination_comes_back(tmp_path: Path) -> None:
+    rules = [{"name": "all", "destinations": [TO_EU]}]
+    us = node(US, replication={"rules": rules, "anti_entropy": {"every": "1s"}})
+    with Daemon(tmp_path, {"nodes": [us, node(EU, replication={"read_through": AT_REST})]}) as daemon:
+        push(daemon.url("", US), "app", "1", IMAGES[0])
+        eu = daemon.url("", EU)
+        arrives(eu, "app", "1", IMAGES[0])
+        daemon.terminate()
+        with contextlib.closing(sqlite3.connect(daemon.data(EU) / "metadata.db")) as database, database:
+            assert database.execute("DELETE FROM tags").rowcount == 1
+        daemon.start()
+        arrives(eu, "app", "1", IMAGES[0])
+        labels = {"destination": f"{ACCOUNT}/{EU}", "kind": "missing-tag"}
+        repaired = "replicator_replication_drift_repaired_total"
+        eventually(lambda: total(daemon, repaired, **labels) == 1, "the repair to be counted")
