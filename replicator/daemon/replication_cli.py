@@ -31,7 +31,7 @@ IdArgument = Annotated[str, typer.Argument(help="Id of the backfill.", show_defa
 RepositoryOption = Annotated[str | None, typer.Option(help="One repository only.")]
 DestinationOption = Annotated[str | None, typer.Option(help="One destination only: account/region, or registry:name.")]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = 86400.0
 

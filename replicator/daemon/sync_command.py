@@ -62,29 +62,33 @@ async def _run(connection: Connection, syncing: Syncing, *, as_json: bool) -> in
 def _show_plan(client: NodeClient, plan: Mapping[str, Any], *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps({"node": client.name, **plan}, indent=2) + "\n")
-        return _exit_code(plan)
+    else:
+        _print_plan(plan)
+    return 1 if plan["unreachable"] or plan["not_allowed"] else 0
+
+
+def _print_plan(plan: Mapping[str, Any]) -> None:
     console = open_console()
     if plan["items"]:
-        table = Table("image", "destination", "what", "why", "bytes", "not allowed", box=None)
+        table = Table("image", "destination", "what", "why", "bytes", "hindrance", box=None)
         for one in plan["items"]:
-            reference = f":{one['tag']}" if one["tag"] else f"@{one['digest']}"
-            table.add_row(
-                f"{one['repository']}{reference}",
-                one["destination"],
-                one["kind"],
-                f"rule {one['rule']}",
-                "?" if one["bytes"] is None else size_text(one["bytes"]),
-                one["missing_permission"] or "",
-            )
+            table.add_row(*_row(one))
         console.print(table)
+    more = plan["count"] - len(plan["items"])
+    if more:
+        console.print(f"and {more} more")
     for one in plan["unreachable"]:
-        console.print(f"{one['destination']}: {one['reason']}")
-    console.print(f"{len(plan['items'])} to be sent or deleted, {size_text(plan['bytes'])}")
-    return _exit_code(plan)
+        console.print(f"{one['destination']} could not be asked: {one['reason']}")
+    console.print(f"{plan['count']} differences, {size_text(plan['bytes'])} to be sent")
 
 
-def _exit_code(plan: Mapping[str, Any]) -> int:
-    return 1 if plan["unreachable"] or any(one["missing_permission"] for one in plan["items"]) else 0
+def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
+    reference = f":{one['tag']}" if one["tag"] else f"@{one['digest']}"
+    hindrance = "" if one["repairable"] else "stays: changed there since"
+    if one["missing_permission"]:
+        hindrance = f"{one['missing_permission']} is not allowed"
+    size = "?" if one["bytes"] is None else size_text(one["bytes"])
+    return f"{one['repository']}{reference}", one["destination"], one["kind"], f"rule {one['rule']}", size, hindrance
 
 
 async def _sync(client: NodeClient, fields: Mapping[str, object], *, as_json: bool) -> int:
@@ -97,5 +101,5 @@ async def _sync(client: NodeClient, fields: Mapping[str, object], *, as_json: bo
         for one in failed:
             sys.stdout.write(f"  {image_text(one)}\n")
         for one in started["unreachable"]:
-            sys.stdout.write(f"  {one['destination']}: {one['reason']}\n")
+            sys.stdout.write(f"  {one['destination']} could not be asked: {one['reason']}\n")
     return 0 if backfill["state"] == "COMPLETE" and not failed and not started["unreachable"] else 1

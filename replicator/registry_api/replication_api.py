@@ -17,6 +17,7 @@ from replicator.registry_api.operations import REPLICATION_PREFIX
 from replicator.registry_api.operator_input import body_fields, query_fields
 from replicator.registry_api.operator_request import Asked, Pages, answer
 from replicator.registry_api.replication_json import conflict_json, status_json, wait_json
+from replicator.registry_api.sync_pages import SyncPages
 from replicator.replication.wait import Wanted
 from replicator.telemetry.logs import get_logger
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from replicator.replication.conflicts import ConflictReader
     from replicator.replication.retries import Retries
     from replicator.replication.status import ReplicationStatusReader
+    from replicator.replication.sync_request import SyncRequests
     from replicator.replication.wait import ReplicationWaiter
 
 _log = get_logger(__name__)
@@ -49,6 +51,7 @@ class ReplicationUseCases:
     conflicts: ConflictReader
     retries: Retries
     backfills: Backfills
+    syncs: SyncRequests
 
 
 class ReplicationApi(Edge):
@@ -70,6 +73,7 @@ class ReplicationApi(Edge):
             "retry": {"POST": self._retry},
             "conflicts": {"GET": self._conflicts},
             **BackfillPages(use_cases.backfills).pages,
+            **SyncPages(use_cases.syncs, use_cases.backfills).pages,
         }
 
     async def serve(self, visit: Visit) -> web.StreamResponse:

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from replicator.replication.backfill import Backfill
+    from replicator.replication.sync import SyncItem
+    from replicator.replication.sync_request import SyncPlan
     from replicator.replication.wait import WaitOutcome, WaitResult
     from replicator.storage.metadata.backfills import BackfillImage
     from replicator.storage.metadata.replication_status import ReplicationStatus
     from replicator.storage.metadata.tag_conflicts import TagConflict
+
+MAX_ITEMS = 1000
+"""Items of a plan that are listed; all of them are counted."""
 
 Json = Mapping[str, object]
 
@@ -101,4 +106,35 @@ def backfill_image_json(found: BackfillImage) -> Json:
         "status": found.status,
         "failure_code": found.failure_code,
         "bytes": found.bytes,
+    }
+
+
+def plan_json(plan: SyncPlan) -> Json:
+    """Return a plan: its first items, and the totals of all."""
+    return {
+        "items": [_item_json(one) for one in plan.items[:MAX_ITEMS]],
+        "count": len(plan.items),
+        "bytes": plan.bytes,
+        "not_allowed": plan.not_allowed,
+        "unreachable": unreachable_json(plan),
+    }
+
+
+def unreachable_json(plan: SyncPlan) -> list[Json]:
+    """Return the destinations that could not be asked."""
+    return [{"destination": one.destination, "reason": one.reason} for one in plan.unreachable]
+
+
+def _item_json(item: SyncItem) -> Json:
+    return {
+        "repository": item.repository,
+        "target": item.target,
+        "digest": item.digest,
+        "tag": item.tag,
+        "destination": str(item.destination),
+        "kind": item.kind.value,
+        "rule": item.rule,
+        "bytes": item.bytes,
+        "missing_permission": item.missing_permission,
+        "repairable": item.repairable,
     }

@@ -47,6 +47,12 @@ def push(daemon: Daemon, image: BuiltImage, repository: str, tag: str, region: s
     assert push_manifest(base, repository, tag, image.manifest, image.media_type).status == 201
 
 
+def holds(daemon: Daemon, repository: str, reference: str) -> bool:
+    """Tell whether the second node holds an image; a pull would be answered while the image is still on its way."""
+    query = f"repository={repository}&reference={reference}"
+    return call("GET", daemon.url(f"/_replicator/v1/replication/images?{query}", EU)).status == 200
+
+
 def run(daemon: Daemon, *arguments: str) -> CompletedProcess[str]:
     return daemon.command(*arguments, "--config", str(daemon.config))
 
@@ -67,7 +73,7 @@ def test_wait_returns_when_the_image_can_be_pulled(daemon: Daemon) -> None:
     push(daemon, ONE, "team/waited", "1.0")
     done = run(daemon, "wait", "team/waited:1.0", "--regions", f"{US},{EU}", "--timeout", "20s")
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert call("HEAD", daemon.url("/v2/team/waited/manifests/1.0", EU)).status == 200
+    assert holds(daemon, "team/waited", "1.0")
     for name in (f"{ACCOUNT}/{US}", EU_NODE):
         assert f"{name}: COMPLETE team/waited@{ONE.digest}" in done.stdout
     found = run_json(daemon, "wait", f"team/waited@{ONE.digest}", "--regions", EU)
@@ -158,12 +164,66 @@ def test_a_backfill_brings_what_was_there_before_the_rule(tmp_path_factory: pyte
         found = run_json(daemon, "backfill", "start", "--destination", EU_NODE, "--follow")
         assert (found["state"], found["progress"]["complete"], found["failed_images"]) == ("COMPLETE", 2, [])
         for tag in ("1.0", "2.0"):
-            assert call("HEAD", daemon.url(f"/v2/team/early/manifests/{tag}", EU)).status == 200
+            assert holds(daemon, "team/early", tag)
         listed = run(daemon, "backfill", "list")
         assert (listed.returncode, found["id"] in listed.stdout, "2 of 2 images" in listed.stdout) == (0, True, True)
         assert run(daemon, "backfill", "show", found["id"]).stdout.startswith(f"{found['id']} COMPLETE: 2 of 2 images")
         stopped = run(daemon, "backfill", "stop", found["id"])
         assert (stopped.returncode, stopped.stdout) == (1, "")
+
+
+def test_a_sync_shows_what_is_missing_and_brings_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with_rules = document()
+    with Daemon(tmp_path_factory.mktemp("sync"), {"nodes": [node(US, ACCOUNT), node(EU, ACCOUNT)]}) as daemon:
+        push(daemon, ONE, "team/early", "1.0")
+        push(daemon, TWO, "team/late", "2.0")
+        daemon.document["nodes"][0]["replication"] = with_rules["nodes"][0]["replication"]
+        daemon.restart()
+        plan = run_json(daemon, "sync", "--dry-run")
+        assert [(one["repository"], one["tag"], one["kind"], one["rule"]) for one in plan["items"]] == [
+            ("team/early", "1.0", "missing-tag", "team"),
+            ("team/late", "2.0", "missing-tag", "team"),
+        ]
+        blobs = {**ONE.blobs, **TWO.blobs}
+        assert plan["bytes"] == sum(len(content) for content in blobs.values()), "each blob is counted once"
+        shown = run(daemon, "sync", "team/early:1.0", "--dry-run")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "team/early:1.0" in shown.stdout
+        assert "rule team" in shown.stdout
+        assert "team/late" not in shown.stdout
+        assert not holds(daemon, "team/early", "1.0")
+        done = run(daemon, "sync", "team/early:1.0")
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert "COMPLETE: 1 of 1 images" in done.stdout
+        assert holds(daemon, "team/early", "1.0")
+        found = run_json(daemon, "sync", "--repository", "team/late", "--destination", EU_NODE)
+        assert (found["state"], found["progress"]["complete"]) == ("COMPLETE", 1)
+        assert holds(daemon, "team/late", "2.0")
+        again = run(daemon, "sync", "--dry-run")
+        assert (again.returncode, again.stdout) == (0, "0 differences, 0 B to be sent\n")
+
+
+def test_a_destination_that_forbids_it_is_named_with_the_permission(tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = "444455556666"
+    rule = {"name": "over", "destinations": [{"account": other, "region": EU}], "filters": ["team/"]}
+    nodes = [node(US, ACCOUNT, replication={"rules": [rule]}), node(EU, other)]
+    with Daemon(tmp_path_factory.mktemp("denied"), {"nodes": nodes}) as daemon:
+        push(daemon, ONE, "team/app", "1.0")
+        done = run(daemon, "sync", "team/app:1.0", "--dry-run")
+        assert done.returncode == 1
+        assert "ecr:ReplicateImage is not allowed" in done.stdout
+        synced = run(daemon, "sync", "team/app:1.0")
+        assert synced.returncode == 1
+        assert f"team/app:1.0 to {other}/{EU}: FAILED AccessDenied:ecr:ReplicateImage" in synced.stdout
+        waited = run(daemon, "wait", "team/app:1.0", "--regions", EU, "--timeout", "200ms")
+        assert waited.returncode == 1
+        assert f"{other}/{EU}: FAILED" in waited.stdout
+        assert "AccessDenied:ecr:ReplicateImage" in waited.stdout
+        shown = run(daemon, "replication", "image", "team/app:1.0")
+        assert (shown.returncode, "AccessDenied:ecr:ReplicateImage" in shown.stdout) == (1, True)
+        labels = {"destination": f"{other}/{EU}", "code": "AccessDenied:ecr:ReplicateImage"}
+        assert total(daemon, "replicator_replication_failures_total", **labels) >= 1
+        assert "AccessDenied:ecr:ReplicateImage" in run(daemon, "status").stdout
 
 
 def test_retry_tries_at_once_what_waits(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -185,6 +245,9 @@ def test_retry_tries_at_once_what_waits(tmp_path_factory: pytest.TempPathFactory
         ]
         assert run(daemon, "replication", "retry").returncode == 0
         assert total(daemon, "replicator_replication_retries_total", destination=EU_NODE) >= 1
+        assert total(daemon, "replicator_replication_jobs", destination=EU_NODE, priority_class="push") == 1
+        plan = run(daemon, "sync", "--dry-run")
+        assert (plan.returncode, f"{EU_NODE} could not be asked:" in plan.stdout) == (1, True), plan
 
 
 @pytest.mark.parametrize(
@@ -199,6 +262,9 @@ def test_retry_tries_at_once_what_waits(tmp_path_factory: pytest.TempPathFactory
         ("wait", {"repository": "team/app", "reference": "1", "region": "eu"}, "expected only the fields repository"),
         ("retry", {"destination": 1}, "expected destination as text"),
         ("backfills", {}, "expected destination as text"),
+        ("sync", {"reference": "1.0"}, "expected a repository with the reference"),
+        ("sync", {"dry_run": "yes"}, "expected dry_run to be true or false"),
+        ("sync", {"destination": f"{ACCOUNT}/ap-south-1"}, "expected a destination of the replication configuration"),
     ],
 )
 def test_malformed_requests_are_told_what_was_expected(daemon: Daemon, path: str, body: object, text: str) -> None:
@@ -247,6 +313,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         ("POST", "retry", {}, 401, 403, 200),
         ("POST", "backfills", {"destination": EU_NODE, "repository": "team/app"}, 401, 403, 404),
         ("DELETE", "backfills/nothing", None, 401, 404, 404),
+        ("POST", "sync", {"repository": "team/app", "dry_run": True}, 401, 404, 404),
+        ("POST", "sync", {"repository": "team/app"}, 401, 403, 404),
+        ("POST", "sync", {"dry_run": True}, 401, 403, 200),
     ],
 )
 def test_users_see_and_cause_what_they_may(
@@ -254,7 +323,7 @@ def test_users_see_and_cause_what_they_may(
 ) -> None:
     url = guarded.url(f"/_replicator/v1/replication/{path}")
     content = None if body is None else json.dumps(body).encode()
-    callers = ({}, basic("reader", "reader-pw"), basic("admin", "admin-pw"))
+    callers: tuple[dict[str, str], ...] = ({}, basic("reader", "reader-pw"), basic("admin", "admin-pw"))
     assert [call(method, url, content, headers).status for headers in callers] == [nobody, reader, admin]
 
 
