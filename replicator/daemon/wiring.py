@@ -51,8 +51,6 @@ from replicator.replication.retries import Retries
 from replicator.replication.status import ReplicationStatusReader
 from replicator.replication.sync import Sync
 from replicator.replication.sync_request import SyncRequests
-from replicator.replication.sync import Sync
-from replicator.replication.sync_request import SyncRequests
 from replicator.replication.wait import ReplicationWaiter
 from replicator.replication.worker import ReplicationWorker
 from replicator.upstream.client import open_client
