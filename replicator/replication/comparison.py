@@ -210,8 +210,9 @@ class Comparison:
         drifts = find_drift([*side.lines.values(), *deletions], held, delete_replication=True)
         places = {(one.tag, one.digest): one for one in held}
         gone = {one.digest for one in drifts if one.tag is None and one.kind is DriftKind.DELETED_THERE}
-        tagged = {one.digest for one in drifts if one.tag is not None and one.kind is not DriftKind.NOT_DELETED}
-        found: dict[str, Finding] = {}
+        brought = REPAIRABLE - {DriftKind.NOT_DELETED}
+        tagged = {one.digest for one in drifts if one.tag is not None and one.kind in brought}
+        found: dict[tuple[object, ...], Finding] = {}
         for drift in drifts:
             if drift.kind is DriftKind.NOT_DELETED:
                 finding = self._deletion(side, drift, places)
@@ -301,9 +302,9 @@ def as_list(finding: Finding | None) -> list[Finding]:
     return [] if finding is None else [finding]
 
 
-def _key(finding: Finding) -> str:
-    what = f":{finding.tag}" if finding.tag is not None else f"@{finding.digest}"
-    return f"{finding.repository}{what}"
+def _key(finding: Finding) -> tuple[object, ...]:
+    """What may be found once: one piece of work, or one difference that is let be."""
+    return finding.repository, finding.tag, finding.tag or finding.digest, finding.work is None
 
 
 def require_destination(expectation: Expectation) -> None:

@@ -21,6 +21,7 @@ from replicator.storage.metadata import backfills, replication_status
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+    from replicator.core.digest import Digest
     from replicator.core.drift import DriftKind
     from replicator.core.names import RepositoryName
     from replicator.registry.node import RegistryNode
@@ -79,6 +80,7 @@ class DriftRound:
         self.repaired: Counter[DriftKind] = Counter()
         self.refused: dict[RepositoryName, str] = {}
         """Repositories that the destination said no about, and what it said first."""
+        self._looked_at: set[tuple[RepositoryName, Digest]] = set()
         self._node = node
         self._comparison = comparison
         self._memory = memory
@@ -155,6 +157,7 @@ class DriftRound:
 
     def _count(self, findings: Sequence[Finding]) -> None:
         self.found.update(finding.kind for finding in findings)
+        self._looked_at.update((finding.repository, finding.digest) for finding in findings)
 
     async def _repair(self, findings: Sequence[Finding]) -> int:
         """Queue what mends differences, as many as there is room for; return how many there were to mend."""
@@ -177,6 +180,9 @@ class DriftRound:
     ) -> None:
         findings: list[Finding] = []
         async for image in self._in_turn(sources, self._settings.offers):
+            if (image.repository, image.digest) in self._looked_at:
+                continue
+            self._looked_at.add((image.repository, image.digest))
             with self._isolated(image.target):
                 findings += as_list(await self._comparison.content_finding(peer, image))
         fresh = await self._fresh(findings)
