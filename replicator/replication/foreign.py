@@ -13,18 +13,21 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from replicator.core.digest import Digest, digest_of
 from replicator.core.errors import ManifestNotFound, UpstreamContent, UpstreamNotFound
+from replicator.core.manifest import parse_manifest
+from replicator.core.media_types import OCI_INDEX
 from replicator.core.replication import Origin
 from replicator.replication.attempt import Delivered
 from replicator.replication.failures import SparseIndexRefused
 from replicator.storage.metadata import blobs, images, tags
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.push_image import CopyOptions, ImagePush, IncompleteIndexRefused
+from replicator.transfer.referrers_tag import referrers_tag, with_referrer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
     from replicator.core.replication import DeleteReplica, ReplicateImage, ReplicationRule
     from replicator.registry.node import RegistryNode
@@ -97,7 +100,28 @@ class RegistryAttempt:
             raise ManifestNotFound(f"repository {repository} has no manifest {digest}")
         image = await self._push.copy(repository, digest)
         await self._push.publish(image)
+        await self._list_referrer(image)
         return image
+
+    async def _list_referrer(self, image: CopiedImage) -> None:
+        """Have a referrer listed where the registry does not do that by itself."""
+        parsed = parse_manifest(image.manifest.content, image.manifest.media_type)
+        if parsed.subject is None or await self._client.lists_referrers(image.target, parsed.subject.digest):
+            return
+        tag = referrers_tag(parsed.subject.digest)
+        async with self._lane.tag(image.target, tag):
+            content = with_referrer(await self._find_index(image.target, tag), image.manifest, parsed)
+            if content is None:
+                return
+            await self._client.put_manifest(image.target, tag, content, OCI_INDEX)
+            if await self._client.find_tag(image.target, tag) != digest_of(content):
+                raise UpstreamContent(f"the destination accepted the list of referrers {tag} but does not have it")
+
+    async def _find_index(self, target: RepositoryName, tag: Tag) -> bytes | None:
+        try:
+            return (await self._client.get_manifest(target, tag)).content
+        except UpstreamNotFound:
+            return None
 
     async def _set_tag(self, image: CopiedImage, tag: Tag) -> Delivered:
         state = await self._node.database.read(tags.find(self._replication.repository, tag))

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from replicator.core.media_types import ACCEPT_MANIFESTS
+from replicator.core.media_types import ACCEPT_MANIFESTS, OCI_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Mapping, Sequence
@@ -76,6 +76,18 @@ class Calls:
             repository,
             PULL,
             {"Range": f"bytes={start}-"} if start else {},
+        )
+
+    def referrers(self, repository: RepositoryName, subject: Digest) -> Call:
+        """Build the call that lists the referrers of an image (end-12a)."""
+        return Call(
+            "GET",
+            self._url(f"/v2/{repository}/referrers/{subject}"),
+            "GET referrers",
+            self._named(f"referrers of {subject} in {repository}"),
+            repository,
+            PULL,
+            {"Accept": OCI_INDEX},
         )
 
     def start_upload(

@@ -15,9 +15,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of, digest_of, finished, is_digest, new_hasher
-from replicator.core.errors import InvalidInput, UpstreamContent, UpstreamNotFound
+from replicator.core.errors import InvalidInput, UpstreamContent, UpstreamDenied, UpstreamNotFound, UpstreamRefused
 from replicator.core.manifest import MAX_MANIFEST_BYTES, parse_manifest
-from replicator.core.media_types import MANIFEST_TYPES, without_parameters
+from replicator.core.media_types import MANIFEST_TYPES, OCI_INDEX, without_parameters
 from replicator.core.reference import Reference, as_digest
 from replicator.upstream.auth import Authorizer, ChallengeAuthorizer
 from replicator.upstream.body import BlobStream, Patience, read_bounded, stream_chunks
@@ -246,6 +246,15 @@ class UpstreamClient:
             return (await self.get_manifest(repository, tag)).digest
         except UpstreamNotFound:
             return None
+
+    async def lists_referrers(self, repository: RepositoryName, subject: Digest) -> bool:
+        """Tell whether the upstream lists referrers by itself (distribution-spec, "Listing Referrers")."""
+        call = self._calls.referrers(repository, subject)
+        try:
+            async with self._exchange.small(call, HTTPStatus.OK) as response:
+                return without_parameters(response.headers.get("Content-Type", "")) == OCI_INDEX
+        except (UpstreamNotFound, UpstreamDenied, UpstreamRefused):
+            return False
 
     async def _is_whole(self, digest: Digest, stream: BlobStream) -> bool:
         hasher = new_hasher(algorithm_of(digest))

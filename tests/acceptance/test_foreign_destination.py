@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,8 +16,8 @@ from replicator.upstream.client import open_client
 from replicator.upstream.endpoint import UpstreamEndpoint
 from tests.support.daemon import Daemon, node
 from tests.support.docker_registry import DockerRegistry, Htpasswd
-from tests.support.http_calls import call
-from tests.support.images import build_index
+from tests.support.http_calls import call, push_blob, push_manifest
+from tests.support.images import build_image, build_index
 from tests.support.layouts import container_image, write_oci_layout
 from tests.support.skopeo import Skopeo, SkopeoFailed
 from tests.support.token_server import TokenServer
@@ -176,3 +177,26 @@ async def test_a_blob_whose_connection_breaks_arrives_in_the_same_attempt(scene:
             assert await client.holds_blob(repository, digest, len(content))
         finally:
             await client.close()
+
+
+def test_a_referrer_is_found_where_clients_look_for_it(scene: Scene) -> None:
+    """The registry does not list referrers by itself, so they are listed under the tag that the specification names."""
+    scene.push("newer", "team/signed:v1")
+    signature = build_image([b"signature"], artifact_type="application/vnd.test.signature", subject=NEWER)
+    for content in signature.blobs.values():
+        assert push_blob(scene.daemon.url(""), "team/signed", content).status == 201
+    put = push_manifest(scene.daemon.url(""), "team/signed", signature.digest, signature.manifest, signature.media_type)
+    assert put.status == 201
+    image = scene.image("basic", f"team/signed:{NEWER.digest.replace(':', '-')}")
+    eventually(
+        lambda: signature.digest in _listed(scene, image),
+        "the signature to be listed",
+    )
+
+
+def _listed(scene: Scene, image: str) -> list[str]:
+    try:
+        index = json.loads(scene.skopeo.manifest(image, *scene.options("basic")))
+    except SkopeoFailed:
+        return []
+    return [one["digest"] for one in index["manifests"]]

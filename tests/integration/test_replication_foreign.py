@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -251,6 +252,39 @@ class TestReferrers:
         await scene.outcomes(4)
         puts = [request.path.rpartition("/")[2] for request in registry.asked("PUT */manifests/*")]
         assert puts == [IMAGE.digest, signature.digest, attestation.digest, TAG]
+
+    @pytest.mark.parametrize("lists_referrers", [True, False])
+    async def test_are_listed_under_a_tag_where_the_registry_does_not_list_them(
+        self, scene: Scene, registry: FakeRegistry, lists_referrers: bool
+    ) -> None:
+        registry.lists_referrers = lists_referrers
+        referrers = [
+            build_image([b"%d" % number], artifact_type=f"application/vnd.test{number}", subject=IMAGE)
+            for number in range(3)
+        ]
+        await scene.push(IMAGE, TAG)
+        for referrer in referrers:
+            await scene.push(referrer)
+        assert set(await scene.quiet()) == {"complete"}
+        held = registry.repository(REPOSITORY)
+        tag = IMAGE.digest.replace(":", "-")
+        if lists_referrers:
+            assert set(held.tags) == {TAG}
+        else:
+            index = json.loads(held.manifests[held.tags[tag]][0])
+            listed = {(one["digest"], one["artifactType"], one["size"]) for one in index["manifests"]}
+            assert listed == {
+                (referrer.digest, f"application/vnd.test{number}", len(referrer.manifest))
+                for number, referrer in enumerate(referrers)
+            }
+
+    async def test_are_not_listed_in_place_of_somebody_elses_image(self, scene: Scene, registry: FakeRegistry) -> None:
+        registry.lists_referrers = False
+        tag = IMAGE.digest.replace(":", "-")
+        other = registry.add_image(REPOSITORY, tag, [b"somebody else's"])
+        await scene.push(build_image([b"x"], artifact_type="application/vnd.test", subject=IMAGE))
+        assert await scene.outcomes(1) == ["failed"]
+        assert registry.repository(REPOSITORY).tags[tag] == other.digest
 
 
 FAULTS = {

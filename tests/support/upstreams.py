@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from aiohttp import web
 
 from replicator.core.digest import Digest, algorithm_of, digest_of, is_digest, parse_digest
+from replicator.core.media_types import OCI_INDEX
 from tests.support.images import Built, BuiltImage, build_image, walk
 
 if TYPE_CHECKING:
@@ -412,6 +413,7 @@ class FakeRegistry(FakeServer):
         self.acknowledges_and_loses = False
         """Whether it throws blobs and manifests away that it says it took in."""
         self.deletes_tags = True
+        self.lists_referrers = True
         self._uploads = 0
         self._sessions: dict[str, bytearray] = {}
 
@@ -468,6 +470,8 @@ class FakeRegistry(FakeServer):
             name, found, rest = request.path.removeprefix("/v2/").partition(noun)
             if found:
                 return await answer(request, name, rest)
+        if "/referrers/" in request.path and self.lists_referrers:
+            return Content(200, {"Content-Type": OCI_INDEX}, b'{"schemaVersion":2,"manifests":[]}')
         name, found, _ = request.path.removeprefix("/v2/").partition("/tags/list")
         return self._tags(name) if found else _error(404, "NAME_UNKNOWN")
 
