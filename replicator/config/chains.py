@@ -12,7 +12,6 @@ from itertools import islice, product
 from typing import TYPE_CHECKING
 
 from replicator.config.rule_samples import covered_names, sample_tags
-from replicator.core.errors import InvalidInput
 from replicator.core.names import NodeId
 from replicator.core.replication import destinations_of
 
@@ -112,10 +111,6 @@ class _Journey:
 
 
 def _hops(rules: Sequence[ReplicationRule], node: NodeId, name: RepositoryName, tag: Tag | None) -> Iterator[Hop]:
-    try:
-        found = destinations_of(rules, node, name, tag)
-    except InvalidInput:
-        return  # a renaming that makes no name, which another check reports
-    for one in found:
+    for one in destinations_of(rules, node, name, tag):
         if isinstance(one.id, NodeId):
             yield Hop(node, one.rule, one.id, one.repository)

@@ -133,7 +133,7 @@ class ReplicationRuleSettings(Model):
     rename: Annotated[tuple[RenameSettings, ...], Field(max_length=MAX_FILTERS)] = ()
     """Other names at the destinations: the first whose prefix fits counts; the same name, if none does (extension)."""
     platforms: tuple[PlatformText, ...] = ()
-    """Platforms copied of an index, `os/architecture[/variant]`; untagged images then go only with theirs (extension)."""
+    """Platforms copied of an index, `os/architecture[/variant]`; untagged images go only as its part (extension)."""
     chain: Flag = False
     """Whether images that came here by replication go on by this rule (extension)."""
     delete_replication: Flag = False

@@ -180,11 +180,8 @@ def _targets(node: NodeSettings, name: RepositoryName) -> list[tuple[Destination
     rules = node.replication_rules()
     found: dict[tuple[DestinationId, RepositoryName], str] = {}
     for tag in (*sample_tags(rules), None):
-        try:
-            for one in destinations_of(rules, node.id, name, tag):
-                found.setdefault((one.id, one.repository), one.rule.name)
-        except InvalidInput:
-            continue  # reported where it is renamed
+        for one in destinations_of(rules, node.id, name, tag):
+            found.setdefault((one.id, one.repository), one.rule.name)
     return [(destination, rule, target) for (destination, target), rule in found.items()]
 
 
@@ -215,11 +212,8 @@ def _refusal(
     node: NodeSettings, rule: ReplicationRuleSettings, target: NodeSettings
 ) -> tuple[Permission, RepositoryName] | None:
     policy, one = target.registry_policy(), rule.to_rule()
-    for name in covered_names(one):
-        try:
-            there = one.renamed(name)
-        except InvalidInput:
-            continue  # reported where it is renamed
+    for name in filter(one.matches, covered_names(one)):
+        there = one.renamed(name)
         missing = policy.missing(node.account, there, exists=False)
         if missing is not None:
             return missing, there

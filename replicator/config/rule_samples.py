@@ -58,8 +58,8 @@ def sample_names(rules: Sequence[ReplicationRule]) -> tuple[RepositoryName, ...]
 
 
 def covered_names(rule: ReplicationRule) -> tuple[RepositoryName, ...]:
-    """Return names of repositories that one rule covers."""
-    return tuple(name for name in sample_names([rule]) if rule.matches(name))
+    """Return names of repositories that one rule covers, also of those that it cannot rename."""
+    return tuple(name for name in sample_names([rule]) if rule.covers(name))
 
 
 def sample_tags(rules: Iterable[ReplicationRule]) -> tuple[Tag, ...]:

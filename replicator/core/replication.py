@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from replicator.core.destinations import DestinationId, parse_destination
 from replicator.core.digest import Digest, parse_digest
-from replicator.core.errors import InvalidInput
+from replicator.core.errors import InvalidInput, InvalidName
 from replicator.core.jobs import JobKind, NewJob, Priority
 from replicator.core.mutability import matches_wildcard
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_repository, parse_tag
@@ -112,7 +112,21 @@ class ReplicationRule:
     lag_target: float = DEFAULT_LAG_TARGET
 
     def matches(self, repository: RepositoryName) -> bool:
-        """Tell whether the rule covers a repository."""
+        """Tell whether images of a repository go by the rule: it covers it, and makes a name of its name.
+
+        A push never fails because a rule cannot rename: then the repository stays where it is, as if not covered.
+        """
+        return self.covers(repository) and (not self.rename or self._makes_name(repository))
+
+    def _makes_name(self, repository: RepositoryName) -> bool:
+        try:
+            self.renamed(repository)
+        except InvalidName:
+            return False
+        return True
+
+    def covers(self, repository: RepositoryName) -> bool:
+        """Tell whether the filters, names and exclusions cover a repository."""
         if _matches_any(self.excluded_repositories, repository):
             return False
         if not self.filters and not self.repositories:
@@ -131,7 +145,10 @@ class ReplicationRule:
         return (not self.tags or _matches_any(self.tags, tag)) and not _matches_any(self.excluded_tags, tag)
 
     def renamed(self, repository: RepositoryName) -> RepositoryName:
-        """Return the repository's name at the destinations: by the first prefix that fits, else as it is."""
+        """Return the repository's name at the destinations: by the first prefix that fits, else as it is.
+
+        Raises InvalidName for a repository that the rule does not match.
+        """
         for rename in self.rename:
             name = rename.apply(repository)
             if name is not None:

@@ -142,6 +142,15 @@ def test_platforms(platform: dict[str, object] | None, matches: bool) -> None:
     assert ReplicationRule("rule", (US,)).wants_platform(platform)
 
 
+def test_a_repository_that_cannot_be_renamed_stays_where_it_is() -> None:
+    rule = ReplicationRule("rule", (EU,), rename=(Rename("", "mirror/"),))
+    long = RepositoryName("a" * 249)
+    assert rule.covers(long)
+    assert not rule.matches(long)
+    assert plan_replication([rule], US, Change(long, digest_of(b"x"), (Tag("1"),), Origin.DIRECT)) == ()
+    assert rule.matches(RepositoryName("a" * 248))
+
+
 def test_where_platforms_are_chosen_an_untagged_image_goes_with_its_index_only() -> None:
     rule = ReplicationRule("rule", (US,), platforms=(Platform("linux", "arm64"),))
     assert not rule.matches_tag(None)
