@@ -53,10 +53,15 @@ class ImageDelivery:
     revision: Revision
     tag: TagRegister | None = None
 
+    @property
+    def newest(self) -> Revision:
+        """The last write that wants the image to be there: its push, or that of its tag, which may be ahead of it."""
+        return self.revision if self.tag is None else max(self.revision, self.tag.revision)
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryDecision:
-    """What to store: the image's register, and the tag's (None: no tag was sent, or its image is deleted here)."""
+    """What to store: the image's register, and the tag's (None: no tag was sent)."""
 
     outcome: ImageOutcome
     image: ImageRegister
@@ -66,7 +71,7 @@ class DeliveryDecision:
     def is_change(self) -> bool:
         """Whether the repository holds something it did not hold before: only this is replicated on by a chain."""
         moved = self.tag is not None and self.tag.outcome is MergeOutcome.SET
-        return self.outcome is ImageOutcome.STORED or moved
+        return self.outcome is ImageOutcome.STORED or (moved and self.outcome is ImageOutcome.PRESENT)
 
 
 def decide_delivery(
@@ -74,15 +79,22 @@ def decide_delivery(
 ) -> DeliveryDecision:
     """Decide about an image that arrives: `known` is the image's register here, `tag` the tag's, None if never seen.
 
-    An image that was deleted here after it was pushed there stays deleted, and its tag is left alone.
+    An image that was deleted here after it was pushed there stays deleted. Its tag moves like any other, but to
+    nothing: what it pointed to here is as old as it would be with the image.
     """
-    if known is not None and not known.is_present and known.revision >= delivery.revision:
-        return DeliveryDecision(ImageOutcome.DELETED, known, None)
     merged = None if delivery.tag is None else merge(tag, delivery.tag, is_mutable=is_mutable)
+    if known is not None and not known.is_present and known.revision >= delivery.newest:
+        return DeliveryDecision(ImageOutcome.DELETED, known, None if merged is None else _without_image(merged))
     if known is None or known.origin is None:
-        return DeliveryDecision(ImageOutcome.STORED, ImageRegister(Origin.REPLICA, delivery.revision), merged)
-    register = ImageRegister(known.origin, max(known.revision, delivery.revision))
+        return DeliveryDecision(ImageOutcome.STORED, ImageRegister(Origin.REPLICA, delivery.newest), merged)
+    register = ImageRegister(known.origin, max(known.revision, delivery.newest))
     return DeliveryDecision(ImageOutcome.PRESENT, register, merged)
+
+
+def _without_image(merged: Merge) -> Merge:
+    if merged.outcome is not MergeOutcome.SET:
+        return merged
+    return Merge(merged.outcome, without_image(merged.register), merged.loser)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,11 @@ class DriftKind(enum.StrEnum):
     """It was deleted at the destination since; nothing brings it back but a push."""
     NEWER_THERE = "newer-there"
     """The tag was set there since; the destination's own rules say whether it comes back."""
+    KEPT_THERE = "kept-there"
+    """The tag is immutable there and keeps its image (ECR §9.3)."""
 
 
-REPAIRABLE = frozenset(DriftKind) - {DriftKind.DELETED_THERE, DriftKind.NEWER_THERE}
+REPAIRABLE = frozenset(DriftKind) - {DriftKind.DELETED_THERE, DriftKind.NEWER_THERE, DriftKind.KEPT_THERE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def find_drift(
     images, tags = _by_place(held)
     found = []
     for one in expected:
-        drift = _tag_drift(one, tags) if one.tag is not None else _image_drift(one, images)
+        drift = _tag_drift(one, tags, images) if one.tag is not None else _image_drift(one, images)
         if drift is not None and (drift.kind is not DriftKind.NOT_DELETED or delete_replication):
             found.append(drift)
     return tuple(found)
@@ -115,18 +117,25 @@ def _image_drift(wanted: HeldImage, images: Mapping[Digest, HeldImage]) -> Drift
     return Drift(kind, wanted.digest, None, wanted.revision)
 
 
-def _tag_drift(wanted: HeldImage, tags: Mapping[Tag, HeldImage]) -> Drift | None:
+def _tag_drift(
+    wanted: HeldImage, tags: Mapping[Tag, HeldImage], images: Mapping[Digest, HeldImage]
+) -> Drift | None:
     there = tags.get(wanted.tag) if wanted.tag is not None else None
     if not wanted.is_present or wanted.digest is None:
         if there is None or there.digest is None or not there.is_replica or there.revision >= wanted.revision:
             return None  # also where it points to an image that was pushed there
         return Drift(DriftKind.NOT_DELETED, there.digest, wanted.tag, wanted.revision)
-    if there is None:
-        return Drift(DriftKind.MISSING_TAG, wanted.digest, wanted.tag, wanted.revision)
-    if there.is_present and there.digest == wanted.digest:
+    if there is not None and there.digest == wanted.digest:
         return None
-    if there.revision > wanted.revision:
-        kind = DriftKind.NEWER_THERE if there.is_present else DriftKind.DELETED_THERE
-        return Drift(kind, wanted.digest, wanted.tag, wanted.revision)
-    kind = DriftKind.OTHER_DIGEST if there.is_present else DriftKind.MISSING_TAG
-    return Drift(kind, wanted.digest, wanted.tag, wanted.revision)
+    return Drift(_missing_tag(wanted, there, images.get(wanted.digest)), wanted.digest, wanted.tag, wanted.revision)
+
+
+def _missing_tag(wanted: HeldImage, there: HeldImage | None, image: HeldImage | None) -> DriftKind:
+    """Return why a tag does not point to the wanted image there; `image` is that image's line."""
+    if there is not None and there.revision >= wanted.revision:
+        return DriftKind.NEWER_THERE if there.is_present else DriftKind.DELETED_THERE
+    if image is not None and not image.is_present and image.revision >= wanted.revision:
+        return DriftKind.DELETED_THERE
+    if there is None or not there.is_present:
+        return DriftKind.MISSING_TAG
+    return DriftKind.KEPT_THERE if there.is_immutable else DriftKind.OTHER_DIGEST

@@ -310,7 +310,7 @@ class HeldImage:
     """One line of a repository's listing: an image with its register, or a tag with its own (`tag` is not None).
 
     A deleted image or tag is listed, too: `is_present` is False then, and a tag has no digest. `is_replica` says how
-    the image came, of a tag's line the one that it points to.
+    the image came, of a tag's line the one that it points to; `is_immutable` that a tag may not move.
     """
 
     digest: Digest | None
@@ -318,6 +318,7 @@ class HeldImage:
     tag: Tag | None = None
     is_present: bool = True
     is_replica: bool = False
+    is_immutable: bool = False
 
     @property
     def cursor(self) -> str:
@@ -332,6 +333,7 @@ class HeldImage:
             "tag": self.tag,
             "isPresent": self.is_present,
             "isReplica": self.is_replica,
+            "isImmutable": self.is_immutable,
         }
 
     @classmethod
@@ -345,6 +347,7 @@ class HeldImage:
             None if tag is None else parse_tag(str(tag)),
             fields.get("isPresent") is True,
             fields.get("isReplica") is True,
+            fields.get("isImmutable") is True,
         )
 
 

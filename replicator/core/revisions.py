@@ -28,6 +28,8 @@ MAX_AHEAD = 24 * 3600.0
 """Seconds that a revision from elsewhere may lie in our future, so that a wrong clock cannot pin a tag for ever."""
 
 _MAX_NUMBER = 2**62
+_LAST = "~"
+"""Sorts after every digest."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,8 +73,12 @@ class TagRegister:
 
     @property
     def rank(self) -> tuple[Revision, str]:
-        """The total order of registers; the digest only matters where a clock was set back."""
-        return self.revision, self.digest or ""
+        """The total order of registers; the digest only matters in one revision.
+
+        There the tag without an image comes last: a node that lost the image to a deletion has taken it off the tag,
+        which stays in its revision, and a late copy of that revision must not put it back.
+        """
+        return self.revision, self.digest or _LAST
 
     def knows(self, other: TagRegister) -> bool:
         """Tell whether this write was made in knowledge of `other`, or is the same."""

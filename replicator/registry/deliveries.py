@@ -112,7 +112,7 @@ def deliver(node: RegistryNode, arrival: Arrival) -> Steps[Outcome]:
         )
         decision = decide_delivery(known, current, offered, is_mutable=is_mutable)
         if decision.outcome is ImageOutcome.DELETED:
-            return Outcome(Receipt(ImageOutcome.DELETED, None, current))
+            return (yield from _keep_deleted(arrival, decision, current))
     lacking = yield from _lacking(node.settings, arrival)
     if any(lacking):
         return Outcome(Receipt(ImageOutcome.INCOMPLETE, None, current, *lacking))
@@ -120,6 +120,14 @@ def deliver(node: RegistryNode, arrival: Arrival) -> Steps[Outcome]:
     if decision is None:
         return (yield from _store_parts(arrival))
     return (yield from _store(node, arrival, decision, current))
+
+
+def _keep_deleted(arrival: Arrival, decision: DeliveryDecision, current: TagRegister | None) -> Steps[Outcome]:
+    """Store nothing of an image that was deleted here since, but that its tag has moved."""
+    conflict = yield from _store_tag(arrival, decision, current)
+    if decision.tag is None:
+        return Outcome(Receipt(ImageOutcome.DELETED, None, current))
+    return Outcome(Receipt(ImageOutcome.DELETED, decision.tag.outcome, decision.tag.register), conflict)
 
 
 def _lacking(settings: RegistrySettings, arrival: Arrival) -> Steps[tuple[tuple[Digest, ...], tuple[Digest, ...]]]:

@@ -17,6 +17,7 @@ from replicator.core.delivery import ImageDelivery, ImageOutcome, decide_deliver
 from replicator.core.drift import Fingerprint
 from replicator.core.errors import InvalidInput
 from replicator.core.jobs import JobKind
+from replicator.core.mutability import MutabilityRule
 from replicator.core.peer_messages import HeldImage, LackedBlob, Lacks, RepositoryHash
 from replicator.core.replication import Origin
 from replicator.core.templates import CreationCause
@@ -123,7 +124,8 @@ class Replicas:
         authorize_replication(self._node.settings, peer, offer.repository, exists=repository is not None)
         known = yield from images.find_register(offer.repository, offer.digest)
         tag = None if offer.tag is None else (yield from tags.find(offer.repository, offer.tag.name))
-        decision = decide_delivery(known, None, ImageDelivery(offer.digest, offer.revision), is_mutable=True)
+        offered = ImageDelivery(offer.digest, offer.revision, None if offer.tag is None else offer.tag.register)
+        decision = decide_delivery(known, None, offered, is_mutable=True)
         if decision.outcome is ImageOutcome.DELETED:
             return _Holdings(True, False, tag, (), {}, {})
         manifests = yield from images.missing(offer.repository, tuple(dict.fromkeys(offer.manifests)))
@@ -270,8 +272,18 @@ def _lines(repository: RepositoryName, after: str, limit: int) -> Steps[list[Hel
         found = yield from _image_lines(repository, after.removeprefix("@"), limit)
         after = ":"
     held = yield from replicas.tags_after(repository, after.removeprefix(":"), limit - len(found))
+    there = yield from repositories.find(repository)
+    mutability = MutabilityRule() if there is None else there.mutability
     return found + [
-        HeldImage(one.digest, one.revision, one.tag, one.digest is not None, one.is_replica) for one in held
+        HeldImage(
+            one.digest,
+            one.revision,
+            one.tag,
+            is_present=one.digest is not None,
+            is_replica=one.is_replica,
+            is_immutable=not mutability.is_mutable(one.tag),
+        )
+        for one in held
     ]
 
 

@@ -21,7 +21,7 @@ from replicator.core.errors import (
 )
 from replicator.core.peer_messages import Deletion, OfferedTag
 from replicator.core.replication import Origin
-from replicator.core.revisions import MergeOutcome
+from replicator.core.revisions import MergeOutcome, TagRegister
 from replicator.replication.attempt import Delivered
 from replicator.replication.graph import GraphReader
 from replicator.replication.image_copy import ImageCopy, Route
@@ -99,7 +99,7 @@ class PeerAttempt:
         found = await self._node.database.read(self._find_referrers(image.graph.manifests))
         self._referrers = [ImageCopy(self._route, digest) for digest in found]
         await for_each([image, *self._referrers], _AT_ONCE, self._offer)
-        if image.is_deleted_there:
+        if image.is_deleted_there and replication.tag is None:
             self._note("image stays deleted at the destination")
             return Delivered()
         await for_each([image, *self._referrers], _AT_ONCE, self._bring)
@@ -195,6 +195,9 @@ def find_deletion(wanted: DeleteReplica) -> Steps[Deletion]:
     register = yield from tags.find(wanted.repository, wanted.tag)
     if register is None or register.digest is not None:
         raise ManifestNotFound(f"repository {wanted.repository} has tag {wanted.tag} again")
+    if register.revision != wanted.revision:
+        # It was deleted once more, by a write that goes nowhere: a replica's tag that a client removed (one hop).
+        register = TagRegister(None, wanted.revision)
     tag = OfferedTag(wanted.tag, register)
     return Deletion(wanted.target_repository, wanted.digest, register.revision, tag)
 

@@ -66,11 +66,43 @@ class TestDelivery:
         assert (decision.outcome, decision.image, decision.tag) == (outcome, register, None)
         assert decision.is_change is (outcome is ImageOutcome.STORED)
 
-    def test_a_deleted_image_leaves_its_tag_alone(self) -> None:
+    def test_the_tag_of_a_deleted_image_points_to_nothing_and_no_longer_to_what_it_replaces(self) -> None:
+        here = write(None, B, US, NOW)
+        tag = write(here, A, EU, NOW + 1)
+        deleted = ImageRegister(None, revision(tag.revision.counter))
+        decision = decide_delivery(deleted, here, ImageDelivery(A, revision(5), tag), is_mutable=True)
+        assert decision.tag is not None
+        assert (decision.outcome, decision.image, decision.is_change) == (ImageOutcome.DELETED, deleted, False)
+        assert (decision.tag.register.digest, decision.tag.register.revision) == (None, tag.revision)
+        again = decide_delivery(deleted, decision.tag.register, ImageDelivery(A, revision(5), tag), is_mutable=True)
+        assert again.tag is not None
+        assert again.tag.register == decision.tag.register
+
+    @pytest.mark.parametrize(
+        ("here", "is_mutable", "outcome"),
+        [
+            (write(None, B, US, NOW + 9), True, MergeOutcome.KEPT_NEWER),
+            (write(None, B, US, NOW), False, MergeOutcome.KEPT_IMMUTABLE),
+        ],
+    )
+    def test_a_tag_that_stays_stays_although_the_image_of_the_other_is_deleted(
+        self, here: TagRegister, is_mutable: bool, outcome: MergeOutcome
+    ) -> None:
+        tag = write(None, A, EU, NOW + 1)
+        deleted = ImageRegister(None, revision(tag.revision.counter))
+        decision = decide_delivery(deleted, here, ImageDelivery(A, revision(5), tag), is_mutable=is_mutable)
+        assert decision.tag is not None
+        assert (decision.tag.outcome, decision.tag.register.digest) == (outcome, B)
+
+    def test_a_tag_that_was_set_after_the_deletion_brings_the_image_back(self) -> None:
+        """A slow clock, or a tag that was held, leaves the image's own revision behind."""
         tag = write(None, A, EU, NOW)
-        deleted = ImageRegister(None, revision(9))
+        deleted = ImageRegister(None, revision(tag.revision.counter - 1))
         decision = decide_delivery(deleted, None, ImageDelivery(A, revision(5), tag), is_mutable=True)
-        assert (decision.outcome, decision.tag, decision.is_change) == (ImageOutcome.DELETED, None, False)
+        assert (decision.outcome, decision.image) == (
+            ImageOutcome.STORED,
+            ImageRegister(Origin.REPLICA, tag.revision),
+        )
 
     @pytest.mark.parametrize(
         ("known", "is_mutable", "outcome", "is_change"),
@@ -184,6 +216,14 @@ class TestUntag:
         assert gone.digest is None
         assert merge(gone, moved).register.digest == B
         assert merge(gone, write(first, None, EU, NOW + 1)).register.digest is None
+
+
+    def test_a_late_copy_does_not_put_a_tag_back_whose_image_went(self) -> None:
+        first = write(None, A, EU, NOW)
+        gone = without_image(first)
+        assert gone.rank > first.rank
+        late = merge(gone, first)
+        assert (late.outcome, late.register.digest, late.loser) == (MergeOutcome.KEPT_NEWER, None, None)
 
 
 @dataclass

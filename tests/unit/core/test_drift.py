@@ -82,6 +82,22 @@ class TestTags:
         assert kinds([DELETED_TAG], [held]) == []
 
 
+    def test_a_tag_that_went_with_its_image_in_the_same_revision_is_deleted_there(self) -> None:
+        gone = HeldImage(None, at(6), V1, is_present=False)
+        assert kinds([TAG], [gone]) == [DriftKind.DELETED_THERE]
+
+    def test_a_tag_is_not_brought_to_an_image_that_was_deleted_there_since(self) -> None:
+        assert kinds([IMAGE, TAG], [DELETED_IMAGE]) == [DriftKind.DELETED_THERE, DriftKind.DELETED_THERE]
+        assert kinds([HeldImage(ONE, at(10), V1)], [DELETED_IMAGE]) == [DriftKind.MISSING_TAG]
+
+    def test_an_immutable_tag_keeps_its_image_and_is_not_repaired_for_ever(self) -> None:
+        assert kinds([TAG], [HeldImage(TWO, at(3), V1, is_immutable=True)]) == [DriftKind.KEPT_THERE]
+        assert kinds([TAG], [HeldImage(None, at(3), V1, is_present=False, is_immutable=True)]) == [
+            DriftKind.MISSING_TAG
+        ]
+        assert DriftKind.KEPT_THERE not in REPAIRABLE
+
+
 LINES = st.lists(
     st.builds(
         HeldImage,
