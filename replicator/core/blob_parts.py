@@ -60,6 +60,17 @@ class BlobPart:
         for index, sent in enumerate(range(0, self.length, self.stripe)):
             yield ByteRange(self.offset + index * self.step, min(self.stripe, self.length - sent))
 
+    def rest_from(self, frontier: int) -> BlobPart | None:
+        """Return what is left when everything before `frontier` has arrived; of stripes, from a whole one on."""
+        if frontier >= self.stop:
+            return None
+        if not self.step:
+            done = max(0, frontier - self.offset)
+            return BlobPart(min(frontier, self.offset + done), self.offset + done, self.length - done)
+        stripes = max(0, (frontier - self.offset - self.stripe) // self.step + 1)
+        offset = self.offset + stripes * self.step
+        return BlobPart(min(frontier, offset), offset, self.length - stripes * self.stripe, self.stripe, self.step)
+
 
 def whole_part(start: int, size: int) -> BlobPart:
     """Return what is left of a blob from `start`, as one range."""

@@ -1,7 +1,7 @@
 """Sending blobs to a peer: in one stream or in stripes over several connections, and on where it broke off.
 
-The peer's answers alone say how far a blob has come. A connection that breaks costs what was on its way; all of them
-are then begun again where the peer stands.
+The peer's answers alone say how far a blob has come. A connection that breaks costs what it had on its way; what is
+left of its part goes over another one, while the others go on.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TRIES = 3
 _PROGRESS = 64 * 1024
 _MAX_ANSWER = 16 * 1024
 _BACKOFF = Backoff(initial=0.1, maximum=2.0)
-_RESUMED = (UpstreamUnavailable, RangeRefused, DigestRefused)
+_BEGUN_ANEW = (RangeRefused, DigestRefused)
 
 
 class PeerBlobs:
@@ -90,43 +90,54 @@ class _Transfer:
 
     async def run(self, offset: int) -> None:
         """Send until the peer has the whole; raises the last failure when that gets no further."""
-        failures, was_refused = 0, False
+        refused: list[UpstreamError] = []
         while True:
-            failure = await self._attempt(offset)
-            if failure is None:
-                return
-            progress = await self._put(BlobPart(0, 0, 0)) if self._size else BlobProgress(0)
+            try:
+                if await self._send(min(offset, self._size)):
+                    return
+                refused.append(UpstreamContent(f"{self._what}: every byte was taken, and it is not complete"))
+            except _BEGUN_ANEW as error:
+                refused.append(error)
+            progress = await self._standing()
             if progress.is_complete:
                 return
-            if isinstance(failure, DigestRefused):
-                if was_refused:
-                    raise failure
-                was_refused = True
-            failures = 0 if progress.offset >= offset + _PROGRESS else failures + 1
-            if failures >= _TRIES:
-                raise failure
-            await self._clock.sleep(_BACKOFF.delay(failures + 1, random.random()))  # noqa: S311 - jitter, not a secret
+            if len(refused) > 1 and (isinstance(refused[-1], DigestRefused) or len(refused) >= _TRIES):
+                raise refused[-1]
             offset = progress.offset
 
-    async def _attempt(self, offset: int) -> UpstreamError | None:
-        """Send what is left from `offset`; return what went wrong if it can be resumed."""
-        try:
-            if await self._send(min(offset, self._size)):
-                return None
-        except _RESUMED as error:
-            return error
-        return UpstreamContent(f"{self._what}: every byte was taken, and it is not complete")
-
     async def _send(self, offset: int) -> bool:
+        """Send what is left from `offset`, and return whether the peer has the whole then."""
         if self._size - offset < PARALLEL_FROM:
-            return (await self._put(whole_part(offset, self._size))).is_complete
+            return (await self._put_resumably(whole_part(offset, self._size))).is_complete
         try:
             async with asyncio.TaskGroup() as group:
                 parts = interleaved(offset, self._size, CONNECTIONS)
-                puts = [group.create_task(self._put(part)) for part in parts]
+                puts = [group.create_task(self._put_resumably(part)) for part in parts]
         except ExceptionGroup as failures:
             raise _weightiest(failures) from failures
         return any(put.result().is_complete for put in puts)
+
+    async def _put_resumably(self, part: BlobPart) -> BlobProgress:
+        """Send a part over as many connections as it takes, while that gets on."""
+        failures, reached = 0, part.start
+        while True:
+            try:
+                return await self._put(part)
+            except UpstreamUnavailable as error:
+                failure = error
+            progress = await self._standing()
+            rest = part.rest_from(progress.offset)
+            if progress.is_complete or rest is None:
+                return progress
+            failures = 0 if progress.offset >= reached + _PROGRESS else failures + 1
+            if failures >= _TRIES:
+                raise failure
+            await self._clock.sleep(_BACKOFF.delay(failures + 1, random.random()))  # noqa: S311 - jitter, not a secret
+            part, reached = rest, progress.offset
+
+    async def _standing(self) -> BlobProgress:
+        """Ask how far the blob has come."""
+        return await self._put(BlobPart(0, 0, 0)) if self._size else BlobProgress(0)
 
     async def _put(self, part: BlobPart) -> BlobProgress:
         """Send a part and return the peer's answer; the deadline runs only while the peer has something to do."""
@@ -183,9 +194,11 @@ def parsed(what: str, content: bytes, parse: Callable[[object], T]) -> T:
 
 
 def _weightiest(failures: ExceptionGroup) -> Exception:
-    """Return the failure that says most: one that cannot be resumed, else the first."""
-    found = list(_leaves(failures))
-    return next((one for one in found if not isinstance(one, _RESUMED)), found[0])
+    """Return the failure that says most: that the digest is wrong, or what no new beginning helps with."""
+    found = sorted(
+        _leaves(failures), key=lambda one: (isinstance(one, RangeRefused), not isinstance(one, DigestRefused))
+    )
+    return found[0]
 
 
 def _leaves(failures: ExceptionGroup) -> list[Exception]:

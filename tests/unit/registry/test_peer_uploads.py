@@ -204,6 +204,24 @@ def test_interleaved_parts_are_the_rest_and_nothing_twice() -> None:
         assert max((part.stop for part in parts), default=size) == size
 
 
+@given(
+    st.integers(0, 9 * STRIPE), st.integers(1, 5), st.sampled_from([STRIPE, STRIPE + 7]), st.integers(0, 10 * STRIPE)
+)
+def test_what_is_left_of_a_part_is_all_that_is_missing(start: int, count: int, stripe: int, frontier: int) -> None:
+    """And no more than a stripe of it goes twice."""
+    size = 9 * STRIPE + 5
+    for part in (*interleaved(start, size, count, stripe), whole_part(start, size)):
+        missing = {(max(place.start, frontier), place.stop) for place in part.ranges() if place.stop > frontier}
+        rest = part.rest_from(frontier)
+        if rest is None:
+            assert not missing
+            continue
+        assert rest.start <= frontier
+        assert {(max(place.start, frontier), place.stop) for place in rest.ranges()} == missing
+        twice = rest.length - sum(stop - begin for begin, stop in missing)
+        assert 0 <= twice < (stripe if part.step else 1)
+
+
 @pytest.mark.parametrize(
     "numbers",
     [(-1, 0, 1), (0, -1, 1), (0, 0, -1), (5, 0, 1), (0, 0, 9, 1, 1), (0, 0, 9, STRIPE, STRIPE - 1), (0, 0, 9, -1, -1)],
