@@ -37,6 +37,8 @@ class Totals:
     oldest_job_seconds: float
     waiting: tuple[WaitingJobs, ...] = ()
     overdue: Mapping[Place, int] = field(default_factory=dict)
+    superseded: Mapping[str, int] = field(default_factory=dict)
+    backfills: Mapping[str, int] = field(default_factory=dict)
 
 
 class NodeGauges:
@@ -70,6 +72,8 @@ class NodeGauges:
         self._storage.blobs(totals.blobs)
         self._storage.uploads_open(totals.uploads)
         self._replication.queue(_queues(totals.waiting), self._ages(totals.waiting, wall))
+        self._replication.superseded(totals.superseded)
+        self._replication.backfills(totals.backfills)
         self._lag.report(totals.overdue)
         self._known = (now, totals)
         return totals
@@ -102,6 +106,8 @@ def _totals(now: float, lag: LagWatch) -> Steps[Totals]:
     open_uploads = yield from uploads.ids()
     waiting = yield from job_counts.by_lane()
     overdue = yield from lag.find_overdue(now)
+    superseded = yield from job_counts.superseded()
+    backfills = yield from job_counts.backfill_states()
     by_state = {state.value: 0 for state in JobState}
     for found in waiting:
         by_state[found.state.value] += found.count
@@ -116,4 +122,6 @@ def _totals(now: float, lag: LagWatch) -> Steps[Totals]:
         oldest_job_seconds=max(0.0, now - min(oldest)) if oldest else 0.0,
         waiting=tuple(waiting),
         overdue=overdue,
+        superseded=superseded,
+        backfills=backfills,
     )

@@ -76,7 +76,6 @@ class DestinationTally:
     bytes: int = 0
     last_lag_seconds: float | None = None
     last_completed_at: float | None = None
-    superseded: int = 0
     attempts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     drift_found: Counter[str] = field(default_factory=Counter)
@@ -118,11 +117,6 @@ class ReplicationRecorder:
         self._metrics.failure(destination, code or _PASSING)
         self._metrics.retry(destination)
         self._tally(destination).failures[code or _PASSING] += 1
-
-    def superseded(self, destination: str, count: int = 1) -> None:
-        """Note images whose tag a newer push took before they were sent."""
-        self._metrics.superseded(destination, count)
-        self._tally(destination).superseded += count
 
     def conflict_found(self, conflict: TagConflict) -> None:
         """Note a tag that two nodes had set without knowing of each other, by the one whose tag won."""

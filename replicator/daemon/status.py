@@ -69,7 +69,8 @@ class NodeStatus:
             "replication": {
                 "jobs": totals.jobs,
                 "oldest_pending_seconds": round(totals.oldest_job_seconds, 3),
-                "destinations": await self._destinations(),
+                "destinations": await self._destinations(totals.superseded),
+                "backfills": dict(totals.backfills),
                 "objectives": [report.to_json() for report in await self._gauges.objectives()],
                 "conflicts": [conflict_json(found) for found in conflicts],
                 "errors": [_error(found) for found in failing if may_see(found.replication.repository)],
@@ -77,12 +78,15 @@ class NodeStatus:
             "cache": dict(self._cache.results),
         }
 
-    async def _destinations(self) -> list[Mapping[str, object]]:
+    async def _destinations(self, superseded: Mapping[str, int]) -> list[Mapping[str, object]]:
         queues = {queue.destination: queue for queue in await self._reader.queues()}
         tallies = self._replication.destinations
         return [
-            _destination(name, queues.get(name, DestinationQueue(name)), tallies.get(name, DestinationTally()))
-            for name in sorted({*queues, *tallies})
+            {
+                **_destination(name, queues.get(name, DestinationQueue(name)), tallies.get(name, DestinationTally())),
+                "superseded": superseded.get(name, 0),
+            }
+            for name in sorted({*queues, *tallies, *superseded})
         ]
 
 
@@ -92,7 +96,6 @@ def _destination(name: str, queue: DestinationQueue, tally: DestinationTally) ->
         "queued": queue.queued,
         "running": queue.running,
         "dead": queue.dead,
-        "superseded": tally.superseded,
         "failures": dict(tally.failures),
         "drift": _drift(tally),
         "oldest_seconds": round(queue.oldest_seconds, 3),

@@ -102,6 +102,9 @@ def _lines(answer: NodeAnswer) -> list[tuple[str, str]]:
         ("queue", _queue(replication)),
     ]
     lines += [("replicated", _destination(found)) for found in replication["destinations"]]
+    if replication["backfills"]:
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(replication["backfills"].items()))
+        lines.append(("backfills", counts))
     lines += [("objective", _objective(found)) for found in replication["objectives"]]
     lines += [("drift", _drift(found)) for found in replication["destinations"] if found["drift"]]
     lines += [("failures", _failures(found)) for found in replication["destinations"] if found["failures"]]
@@ -130,6 +133,8 @@ def _destination(found: Mapping[str, Any]) -> str:
     parts = [f"to {found['destination']}: {found['images']} images, {size_text(found['bytes'])}"]
     if found["queued"] or found["running"]:
         parts.append(f"{found['queued'] + found['running']} pending")
+    if found["superseded"]:
+        parts.append(f"{found['superseded']} superseded")
     if found["last_lag_seconds"] is not None:
         parts.append(f"last lag {found['last_lag_seconds']:.2f} s")
     return ", ".join(parts)

@@ -56,8 +56,8 @@ class ReplicationSeries:
         self.retries = self._counter("retries_total", "Attempts after a failed one.", "destination")
         self.failures = self._counter("failures_total", "Failed attempts by failure code.", "destination", "code")
         self.sent = self._counter("bytes_total", "Bytes sent to destinations.", "destination")
-        self.superseded = self._counter(
-            "superseded_total", "Images that lost their tag to a newer push before they were sent.", "destination"
+        self.superseded = self._gauge(
+            "superseded_images", "Images that lost their tag to a newer push before they were sent.", "destination"
         )
         self.conflicts = self._counter(
             "conflicts_total", "Tags that two nodes had set without knowing of each other.", "source"
@@ -90,6 +90,7 @@ class ReplicationMetrics:
         self._jobs_shown: set[tuple[str, str, str]] = set()
         self._oldest_shown: set[str] = set()
         self._backfills_shown: set[str] = set()
+        self._superseded_shown: set[str] = set()
 
     def complete(self, rule: str, destination: str, lag_seconds: float) -> None:
         """Note that an image is complete at a destination, so long after its push."""
@@ -111,9 +112,11 @@ class ReplicationMetrics:
         """Count bytes sent to a destination."""
         self._series.sent.labels(self._node, destination).inc(size)
 
-    def superseded(self, destination: str, count: int = 1) -> None:
-        """Count images that a newer push of their tag replaced before they were sent."""
-        self._series.superseded.labels(self._node, destination).inc(count)
+    def superseded(self, images: Mapping[str, int]) -> None:
+        """Show how many images a newer push of their tag replaced before they were sent, by destination."""
+        self._superseded_shown |= images.keys()
+        for destination in self._superseded_shown:
+            self._series.superseded.labels(self._node, destination).set(images.get(destination, 0))
 
     def conflict(self, source: str) -> None:
         """Count a tag that `source` and somebody else had set without knowing of each other."""

@@ -1,4 +1,4 @@
-"""How many jobs wait where, for how long, and which wait too long: what metrics and status show of the queue."""
+"""How many jobs wait where, for how long, and which wait too long: what metrics and status show of replication."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from replicator.core.jobs import JobKind, JobState, Priority
-from replicator.storage.metadata.schema import jobs
+from replicator.storage.metadata.schema import backfills, jobs, replication_status
 from replicator.storage.metadata.statement import Statement, Steps
 
 MAX_OVERDUE = 1000
@@ -48,6 +48,16 @@ _OVERDUE = Statement(
     )
     .limit(MAX_OVERDUE)
 )
+# Written out, since a partial index is not found for a parameter.
+_SUPERSEDED = Statement(
+    sa.select(replication_status.c.destination, sa.func.count())
+    .where(replication_status.c.failure_code == sa.literal_column("'Superseded'"))
+    .group_by(replication_status.c.destination)
+    .order_by(replication_status.c.destination)
+)
+_BACKFILLS = Statement(
+    sa.select(backfills.c.state, sa.func.count()).group_by(backfills.c.state).order_by(backfills.c.state)
+)
 
 
 def by_lane() -> Steps[list[WaitingJobs]]:
@@ -67,3 +77,15 @@ def overdue(lane: str, before: float) -> Steps[list[tuple[str, float]]]:
     """Return rule and cause's time of jobs for pushes that were caused before `before`, at most MAX_OVERDUE."""
     rows = yield from _OVERDUE(of_lane=lane, before=before)
     return [(str(json.loads(payload).get("rule")), enqueued_at) for enqueued_at, payload in rows]
+
+
+def superseded() -> Steps[dict[str, int]]:
+    """Return how many images lost their tag to a newer push before they were sent, by destination."""
+    rows = yield from _SUPERSEDED()
+    return {row[0]: int(row[1]) for row in rows}
+
+
+def backfill_states() -> Steps[dict[str, int]]:
+    """Return how many backfills are in which state, those that are over included until they are forgotten."""
+    rows = yield from _BACKFILLS()
+    return {row[0]: int(row[1]) for row in rows}

@@ -17,6 +17,7 @@ metadata = sa.MetaData()
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _SENT = sa.text("source IS NOT NULL")
 _TROUBLED = sa.text("last_error IS NOT NULL")
+_SUPERSEDED = sa.text("failure_code = 'Superseded'")
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 node = sa.Table(
@@ -178,6 +179,8 @@ replication_status = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("target", Text, nullable=False, server_default=sa.text("''")),
     sa.Index("replication_status_by_tag", "repository", "tag", "destination"),
+    # Lets superseded images be counted without reading all that were ever sent.
+    sa.Index("replication_status_superseded", "destination", sqlite_where=_SUPERSEDED, postgresql_where=_SUPERSEDED),
 )
 
 backfills = sa.Table(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from replicator.core.backfill import BackfillCause, BackfillState
 from replicator.core.digest import Digest, digest_of
 from replicator.core.jobs import Priority
 from replicator.core.names import RepositoryName, parse_node, parse_tag
@@ -17,7 +18,8 @@ from replicator.daemon.observers import ReplicationRecorder
 from replicator.registry.node import RegistryNode
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.blobs.memory import MemoryBlobStore
-from replicator.storage.metadata import jobs
+from replicator.storage.metadata import backfills, jobs, replication_status
+from replicator.storage.metadata.backfills import StoredBackfill
 from replicator.storage.metadata.sqlite import SqliteDatabase
 from replicator.storage.metadata.tag_conflicts import TagConflict
 from replicator.telemetry.metrics import Metrics
@@ -155,7 +157,6 @@ async def test_failures_conflicts_and_drift_are_kept_for_the_status(scene: Scene
     recorder = scene.recorder
     recorder.failed(str(EU), "AccessDenied:ecr:ReplicateImage")
     recorder.failed(str(EU), None)
-    recorder.superseded(str(EU), 2)
     recorder.drift_found(str(EU), "missing-tag", 3)
     recorder.drift_repaired(str(EU), "missing-tag", 2)
     conflict = TagConflict(
@@ -164,7 +165,25 @@ async def test_failures_conflicts_and_drift_are_kept_for_the_status(scene: Scene
     recorder.conflict_found(conflict)
     tally = recorder.destinations[str(EU)]
     assert dict(tally.failures) == {"AccessDenied:ecr:ReplicateImage": 1, "passing": 1}
-    assert (tally.superseded, tally.drift_found["missing-tag"], tally.drift_repaired["missing-tag"]) == (2, 3, 2)
+    assert (tally.drift_found["missing-tag"], tally.drift_repaired["missing-tag"]) == (3, 2)
     assert scene.shown("failures_total", destination=str(EU), code="passing") == 1
     assert scene.shown("retries_total", destination=str(EU)) == 2
     assert scene.shown("conflicts_total", source=str(AP)) == 1
+
+
+async def test_superseded_images_and_backfills_are_counted_in_the_rows(scene: Scene) -> None:
+    older, newer = (
+        ReplicateImage(RepositoryName("quick/app"), digest_of(text), parse_tag("1"), EU, "quick")
+        for text in (b"older", b"newer")
+    )
+    backfill = StoredBackfill("one", BackfillCause.BACKFILL, str(EU), None, BackfillState.PREPARING, scene.clock.now())
+    for body in (
+        partial(replication_status.start, older, 1.0),
+        partial(replication_status.supersede, newer, 2.0),
+        partial(backfills.create, backfill),
+    ):
+        await scene.database.write(body)
+    totals = await scene.gauges.refresh()
+    assert (dict(totals.superseded), dict(totals.backfills)) == ({str(EU): 1}, {"PREPARING": 1})
+    assert scene.shown("superseded_images", destination=str(EU)) == 1
+    assert scene.shown("backfills", state="PREPARING") == 1

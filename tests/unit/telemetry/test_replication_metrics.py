@@ -40,13 +40,11 @@ def test_attempts_are_counted_by_destination() -> None:
     replication.retry("e")
     replication.sent("d", 100)
     replication.sent("d", 20)
-    replication.superseded("d", 3)
     assert value(metrics, "attempts_total", destination="d", outcome="complete") == 1
     assert value(metrics, "attempts_total", destination="e", outcome="retry") == 1
     assert value(metrics, "failures_total", destination="d", code="AccessDenied:ecr:ReplicateImage") == 2
     assert value(metrics, "retries_total", destination="e") == 1
     assert value(metrics, "bytes_total", destination="d") == 120
-    assert value(metrics, "superseded_total", destination="d") == 3
 
 
 def test_drift_is_counted_by_destination_and_kind() -> None:
@@ -98,3 +96,12 @@ def test_backfills_are_shown_by_state() -> None:
     replication.backfills({"COMPLETE": 2})
     assert value(metrics, "backfills", state="IN_PROGRESS") == 0
     assert value(metrics, "backfills", state="COMPLETE") == 2
+
+
+def test_superseded_images_are_shown_by_destination() -> None:
+    metrics = Metrics("1")
+    replication = metrics.replication("n")
+    replication.superseded({"d": 3, "e": 1})
+    replication.superseded({"d": 4})
+    assert value(metrics, "superseded_images", destination="d") == 4
+    assert value(metrics, "superseded_images", destination="e") == 0

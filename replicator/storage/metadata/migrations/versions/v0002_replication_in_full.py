@@ -27,6 +27,13 @@ def upgrade() -> None:
     op.add_column("tags", sa.Column("seen", TEXT, nullable=False, server_default="{}"))
     op.add_column("replication_status", sa.Column("target", TEXT, nullable=False, server_default=sa.text("''")))
     op.create_index("replication_status_by_tag", "replication_status", ["repository", "tag", "destination"])
+    op.create_index(
+        "replication_status_superseded",
+        "replication_status",
+        ["destination"],
+        sqlite_where=sa.text("failure_code = 'Superseded'"),
+        postgresql_where=sa.text("failure_code = 'Superseded'"),
+    )
     op.create_table(
         "deleted_images",
         sa.Column("repository", TEXT, nullable=False),
