@@ -8,6 +8,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+SCHEDULES ?= 100000
+SEED ?= 1
 # A test that hangs ends its worker; with loadgroup, starting another one can wait for ever.
 XDIST := -n $(WORKERS) --dist loadgroup --max-worker-restart=0
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -41,8 +43,11 @@ demo: venv tools ## Play the demo
 test: venv tools ## Run all tests
 	$(PYTEST) $(XDIST) $(ARGS)
 
-test-fast: venv ## Run the unit and contract tests that are not slow
-	$(PYTEST) $(XDIST) -m 'not slow' tests/unit tests/contract $(ARGS)
+test-fast: venv ## Run the unit and contract tests that are not slow, and a few simulated schedules
+	$(PYTEST) $(XDIST) -m 'not slow' tests/unit tests/contract tests/simulation $(ARGS)
+
+simulate: venv ## Try the replication protocol in SCHEDULES=100000 random schedules from SEED=1
+	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --seed $(SEED) $(if $(filter 1,$(SCHEDULES)),--trace) $(ARGS)
 
 conformance: venv tools ## Run the registry specification's table of cases
 	$(PYTEST) tests/conformance $(ARGS)
@@ -83,4 +88,4 @@ clean: ## Remove caches and build results (not .venv)
 	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find replicator tests deploy -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help venv tools run demo test test-fast conformance cover bench format format-check lint types imports check lock clean
+.PHONY: help venv tools run demo test test-fast simulate conformance cover bench format format-check lint types imports check lock clean

@@ -117,9 +117,7 @@ def _image_drift(wanted: HeldImage, images: Mapping[Digest, HeldImage]) -> Drift
     return Drift(kind, wanted.digest, None, wanted.revision)
 
 
-def _tag_drift(
-    wanted: HeldImage, tags: Mapping[Tag, HeldImage], images: Mapping[Digest, HeldImage]
-) -> Drift | None:
+def _tag_drift(wanted: HeldImage, tags: Mapping[Tag, HeldImage], images: Mapping[Digest, HeldImage]) -> Drift | None:
     there = tags.get(wanted.tag) if wanted.tag is not None else None
     if not wanted.is_present or wanted.digest is None:
         if there is None or there.digest is None or not there.is_replica or there.revision >= wanted.revision:

@@ -217,7 +217,6 @@ class TestUntag:
         assert merge(gone, moved).register.digest == B
         assert merge(gone, write(first, None, EU, NOW + 1)).register.digest is None
 
-
     def test_a_late_copy_does_not_put_a_tag_back_whose_image_went(self) -> None:
         first = write(None, A, EU, NOW)
         gone = without_image(first)

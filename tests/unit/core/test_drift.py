@@ -81,7 +81,6 @@ class TestTags:
     def test_a_tag_that_was_pushed_or_set_there_since_stays(self, held: HeldImage) -> None:
         assert kinds([DELETED_TAG], [held]) == []
 
-
     def test_a_tag_that_went_with_its_image_in_the_same_revision_is_deleted_there(self) -> None:
         gone = HeldImage(None, at(6), V1, is_present=False)
         assert kinds([TAG], [gone]) == [DriftKind.DELETED_THERE]
