@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from replicator.core.access import UNRESTRICTED
-from replicator.core.delivery import ImageOutcome
+from replicator.core.delivery import ImageOutcome, ImageRegister
 from replicator.core.digest import Digest, digest_of
 from replicator.core.drift import fingerprint
 from replicator.core.errors import (
@@ -254,6 +254,8 @@ class TestOffer:
         assert {blob.digest for blob in found.blobs} == {shared, own}
         found = await scene.replicas.offer(SOURCE, offer_of(A))
         assert {blob.digest for blob in found.blobs} == {shared, A.layers[1]}
+        holders = await scene.node.database.read(blobs.holders(A.layers[1], "", 10))
+        assert holders == [OTHER], "what is damaged is not mounted"
 
     async def test_an_image_that_was_deleted_since_needs_nothing(self, scene: Scene) -> None:
         await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
@@ -398,7 +400,8 @@ class TestDelivery:
         assert (receipt.image, receipt.lacking_manifests) == (ImageOutcome.PRESENT, (A.digest,))
         assert await scene.origin(A) is None
         assert (await scene.deliver(delivery_of(index, 2.0))).image is ImageOutcome.STORED
-        assert await scene.origin(A) is Origin.REPLICA
+        register = await scene.node.database.read(images.find_register(REPOSITORY, A.digest))
+        assert register == ImageRegister(Origin.REPLICA, revision(5.0)), "a register never goes back"
         again = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
         assert again.image is ImageOutcome.KEPT
 
