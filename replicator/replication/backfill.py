@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-PAGE = 200
+PAGE = 50
 """Images, and repositories, that one transaction names: a push waits for no more than one of these."""
 
 _LOOK_AGAIN = 30.0

@@ -7,8 +7,9 @@ for the source to say what they point to there, whatever differs is to be mended
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from replicator.core.delivery import ImageOutcome
 from replicator.core.drift import REPAIRABLE, Drift, DriftKind, find_drift, fingerprint
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from replicator.core.reference import Reference
     from replicator.core.replication import ReplicateImage, ReplicationRule
     from replicator.registry.node import RegistryNode
-    from replicator.storage.metadata.database import Database
+    from replicator.storage.metadata.statement import Steps
     from replicator.transfer.push_image import ContentSource
     from replicator.upstream.client import ManifestHead
 
-PAGE = 200
-"""Images in one read: reads of SQLite hold up the loop."""
+T = TypeVar("T")
+
+PAGE = 100
+"""Images in one read."""
 
 _LINES = 1000
 _NAMES = 1000
@@ -126,9 +129,11 @@ class Comparison:
         self._node = node
         self._content = OwnContent(source)
 
-    @property
-    def _database(self) -> Database:
-        return self._node.database
+    async def read(self, steps: Steps[T]) -> T:
+        """Read one page; reads of SQLite hold up the loop, so that others have their turn after each."""
+        found = await self._node.database.read(steps)
+        await asyncio.sleep(0)
+        return found
 
     # What should be there
 
@@ -137,7 +142,7 @@ class Comparison:
         found: dict[RepositoryName, list[RepositoryName]] = {}
         after: str | None = ""
         while after is not None:
-            names = [only] if only else await self._database.read(repositories.names_after(after, _NAMES))
+            names = [only] if only else await self.read(repositories.names_after(after, _NAMES))
             after = names[-1] if len(names) == _NAMES else None
             for name in names:
                 for target in self.expectation.targets(name):
@@ -150,7 +155,7 @@ class Comparison:
         for source in sources:
             after: str | None = ""
             while after is not None:
-                page = await self._database.read(self.expectation.page(source, after, PAGE))
+                page = await self.read(self.expectation.page(source, after, PAGE))
                 side.add(page.images)
                 after = page.after
         return side
@@ -161,7 +166,7 @@ class Comparison:
         """Return what `target` should hold of one image, under one tag or all that it has."""
         side = Side(target)
         for source in sources:
-            found = await self._database.read(self.expectation.of_image(source, digest, asked_for=True))
+            found = await self.read(self.expectation.of_image(source, digest, asked_for=True))
             side.add(one for one in found if tag is None or one.tag == tag)
         return side
 
@@ -171,7 +176,7 @@ class Comparison:
             for list_page in (self.expectation.deletions, self.expectation.tag_deletions):
                 after: str | None = ""
                 while after is not None:
-                    deletions, after = await self._database.read(list_page(source, after, _LINES))
+                    deletions, after = await self.read(list_page(source, after, _LINES))
                     side.add_deletions(deletions)
         kept = {tag for tag, _ in side.lines if tag is not None}, {digest for _, digest in side.lines}
         side.deletions = {
@@ -245,7 +250,7 @@ class Comparison:
         """Return the offer of an image, without blobs that may live elsewhere; None when it is gone here."""
         repository, digest = replication.repository, replication.digest
         try:
-            state = await self._database.read(find_state(repository, digest, replication.tag))
+            state = await self.read(find_state(repository, digest, replication.tag))
             graph = await GraphReader(self._content, rule).read(repository, digest)
         except ManifestNotFound:
             return None
@@ -303,7 +308,7 @@ def as_list(finding: Finding | None) -> list[Finding]:
 
 
 def _key(finding: Finding) -> tuple[object, ...]:
-    """What may be found once: one piece of work, or one difference that is let be."""
+    """Return what may be found once only: one piece of work, or one difference that is let be."""
     return finding.repository, finding.tag, finding.tag or finding.digest, finding.work is None
 
 

@@ -152,7 +152,7 @@ class DriftRound:
         found = []
         for start in range(0, len(findings), _BATCH):
             batch = findings[start : start + _BATCH]
-            found += await self._node.database.read(_not_under_way(batch, self._began))
+            found += await self._comparison.read(_not_under_way(batch, self._began))
         return found
 
     def _count(self, findings: Sequence[Finding]) -> None:
@@ -202,7 +202,7 @@ class DriftRound:
                 if left <= 0:
                     self._memory.next_image = (name, position)
                     return
-                page = await self._node.database.read(
+                page = await self._comparison.read(
                     self._comparison.expectation.page(name, position, min(left, _SMALL_PAGE))
                 )
                 left -= max(1, page.seen)
