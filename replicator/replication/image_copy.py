@@ -146,7 +146,8 @@ class ImageCopy:
                 return
             async with content:
                 offset = blob.offset if blob.offset <= content.size else 0
-                self.sent += await route.destination.put_blob(route.target, digest, content.size, content, offset)
+                sent = await route.destination.put_blob(route.target, digest, content.size, content, offset)
+            self.sent += sent
             slots.sent(digest)
 
     async def _open(self, digest: Digest) -> BlobContent | None:

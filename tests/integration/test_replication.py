@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from replicator.core.access import UNRESTRICTED
+from replicator.core.delivery import ImageOutcome
 from replicator.core.mutability import MutabilityRule, TagMutability
+from replicator.core.names import RepositoryName, Tag
+from replicator.core.peer_messages import Delivery, SentManifest
 from replicator.core.replication import ReplicateImage, ReplicationState
+from replicator.core.revisions import MergeOutcome
+from replicator.replication.attempt import find_state
 from replicator.storage.metadata import jobs
 from tests.support.images import Built, build_image, build_index
 from tests.support.nodes import Node, NodePlan, cluster
@@ -165,9 +172,32 @@ async def test_a_tag_that_moves_quickly_ends_at_the_last_image(tmp_path: Path) -
             await nodes[US].push(version, REPOSITORY, "latest")
         await nodes.until_quiet()
         for region in (EU, AP):
-            assert await nodes[region].tag(REPOSITORY, "latest") == versions[-1].digest
-            for version in versions:
-                await nodes[region].check(version, REPOSITORY)
+            await nodes[region].check(versions[-1], REPOSITORY, "latest")
+        for version in versions[:-1]:
+            for status in await nodes[US].statuses(REPOSITORY, version.digest):
+                arrived = await nodes[status.destination.partition("/")[2]].holds(REPOSITORY, version.digest)
+                said = (status.status, status.failure_code)
+                superseded = (ReplicationState.FAILED, "Superseded")
+                assert said == ((ReplicationState.COMPLETE, None) if arrived else superseded)
+
+
+async def test_a_thousand_pushes_of_a_tag_while_the_destination_is_down_are_one_copy(tmp_path: Path) -> None:
+    async with cluster(tmp_path, US, EU) as nodes:
+        us, eu = nodes[US], nodes[EU]
+        await nodes.wire(US, EU).refuse()
+        first, last = build_image([b"first"]), build_image([b"last"])
+        await us.push(first, REPOSITORY, "latest")
+        await nodes.until_attempts(US, 1)
+        for number in range(1000):
+            await _push_again(us, first, number)
+        await us.push(last, REPOSITORY, "latest")
+        assert await us.pending() == 1
+        await nodes.wire(US, EU).heal()
+        await nodes.heal_with_time()
+        await eu.check(last, REPOSITORY, "latest")
+        assert not await eu.holds(REPOSITORY, first.digest)
+        (status,) = await us.statuses(REPOSITORY, first.digest)
+        assert (status.status, status.failure_code) == (ReplicationState.FAILED, "Superseded")
 
 
 async def test_an_image_that_was_superseded_under_way_never_gets_the_tag(tmp_path: Path) -> None:
@@ -185,20 +215,19 @@ async def test_an_image_that_was_superseded_under_way_never_gets_the_tag(tmp_pat
         assert [path for path in tagged if first.digest in path] == []
 
 
-async def test_a_late_write_of_an_old_image_to_a_tag_is_put_right(tmp_path: Path) -> None:
+async def test_a_late_or_repeated_delivery_does_not_move_a_tag_back(tmp_path: Path) -> None:
     first, second = build_image([b"first"]), build_image([b"second"])
     async with cluster(tmp_path, US, EU) as nodes:
         us, eu = nodes[US], nodes[EU]
-        for version in (first, second):
-            await us.push(version, REPOSITORY, "latest")
-            await nodes.until_quiet()
-        # An attempt of long ago whose request was still on its way arrives now, and is then tried again.
-        peer = {"Authorization": f"Bearer {us.tokens.issue(eu.plan.id)}"}
-        await eu.push(first, REPOSITORY, "latest", headers=peer)
-        assert await eu.tag(REPOSITORY, "latest") == first.digest
-        await _deliver_again(us, first, "latest", eu)
+        await us.push(first, REPOSITORY, "latest")
         await nodes.until_quiet()
-        assert await eu.tag(REPOSITORY, "latest") == second.digest
+        late = await _delivery_of(us, first, "latest")
+        await us.push(second, REPOSITORY, "latest")
+        await nodes.until_quiet()
+        for _ in range(2):
+            receipt = await eu.replicas.deliver(us.plan.id, late)
+            assert (receipt.image, receipt.tag_outcome) == (ImageOutcome.PRESENT, MergeOutcome.KEPT_NEWER)
+            assert await eu.tag(REPOSITORY, "latest") == second.digest
 
 
 async def test_jobs_delivered_again_in_any_order_change_nothing(tmp_path: Path) -> None:
@@ -206,7 +235,7 @@ async def test_jobs_delivered_again_in_any_order_change_nothing(tmp_path: Path) 
     async with cluster(tmp_path, US, EU) as nodes:
         for version in versions:
             await nodes[US].push(version, REPOSITORY, "latest")
-        await nodes.until_quiet()
+            await nodes.until_quiet()
         sent = sum(one.sent for one in nodes[US].recorder.replications)
         for version in (*versions, *reversed(versions)):
             await _deliver_again(nodes[US], version, "latest", nodes[EU])
@@ -260,3 +289,19 @@ async def _deliver_again(source: Node, image: Built, tag: str, destination: Node
     job = ReplicateImage(status.repository, image.digest, status.tag, destination.plan.id, status.rule).to_job()
     await source.database.write(lambda: jobs.enqueue(job, source.registry.clock.now()))
     source.registry.announce_jobs(job.kind)
+
+
+async def _push_again(node: Node, image: Built, number: int) -> None:
+    """Push an image that differs from another one by an annotation, under the same tag."""
+    changed = json.loads(image.manifest) | {"annotations": {"number": str(number)}}
+    await node.pushes.put_manifest(
+        UNRESTRICTED, RepositoryName(REPOSITORY), Tag("latest"), json.dumps(changed).encode(), image.media_type
+    )
+
+
+async def _delivery_of(source: Node, image: Built, tag: str) -> Delivery:
+    """Return what the source would send now."""
+    repository, name = RepositoryName(REPOSITORY), Tag(tag)
+    state = await source.database.read(find_state(repository, image.digest, name))
+    sent = SentManifest(image.digest, image.media_type, image.manifest)
+    return Delivery(repository, (sent,), state.revision, image.digest, state.tag)

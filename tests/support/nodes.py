@@ -16,25 +16,29 @@ import contextlib
 import socket
 import sqlite3
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from replicator.cache.content import PullThroughContent
 from replicator.cache.pull_through import PullThrough
+from replicator.core.destinations import RegistryRef
 from replicator.core.digest import Digest, algorithm_of, digest_of
-from replicator.core.jobs import JobKind, JobState
+from replicator.core.jobs import JobState
 from replicator.core.mutability import MutabilityRule
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName, parse_repository
 from replicator.core.reference import parse_reference
+from replicator.core.registry_policy import ALL_PERMISSIONS, PolicyStatement, RegistryPolicy
 from replicator.core.replication import ReplicationRule
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.listener import Listener
 from replicator.registry.listings import Listings
 from replicator.registry.node import RegistryNode
 from replicator.registry.peer_tokens import PeerTokens
+from replicator.registry.peer_uploads import PeerUploads
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
+from replicator.registry.replicas import Replicas
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import Outcome, RegistryApi
@@ -46,7 +50,10 @@ from replicator.registry_api.authentication import (
     UserAuthenticator,
 )
 from replicator.registry_api.call import Services
+from replicator.registry_api.peer_api import PeerApi
+from replicator.replication.early_images import EarlySource
 from replicator.replication.peers import PeerDirectory
+from replicator.replication.read_through import ReadThrough
 from replicator.replication.status import ReplicationStatusReader
 from replicator.replication.worker import ReplicationWorker, WorkerLimits
 from replicator.storage.blobs.filesystem import FilesystemBlobStore
@@ -67,7 +74,9 @@ if TYPE_CHECKING:
 
     from replicator.core.cache_rules import CacheRule
     from replicator.core.clock import Clock
+    from replicator.core.templates import CreationTemplate
     from replicator.storage.metadata.replication_status import ReplicationStatus
+    from replicator.storage.metadata.tag_conflicts import TagConflict
     from replicator.transfer.push_image import ContentSource
 
 ACCOUNT = "111111111111"
@@ -93,6 +102,15 @@ class NodePlan:
     destinations: Sequence[str] | None = None
     filters: tuple[str, ...] = ()
     accept_from: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """Extensions of the node's one rule, by the names of `ReplicationRule`."""
+    rules: Sequence[ReplicationRule] | None = None
+    """The node's rules, where one is not enough."""
+    templates: Sequence[CreationTemplate] = ()
+    registries: Mapping[str, str] = field(default_factory=dict)
+    """URLs of registries of somebody else that the rules name."""
+    read_from: Sequence[str] = ()
+    """Regions that are asked for what they have not replicated here yet."""
     users: Sequence[User] | None = None
     secret: bytes = PEER_SECRET
     mutability: MutabilityRule = field(default_factory=MutabilityRule)
@@ -137,7 +155,7 @@ class Replicated:
 
     rule: str
     destination: str
-    lag_seconds: float
+    lag_seconds: float | None
     sent: int
 
 
@@ -148,6 +166,8 @@ class Recorder:
         self.requests: list[Outcome] = []
         self.replications: list[Replicated] = []
         self.attempts: list[tuple[str, str]] = []
+        self.failures: list[tuple[str, str | None]] = []
+        self.conflicts: list[TagConflict] = []
         self.pulls: list[tuple[str, str]] = []
         self.fetched = 0
         self._changes = changes
@@ -156,12 +176,19 @@ class Recorder:
         self.requests.append(outcome)
         self._changes.notify()
 
-    def replicated(self, rule: str, destination: str, lag_seconds: float, sent: int) -> None:
+    def replicated(self, rule: str, destination: str, lag_seconds: float | None, sent: int) -> None:
         self.replications.append(Replicated(rule, destination, lag_seconds, sent))
         self._changes.notify()
 
     def attempt(self, destination: str, outcome: str) -> None:
         self.attempts.append((destination, outcome))
+        self._changes.notify()
+
+    def failed(self, destination: str, code: str | None) -> None:
+        self.failures.append((destination, code))
+
+    def conflict_found(self, conflict: TagConflict) -> None:
+        self.conflicts.append(conflict)
         self._changes.notify()
 
     def result(self, rule: str, result: str) -> None:
@@ -211,6 +238,14 @@ class Node:
             sparse_indexes=plan.sparse_indexes,
             mutability=plan.mutability,
             replication_rules=self.rules,
+            registry_policy=RegistryPolicy(
+                plan.id.account,
+                tuple(
+                    PolicyStatement(AccountId(account), ALL_PERMISSIONS, tuple(patterns))
+                    for account, patterns in plan.accept_from.items()
+                ),
+            ),
+            templates=tuple(plan.templates),
         )
         self.database = SqliteDatabase(self.directory / "metadata.db")
         self.store = FilesystemBlobStore(self.directory / "blobs")
@@ -222,14 +257,20 @@ class Node:
         self.status = ReplicationStatusReader(self.database, self._clock)
         await self.uploads.reclaim()
         # Requests run in real time: only what the node itself waits for stands still.
-        self.peers = PeerDirectory(self.endpoints, self.tokens, SystemClock())
+        registries = {RegistryRef(name): UpstreamEndpoint(name, url) for name, url in plan.registries.items()}
+        self.peers = PeerDirectory(self.endpoints, self.tokens, SystemClock(), registries)
         self.worker = ReplicationWorker(
             self.registry, self._content(), self.peers, self.recorder, plan.limits, jitter=lambda: 0.0
         )
-        services = Services(settings, self.pull_through, self.pushes, self.uploads, Listings(self.registry))
-        api = RegistryApi(services, self._authenticator(), self._clock, self.recorder.request)
+        self.peer_uploads = PeerUploads(self.registry)
+        self.replicas = Replicas(self.registry, self.peer_uploads, self.recorder)
+        self.read_through = ReadThrough(self.registry, self.pull_through, self.replicas, self._early_sources())
+        services = Services(settings, self.read_through, self.pushes, self.uploads, Listings(self.registry))
+        authenticator = self._authenticator()
+        api = RegistryApi(services, authenticator, self._clock, self.recorder.request)
+        peer_api = PeerApi(self.replicas, self.peer_uploads, authenticator, self._clock, self.recorder.request)
         listening, self._listening = self._listening or _listening(self.port), None
-        self.server = HttpServer(Listener(listening, self.url, None), api.handle, _nothing)
+        self.server = HttpServer(Listener(listening, self.url, None), api.handle, _nothing, peer_api.handle)
         await self.server.start()
         self._replication = asyncio.create_task(self.worker.run())  # noqa: TID251 - owned until stop or crash
         self.is_up = True
@@ -271,7 +312,17 @@ class Node:
         self.pull_through = PullThrough(self.registry, self.pulls, plan.cache_rules, self.upstreams, self.recorder)
         return PullThroughContent(self.pull_through)
 
+    def _early_sources(self) -> list[EarlySource]:
+        """Return the nodes that are asked for images before they come."""
+        found = []
+        for node in self.endpoints:
+            peer = self.peers.find(node)
+            if node.region in self.plan.read_from and peer is not None:
+                found.append(EarlySource(node, peer))
+        return found
+
     async def _close(self) -> None:
+        await self.read_through.close()
         await self.pull_through.close()
         for client in self.upstreams.values():
             await client.close()
@@ -280,8 +331,7 @@ class Node:
         await self.store.close()
 
     def _authenticator(self) -> Authenticator:
-        accept = {AccountId(account): patterns for account, patterns in self.plan.accept_from.items()}
-        peers = PeerAuthenticator(self.plan.id, self.tokens, accept)
+        peers = PeerAuthenticator(self.tokens)
         if self.plan.users is None:
             return OpenAuthenticator(peers)
         return UserAuthenticator(self.plan.users, (), peers, self._clock)
@@ -340,13 +390,18 @@ class Node:
 
     async def pending(self) -> int:
         """Return how many jobs are not done, or not reported as done."""
-        counts = await self.database.read(jobs.lane_counts(JobKind.REPLICATE))
-        return self.worker.running + sum(found.count for found in counts)
+        return self.worker.running + sum(found.count for found in await self._job_counts())
 
     async def leased(self) -> int:
         """Return how many jobs are being carried out, or were when their worker was killed."""
-        counts = await self.database.read(jobs.lane_counts(JobKind.REPLICATE))
-        return self.worker.running + sum(found.count for found in counts if found.state is JobState.LEASED)
+        found = await self._job_counts()
+        return self.worker.running + sum(one.count for one in found if one.state is JobState.LEASED)
+
+    async def _job_counts(self) -> list[jobs.LaneCount]:
+        found: list[jobs.LaneCount] = []
+        for kind in jobs.REPLICATION:
+            found += await self.database.read(jobs.lane_counts(kind))
+        return found
 
     async def statuses(self, repository: str, reference: str) -> list[ReplicationStatus]:
         """Return the replication status of an image at every destination."""
@@ -483,8 +538,10 @@ async def _join(stack: contextlib.AsyncExitStack, nodes: Cluster, node: Node) ->
             str(other.plan.id), wire.url, stall_timeout=node.plan.patience, total_timeout=node.plan.patience
         )
     destinations = tuple(nodes[name].plan.id for name in node.plan.destinations or ())
-    if destinations:
-        node.rules = (ReplicationRule(f"from-{region}", destinations, node.plan.filters),)
+    if node.plan.rules is not None:
+        node.rules = tuple(node.plan.rules)
+    elif destinations:
+        node.rules = (ReplicationRule(f"from-{region}", destinations, node.plan.filters, **node.plan.rule),)
 
 
 async def _stop(node: Node) -> None:
