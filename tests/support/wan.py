@@ -54,6 +54,8 @@ class End(asyncio.Protocol):
         self._not_before = 0.0
         self._in_flight = 0
         self._waiting: deque[bytes] = deque()
+        # The timers of a loop may go off in another order than their times: what they deliver is kept in ours.
+        self._arriving: deque[bytes | None] = deque()
         self._ended = False
         self.transport: asyncio.Transport | None = None
         self.other: End | None = None
@@ -76,7 +78,7 @@ class End(asyncio.Protocol):
             piece = self._waiting.popleft()
             self._in_flight += len(piece)
             arrives = self._pipe.send(len(piece), self._not_before)
-            self._loop.call_at(arrives, self.other.arrived, piece)
+            self.other.expect(piece, arrives)
             self._loop.call_at(arrives + self._pipe.delay, self._acknowledged, len(piece))
         transport = self.transport
         if transport is not None and not transport.is_closing():
@@ -91,9 +93,18 @@ class End(asyncio.Protocol):
         self._in_flight -= size
         self._pump()
 
-    def arrived(self, data: bytes) -> None:
-        """Write bytes that came through the pipe."""
-        if self.transport is not None and not self.transport.is_closing():
+    def expect(self, data: bytes | None, arrives: float) -> None:
+        """Write bytes that come through the pipe at a moment (loop time); None: end the connection then."""
+        self._arriving.append(data)
+        self._loop.call_at(arrives, self._arrived)
+
+    def _arrived(self) -> None:
+        data = self._arriving.popleft()
+        if self.transport is None or self.transport.is_closing():
+            return
+        if data is None:
+            self.transport.close()
+        else:
             self.transport.write(data)
 
     def eof_received(self) -> bool:
@@ -111,7 +122,7 @@ class End(asyncio.Protocol):
     def _forward_end(self) -> None:
         other, self.other = self.other, None
         if other is not None and other.transport is not None:
-            self._loop.call_at(self._pipe.send(0, self._not_before), other.transport.close)
+            other.expect(None, self._pipe.send(0, self._not_before))
 
 
 async def serve(target: int, rtt: float, rate: float, window: int, report: Callable[[int], None]) -> None:
