@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class NodeClient:
 
     def _refusal(self, status: int, document: Mapping[str, Any]) -> str:
         if status == 401:
-            return refused_login(logged_in=self._session.auth is not None)
+            return refused_login(logged_in="Authorization" in self._session.headers)
         errors = document.get("errors")
         if isinstance(errors, list) and errors and isinstance(errors[0], dict):
             return str(errors[0].get("message") or f"answered {status}")[:_MAX_REASON]
@@ -115,11 +116,10 @@ class NodeClient:
 async def open_clients(connection: Connection) -> AsyncIterator[list[NodeClient]]:
     """Return a client of every node of a configuration, in its order; raises ConfigurationError."""
     settings = load_settings(connection.config, connection.environ)
-    password = connection.environ.get("REPLICATOR_PASSWORD", "")
-    auth = None if connection.user is None else aiohttp.BasicAuth(connection.user, password)
+    headers = login(connection.user, connection.environ)
     connector = aiohttp.TCPConnector(ssl=trust(connection.ca_file))
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auth=auth, trust_env=False) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers, trust_env=False) as session:
         yield [NodeClient(session, node) for node in settings.nodes]
 
 
@@ -160,6 +160,16 @@ async def find_source(clients: list[NodeClient], wanted: str | None, repository:
         return holder
     assert failure is not None  # noqa: S101 - a configuration has a node, and it failed
     raise failure
+
+
+def login(user: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that log a user in, with the password of the environment; raises ConfigurationError."""
+    if user is None:
+        return {}
+    if ":" in user:
+        raise ConfigurationError("expected --user without ':'")
+    credentials = f"{user}:{environ.get('REPLICATOR_PASSWORD', '')}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
 
 
 def reachable(node: NodeSettings) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from replicator.config.loader import load_settings
-from replicator.daemon.node_client import reachable, refused_login, trust
+from replicator.daemon.node_client import login, reachable, refused_login, trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +41,7 @@ def run(
 ) -> int:
     """Print the status of every node; return 0 when all answered, 1 otherwise. Raises ConfigurationError."""
     settings = load_settings(config, environ)
-    auth = None if user is None else aiohttp.BasicAuth(user, environ.get("REPLICATOR_PASSWORD", ""))
-    answers = asyncio.run(_ask_all(settings.nodes, auth, ca_file))
+    answers = asyncio.run(_ask_all(settings.nodes, login(user, environ), ca_file))
     if as_json:
         document = [
             answer.status or {"node": answer.node, "url": answer.url, "error": answer.error} for answer in answers
@@ -54,10 +53,10 @@ def run(
 
 
 async def _ask_all(
-    nodes: tuple[NodeSettings, ...], auth: aiohttp.BasicAuth | None, ca_file: Path | None
+    nodes: tuple[NodeSettings, ...], headers: Mapping[str, str], ca_file: Path | None
 ) -> list[NodeAnswer]:
     timeout, connector = aiohttp.ClientTimeout(total=TIMEOUT), aiohttp.TCPConnector(ssl=trust(ca_file))
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auth=auth, trust_env=False) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers, trust_env=False) as session:
         return [await _ask(session, node) for node in nodes]
 
 
@@ -67,7 +66,7 @@ async def _ask(session: aiohttp.ClientSession, node: NodeSettings) -> NodeAnswer
         async with session.get(f"{url}/_replicator/v1/status", allow_redirects=False) as response:
             if response.status == 200:
                 return NodeAnswer(name, url, await response.json())
-            return NodeAnswer(name, url, None, _refusal(response.status, logged_in=session.auth is not None))
+            return NodeAnswer(name, url, None, _refusal(response.status, logged_in="Authorization" in session.headers))
     except TimeoutError:
         return NodeAnswer(name, url, None, f"no answer within {TIMEOUT:.0f} s")
     except (aiohttp.ClientError, ssl.SSLError) as error:

@@ -1,0 +1,173 @@
+"""How commands speak to nodes: whom they trust, which node they ask, and what they say when it goes wrong."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+import yaml
+from aiohttp import web
+
+from replicator.core.errors import ConfigurationError
+from replicator.daemon.node_client import Connection, NodeFailed, choose, find_source, open_clients
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+ACCOUNT = "111122223333"
+IMAGES = "/_replicator/v1/replication/images"
+US, EU = f"{ACCOUNT}/us-east-1", f"{ACCOUNT}/eu-west-1"
+
+
+@dataclass
+class Answering:
+    """A node that answers every request in one way, and remembers them."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    asked: list[web.BaseRequest] = field(default_factory=list)
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        self.asked.append(request)
+        return web.Response(status=self.status, body=self.body, headers=dict(self.headers))
+
+
+@asynccontextmanager
+async def serving(nodes: Sequence[Answering], context: ssl.SSLContext | None = None) -> AsyncIterator[list[int]]:
+    """Serve each node on a port of its own."""
+    runners, ports = [], []
+    for one in nodes:
+        runner = web.ServerRunner(web.Server(one.answer))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        ports.append(runner.addresses[0][1])
+        runners.append(runner)
+    try:
+        yield ports
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+def connection(tmp_path: Path, ports: Sequence[int], scheme: str = "http", **options: Any) -> Connection:
+    """Return a connection to nodes on these ports."""
+    regions = ("us-east-1", "eu-west-1")
+    nodes = [
+        {
+            "account": ACCOUNT,
+            "region": region,
+            "listen": f"127.0.0.1:{port}",
+            "public_url": f"{scheme}://127.0.0.1:{port}",
+        }
+        for region, port in zip(regions, ports, strict=False)
+    ]
+    config = tmp_path / "replicator.yaml"
+    config.write_text(yaml.safe_dump({"version": 1, "storage_root": str(tmp_path), "nodes": nodes}))
+    return Connection(config, {"REPLICATOR_PASSWORD": "secret-pw"}, **options)
+
+
+async def ask(found: Connection) -> Mapping[str, Any]:
+    async with open_clients(found) as clients:
+        return await clients[0].get("conflicts")
+
+
+async def test_an_authority_is_trusted_where_it_is_named(tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    async with serving([Answering()], context) as ports:
+        assert await ask(connection(tmp_path, ports, "https", ca_file=ca_file)) == {}
+        with pytest.raises(NodeFailed, match=f"^{US}: cannot be reached: .*certificate") as failed:
+            await ask(connection(tmp_path, ports, "https"))
+        assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+async def test_a_file_without_authorities_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    ca_file = tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="cannot load --ca-file"):
+        await ask(connection(tmp_path, [1], ca_file=ca_file))
+
+
+@pytest.mark.parametrize(
+    ("answering", "reason"),
+    [
+        (Answering(200, b"<html>hello</html>"), "answered 200 without JSON"),
+        (Answering(502, b"Bad Gateway"), "answered 502 without JSON"),
+        (Answering(200, b"[]"), "answered 200 without a JSON object"),
+        (Answering(200, b"\xff\xfe"), "answered 200 without JSON"),
+        (Answering(500, b"{}"), "answered 500"),
+        (Answering(404, b'{"errors": [{"code": "X", "message": "no such thing"}]}'), "no such thing"),
+        (Answering(400, b'{"errors": "none"}'), "answered 400"),
+        (Answering(401, b'{"errors": []}'), "asks for credentials: use --user, with the password in REPLICATOR_PASS"),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Answering) else "",
+)
+async def test_a_bad_answer_names_node_and_reason(tmp_path: Path, answering: Answering, reason: str) -> None:
+    async with serving([answering]) as ports:
+        with pytest.raises(NodeFailed) as failed:
+            await ask(connection(tmp_path, ports))
+    assert str(failed.value).startswith(f"{US}: {reason}")
+
+
+async def test_a_node_that_is_not_there_is_named(tmp_path: Path) -> None:
+    async with serving([Answering()]) as ports:
+        pass
+    with pytest.raises(NodeFailed, match=f"^{US}: cannot be reached: "):
+        await ask(connection(tmp_path, ports))
+
+
+async def test_the_password_goes_to_the_node_only(tmp_path: Path) -> None:
+    elsewhere = Answering()
+    async with serving([elsewhere]) as others:
+        moved = Answering(307, b"{}", {"Location": f"http://127.0.0.1:{others[0]}/"})
+        async with serving([moved]) as ports:
+            await ask(connection(tmp_path, ports, user="admin"))
+    assert moved.asked[0].headers["Authorization"].startswith("Basic ")
+    assert elsewhere.asked == []
+
+
+NOBODY = Answering(404, b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "has no manifest"}]}')
+HOLDER = Answering(200, b'{"statuses": []}')
+SOURCE = Answering(200, b'{"statuses": [{}]}')
+
+
+@pytest.mark.parametrize(
+    ("nodes", "chosen"),
+    [((SOURCE, HOLDER), US), ((HOLDER, SOURCE), EU), ((HOLDER, NOBODY), US), ((NOBODY, HOLDER), EU)],
+)
+async def test_the_source_of_an_image_is_found(tmp_path: Path, nodes: Sequence[Answering], chosen: str) -> None:
+    async with serving(nodes) as ports, open_clients(connection(tmp_path, ports)) as clients:
+        assert (await find_source(clients, None, "team/app", "1.0")).name == chosen
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ((NOBODY, NOBODY), "has no manifest"),
+        ((NOBODY, Answering(500)), f"{EU}: answered 500"),
+        ((Answering(500), NOBODY), f"{US}: answered 500"),
+    ],
+)
+async def test_an_image_that_no_node_is_known_to_have(tmp_path: Path, nodes: Sequence[Answering], reason: str) -> None:
+    async with serving(nodes) as ports, open_clients(connection(tmp_path, ports)) as clients:
+        with pytest.raises(NodeFailed, match=reason):
+            await find_source(clients, None, "team/app", "1.0")
+
+
+async def test_a_node_is_chosen_by_name_or_region(tmp_path: Path) -> None:
+    async with open_clients(connection(tmp_path, [1, 2])) as clients:
+        assert choose(clients, None).name == US
+        assert choose(clients, EU).name == choose(clients, "eu-west-1").name == EU
+        with pytest.raises(ConfigurationError, match=f"expected --from to name one of {US}, {EU}, got 'mars'"):
+            choose(clients, "mars")
