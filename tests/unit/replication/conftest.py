@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import pytest
 
 from replicator.cache.content import PullThroughContent
 from replicator.cache.pull_through import PullThrough
 from replicator.core.access import UNRESTRICTED
+from replicator.core.destinations import RegistryRef
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName
 from replicator.core.reference import parse_reference
 from replicator.core.replication import ReplicationRule
@@ -26,8 +27,8 @@ from replicator.storage.blobs.memory import MemoryBlobStore
 from replicator.storage.metadata.sqlite import SqliteDatabase
 from tests.support.clock import FakeClock
 from tests.support.images import Built, walk
+from tests.support.memory_peer import MemoryPeer
 from tests.support.nodes import Changes, Recorder
-from tests.support.push_destination import MemoryDestination
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,7 +50,7 @@ class Scene:
     registry: RegistryNode
     database: Database
     clock: FakeClock
-    destinations: dict[NodeId, MemoryDestination]
+    destinations: dict[NodeId, MemoryPeer]
     changes: Changes = field(default_factory=Changes)
 
     def __post_init__(self) -> None:
@@ -59,9 +60,15 @@ class Scene:
             PullThrough(self.registry, Pulls(self.registry), (), {}, self.recorder)
         )
 
-    def find(self, node: NodeId) -> MemoryDestination | None:
+    @overload
+    def find(self, destination: NodeId) -> MemoryPeer | None: ...
+
+    @overload
+    def find(self, destination: RegistryRef) -> None: ...
+
+    def find(self, destination: NodeId | RegistryRef) -> MemoryPeer | None:
         """Return a destination; the scene is what a worker asks for them."""
-        return self.destinations.get(node)
+        return None if isinstance(destination, RegistryRef) else self.destinations.get(destination)
 
     def replicate_only_to(self, node: NodeId) -> None:
         """Leave one destination of the two."""
@@ -117,6 +124,6 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     await database.open()
     await store.open()
     registry = RegistryNode(RegistrySettings(SOURCE, replication_rules=rules), database, store, clock)
-    yield Scene(registry, database, clock, {EU: MemoryDestination(), AP: MemoryDestination()})
+    yield Scene(registry, database, clock, {EU: MemoryPeer(), AP: MemoryPeer()})
     await store.close()
     await database.close()

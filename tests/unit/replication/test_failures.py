@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.core import errors
-from replicator.replication.failures import QUICK, SLOW, DestinationUnknown, FailureCode, judge
+from replicator.replication.failures import QUICK, SLOW, DestinationUnknown, FailureCode, SparseIndexRefused, judge
 
 if TYPE_CHECKING:
     from replicator.core.errors import ReplicatorError
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
         (errors.UpstreamDenied(), FailureCode.ACCESS_DENIED),
         (errors.UpstreamNotFound(), FailureCode.REPOSITORY_NOT_FOUND),
         (errors.UpstreamRefused(), FailureCode.REFUSED),
+        (errors.UpstreamClockSkew(), FailureCode.CLOCK_SKEW),
+        (SparseIndexRefused(), FailureCode.SPARSE_INDEX_REFUSED),
+        (errors.PermissionMissing(permission="ecr:CreateRepository"), "AccessDenied:ecr:CreateRepository"),
+        (errors.PermissionMissing(), FailureCode.ACCESS_DENIED),
         (errors.UpstreamError(), FailureCode.UNKNOWN),
         (DestinationUnknown(), FailureCode.DESTINATION_NOT_FOUND),
         (errors.BlobNotFound(), FailureCode.SOURCE_INCOMPLETE),
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
         (ValueError("a bug"), FailureCode.UNKNOWN),
     ],
 )
-def test_what_somebody_has_to_mend_is_failed_and_tried_slowly(error: Exception, code: FailureCode) -> None:
+def test_what_somebody_has_to_mend_is_failed_and_tried_slowly(error: Exception, code: str) -> None:
     failure = judge(error)
     assert (failure.code, failure.backoff) == (code, SLOW)
     assert not failure.destination_down
