@@ -35,7 +35,7 @@ def name_below(prefix: str) -> RepositoryName | None:
 
 def tag_of(pattern: str) -> Tag | None:
     """Return a tag that a wildcard pattern matches; None when it can match none."""
-    for filler in (_FILLER, "a", ""):
+    for filler in ("1", "a", ""):
         try:
             return parse_tag(pattern.replace("*", filler))
         except InvalidInput:

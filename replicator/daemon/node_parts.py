@@ -18,16 +18,11 @@ if TYPE_CHECKING:
     from replicator.cache.sweep import FreshnessSweep
     from replicator.config.nodes import NodeSettings
     from replicator.core.names import NodeId
-    from replicator.daemon.destination_check import DestinationCheck
     from replicator.daemon.http_server import HttpServer
+    from replicator.daemon.replication_parts import ReplicationParts
     from replicator.daemon.supervisor import Service
     from replicator.maintenance.janitor import Janitor
     from replicator.registry.node import RegistryNode
-    from replicator.replication.anti_entropy import AntiEntropy
-    from replicator.replication.backfill import Backfills
-    from replicator.replication.peers import PeerDirectory
-    from replicator.replication.read_through import ReadThrough
-    from replicator.replication.worker import ReplicationWorker
     from replicator.upstream.client import UpstreamClient
 
 
@@ -38,16 +33,11 @@ class NodeParts:
     settings: NodeSettings
     registry: RegistryNode
     janitor: Janitor
-    worker: ReplicationWorker
-    backfills: Backfills
+    replication: ReplicationParts
     pull_through: PullThrough
-    read_through: ReadThrough
-    anti_entropy: AntiEntropy | None
     sweep: FreshnessSweep
     clients: tuple[UpstreamClient, ...]
     server: HttpServer
-    peers: PeerDirectory
-    destination_check: DestinationCheck
 
     async def open(self) -> None:
         """Lock and open the store, and reclaim what a crash left. Raises StorageError."""
@@ -61,11 +51,11 @@ class NodeParts:
 
     async def close(self) -> None:
         """Close fills, then clients, then the store. Safe after an `open` that failed half-way."""
-        await self.read_through.close()
+        await self.replication.read_through.close()
         await self.pull_through.close()
         for client in self.clients:
             await client.close()
-        await self.peers.close()
+        await self.replication.peers.close()
         await self.registry.database.close()
         await self.registry.store.close()
 
@@ -97,11 +87,8 @@ class Daemon:
         """Return the background work of every node by name."""
         found: dict[str, Service] = {}
         for node in self._nodes:
-            found[f"replication {node.settings.id}"] = node.worker.run
-            found[f"destinations {node.settings.id}"] = node.destination_check.run
-            found[f"backfills {node.settings.id}"] = node.backfills.run
-            if node.anti_entropy is not None:
-                found[f"comparison {node.settings.id}"] = node.anti_entropy.run
+            for name, service in node.replication.services().items():
+                found[f"{name} {node.settings.id}"] = service
             found[f"freshness {node.settings.id}"] = node.sweep.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
         return found
@@ -112,7 +99,7 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             for node in self._nodes:
                 group.create_task(node.server.stop(self.grace))
-                group.create_task(node.worker.stop(self.grace))
+                group.create_task(node.replication.worker.stop(self.grace))
 
     async def close(self) -> None:
         """Close every node that was opened, the last one first."""
