@@ -22,7 +22,7 @@ from replicator.core.errors import (
 )
 from replicator.core.reference import Reference, as_digest
 from replicator.core.retry import Backoff
-from replicator.upstream.errors import RangeRefused
+from replicator.upstream.errors import DigestRefused, RangeRefused
 from replicator.upstream.upload_requests import BlobToSend, Position, UploadRequests, check_digest
 
 if TYPE_CHECKING:
@@ -85,9 +85,13 @@ class Push:
     async def delete_manifest(self, repository: RepositoryName, reference: Reference) -> None:
         """Delete a manifest or a tag; see `UpstreamClient.delete_manifest`."""
         call = self._calls.delete_manifest(repository, reference)
-        # 202 says the specification; some registries say that there is nothing left to say.
-        async with self._exchange.small(call, HTTPStatus.ACCEPTED, HTTPStatus.OK, HTTPStatus.NO_CONTENT):
-            pass
+        try:
+            # 202 says the specification; some registries say that there is nothing left to say.
+            async with self._exchange.small(call, HTTPStatus.ACCEPTED, HTTPStatus.OK, HTTPStatus.NO_CONTENT):
+                pass
+        except DigestRefused as error:
+            # So say registries that delete by digest only, such as distribution 2.
+            raise UpstreamRefused(str(error)) from error
 
     async def _started(self, blob: BlobToSend, mount_from: RepositoryName | None, *, mount: bool) -> Position | None:
         """Return where to send the blob, or None when it was mounted."""

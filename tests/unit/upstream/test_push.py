@@ -310,6 +310,13 @@ class TestManifest:
         with pytest.raises(UpstreamRefused, match="UNSUPPORTED"):
             await client.delete_manifest(TEAM, TAG)
 
+    async def test_that_is_deleted_by_digest_only_is_refused_by_tag(
+        self, upstream: FakeRegistry, client: UpstreamClient
+    ) -> None:
+        upstream.faults.on("DELETE *", Fault(status=400, body=b'{"errors":[{"code":"DIGEST_INVALID"}]}'))
+        with pytest.raises(UpstreamRefused, match="DIGEST_INVALID"):
+            await client.delete_manifest(TEAM, TAG)
+
 
 BIG = bytes(range(256)) * (RESUMABLE_FROM // 256 + 5000)
 BIG_DIGEST = digest_of(BIG)
