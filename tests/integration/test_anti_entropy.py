@@ -316,7 +316,7 @@ async def test_rounds_come_every_so_often(tmp_path: Path) -> None:
         await lose_tag(eu, APP, "latest")
         async with keeper.running():
             while await eu.tag(APP, "latest") is None:
-                await nodes.clock.sleepers(5)
+                await nodes.clock.sleepers(6)
                 nodes.clock.advance(50.0)
                 await nodes.until_quiet()
         await _intact(eu)

@@ -12,7 +12,7 @@ from replicator.core.drift import DriftKind
 from replicator.core.errors import InvalidInput, ManifestNotFound, RepositoryNotFound
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.replication import ReplicationRule, ReplicationState
-from tests.support.drift import Keeper, restart_with_rules
+from tests.support.drift import Keeper, lose_jobs, restart_with_rules
 from tests.support.images import build_image, build_index
 from tests.support.nodes import OTHER_ACCOUNT, NodePlan, cluster
 
@@ -131,6 +131,22 @@ class TestJoin:
             assert (await keeper.backfills.get(backfill)).state is BackfillState.COMPLETE
 
 
+async def test_the_service_ends_a_backfill_as_soon_as_its_last_image_is_settled(tmp_path: Path) -> None:
+    async with cluster(tmp_path, BEFORE, EU) as nodes:
+        us, eu = nodes[US], nodes[EU]
+        await us.push(IMAGE, APP, "v1")
+        await us.push(INDEX, WEB, "v1")
+        await restart_with_rules(us, ReplicationRule("later", (eu.plan.id,)))
+        keeper, began = Keeper(nodes, us), nodes.clock.now()
+        async with keeper.running():
+            backfill = await keeper.backfills.start(eu.plan.id)
+            while not (await keeper.backfills.get(backfill)).state.is_terminal:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0)
+        ended = await keeper.backfills.get(backfill)
+        assert (ended.state, ended.finished_at) == (BackfillState.COMPLETE, began)
+        await eu.check(INDEX, WEB, "v1")
+
+
 class TestDeletions:
     async def test_nothing_that_was_deleted_comes_back(self, tmp_path: Path) -> None:
         """REL-34: neither what the destination deleted since, nor what the source did."""
@@ -240,3 +256,26 @@ class TestSync:
             with pytest.raises(InvalidInput):
                 await keeper.sync.plan(destination=us.plan.id)
             assert await keeper.sync.plan() == []
+
+    async def test_deletions_that_were_lost_are_planned_and_done_like_copies(self, tmp_path: Path) -> None:
+        async with cluster(tmp_path, NodePlan(US, rule={"delete_replication": True}), EU, AP) as nodes:
+            us, eu, ap = nodes[US], nodes[EU], nodes[AP]
+            await us.push(IMAGE, APP, "v1", "v2")
+            await nodes.until_quiet()
+            nodes.clock.advance(10)
+            await us.worker.stop(0)
+            await us.delete(APP, "v1")
+            await lose_jobs(us)
+            await us.restart()
+            keeper = Keeper(nodes, us)
+            plan = await keeper.sync.plan()
+            assert {(one.kind, one.tag, one.destination, one.bytes) for one in plan} == {
+                (DriftKind.NOT_DELETED, "v1", region.plan.id, 0) for region in (eu, ap)
+            }
+            ended = await keeper.finish(await keeper.sync.execute(plan))
+            assert (ended.state, ended.destination) == (BackfillState.COMPLETE, "")
+            assert ended.progress is not None
+            assert (ended.progress.total, ended.progress.complete) == (2, 2)
+            for region in (eu, ap):
+                assert await region.tag(APP, "v1") is None
+                await region.check(IMAGE, APP, "v2")

@@ -66,15 +66,17 @@ class Keeper:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Have rounds come by themselves until the block ends."""
-        task = asyncio.create_task(self.anti_entropy.run())  # noqa: TID251 - ended below
+        """Have both services run by themselves until the block ends."""
+        services = (self.anti_entropy.run(), self.backfills.run())
+        tasks = [asyncio.create_task(service) for service in services]  # noqa: TID251 - ended below
         try:
             yield
-            assert not task.done(), "anti-entropy ended by itself"
+            assert not any(task.done() for task in tasks), "a service ended by itself"
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     async def finish(self, backfill: str) -> Backfill:
         """Prepare and finish a backfill, while the node's worker does its jobs."""
