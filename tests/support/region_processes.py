@@ -23,7 +23,7 @@ from urllib.parse import quote
 from tests.support.daemon import Daemon, node
 from tests.support.fault_proxy import Fault, Proxies, Proxy
 from tests.support.http_calls import Answer, call
-from tests.support.images import Built, walk
+from tests.support.images import Built, BuiltImage, walk
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -57,10 +57,9 @@ def every_way(region: str) -> list[Document]:
 
 @dataclass
 class Acknowledged:
-    """What clients were told is stored: manifests with their bytes by repository, and the tags of each region."""
+    """What clients were told is stored: images with their bytes by repository, and what was deleted."""
 
     images: dict[str, dict[str, Built]] = field(default_factory=lambda: defaultdict(dict))
-    tags: dict[tuple[str, str, str], str] = field(default_factory=dict)
     deleted: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -165,13 +164,10 @@ class Regions:
     def push(self, region: str, repository: str, tag: str | None, image: Built) -> None:
         """Push an image with everything in it; what was acknowledged is in the model, whatever comes after."""
         for one in walk(image):
-            for digest, content in getattr(one, "blobs", {}).items() if not hasattr(one, "children") else ():
+            for digest, content in one.blobs.items() if isinstance(one, BuiltImage) else ():
                 self._put_blob(region, repository, digest, content)
-            self._put_manifest(region, repository, one.digest, one)
-            self.acknowledged.images[repository][one.digest] = one
-        if tag is not None:
-            self._put_manifest(region, repository, tag, image)
-            self.acknowledged.tags[region, repository, tag] = image.digest
+            reference = tag if tag is not None and one is image else one.digest
+            self.put_manifest(region, repository, reference, one)
 
     def try_push(self, region: str, repository: str, tag: str, image: Built) -> bool:
         """Push to a region that may be down or go down; tell whether the whole was acknowledged."""
@@ -186,10 +182,12 @@ class Regions:
         answer = call("POST", url, content, {"Content-Type": "application/octet-stream"})
         assert answer.status == 201, answer
 
-    def _put_manifest(self, region: str, repository: str, reference: str, image: Built) -> None:
+    def put_manifest(self, region: str, repository: str, reference: str, image: Built) -> None:
+        """Push a manifest whose content is there, under a tag or its digest."""
         url = self.daemons[region].url(f"/v2/{repository}/manifests/{reference}", region)
         answer = call("PUT", url, image.manifest, {"Content-Type": image.media_type})
         assert answer.status == 201, answer
+        self.acknowledged.images[repository][image.digest] = image
 
     def delete(self, region: str, repository: str, reference: str) -> None:
         """Delete a tag or an image."""
@@ -199,7 +197,6 @@ class Regions:
         if ":" in reference:
             self.acknowledged.images[repository].pop(reference, None)
             self.acknowledged.deleted.add((repository, reference))
-        self.acknowledged.tags.pop((region, repository, reference), None)
 
     def get(self, region: str, path: str) -> Answer:
         """GET a path of a region."""
@@ -217,11 +214,14 @@ class Regions:
         assert stated == f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
         return stated
 
+    def tag_names(self, region: str, repository: str) -> list[str]:
+        """Return the names of the tags of a repository in a region."""
+        answer = self.get(region, f"/v2/{repository}/tags/list?n=10000")
+        return list(answer.json()["tags"]) if answer.status == 200 else []
+
     def tags(self, region: str, repository: str) -> dict[str, str | None]:
         """Return every tag of a repository in a region with its digest."""
-        answer = self.get(region, f"/v2/{repository}/tags/list?n=10000")
-        names = answer.json()["tags"] if answer.status == 200 else []
-        return {name: self.digest(region, repository, name) for name in names}
+        return {name: self.digest(region, repository, name) for name in self.tag_names(region, repository)}
 
     def metrics(self, region: str, name: str) -> float:
         """Return the sum of a metric of a region over all its labels."""
@@ -253,14 +253,15 @@ class Regions:
 
     def until_equal(self, repository: str, within: float = CONVERGENCE) -> dict[str, str | None]:
         """Return the tags of a repository once every region has the same ones and no region has work left."""
-        eventually(lambda: self._is_quiet() and self._agree(repository), "all regions to agree", within=within)
+        eventually(lambda: self.is_quiet() and self._agree(repository), "all regions to agree", within=within)
         return self.tags(self.names[0], repository)
 
     def until_quiet(self, within: float = CONVERGENCE) -> None:
         """Return once no region has replication work left."""
-        eventually(self._is_quiet, "replication to end", within=within)
+        eventually(self.is_quiet, "replication to end", within=within)
 
-    def _is_quiet(self) -> bool:
+    def is_quiet(self) -> bool:
+        """Tell whether no region has replication work left."""
         return all(self._pending(name) == 0 for name in self.names)
 
     def _pending(self, region: str) -> int | None:
