@@ -196,6 +196,76 @@ class TestOutbox:
         assert await states(database) == []
 
 
+class TestPriorities:
+    async def test_a_queued_job_keeps_the_more_urgent_of_its_priorities(self, database: Database) -> None:
+        await enqueue(database, a_job(priority=Priority.PUSH), now=100.0)
+        await enqueue(database, a_job(priority=Priority.BACKGROUND), now=101.0)
+        assert (await lease_only(database, now=101.0)).job.priority == Priority.PUSH
+
+    async def test_a_job_that_waits_in_the_background_becomes_urgent_with_a_push(self, database: Database) -> None:
+        await enqueue(database, a_job(priority=Priority.BACKGROUND), now=100.0)
+        await enqueue(database, a_job(priority=Priority.PUSH), now=101.0)
+        assert (await lease_only(database, now=101.0)).job.priority == Priority.PUSH
+
+    async def test_a_buried_job_has_the_priority_it_is_asked_for_with(self, database: Database) -> None:
+        await enqueue(database, a_job(priority=Priority.PUSH))
+        leased = await lease_only(database)
+        await database.write(lambda: jobs.bury(leased, 101.0, "denied"))
+        await enqueue(database, a_job(priority=Priority.BACKGROUND), now=102.0)
+        assert (await lease_only(database, now=102.0)).job.priority == Priority.BACKGROUND
+
+
+class TestDestinations:
+    """The lane of a destination: copies and deletions, pushes and background work."""
+
+    async def test_both_kinds_are_leased_by_urgency_and_within_a_band(self, database: Database) -> None:
+        copies = [a_job("copy", 15, "x"), a_job("late copy", 55, "x"), a_job("elsewhere", 11, "y")]
+        deletions = [
+            NewJob(JobKind.DELETE_REPLICA, key, {}, priority, "x") for key, priority in (("gone", 12), ("old", 51))
+        ]
+        await enqueue(database, *copies, *deletions)
+        assert keys(await lease_lane(database, "one", 1, jobs.PUSHES)) == ["gone"]
+        assert keys(await lease_lane(database, "two", 9, jobs.PUSHES)) == ["copy"]
+        assert keys(await lease_lane(database, "three", 1, jobs.BACKGROUND)) == ["old"]
+        assert keys(await lease_lane(database, "four", 9)) == ["late copy"]
+
+    async def test_leases_of_both_kinds_run_out(self, database: Database) -> None:
+        await enqueue(database, a_job("copy", lane="x"), NewJob(JobKind.DELETE_REPLICA, "gone", {}, lane="x"))
+        assert len(await lease_lane(database, "one", 9)) == 2
+        assert await lease_lane(database, "two", 9, now=159.9) == []
+        assert sorted(keys(await lease_lane(database, "two", 9, now=160.0))) == ["copy", "gone"]
+
+    async def test_what_is_due_next_is_told_by_band(self, database: Database) -> None:
+        await enqueue(database, a_job("push", Priority.PUSH, "x"), now=100.0)
+        await enqueue(database, a_job("backfill", Priority.BACKGROUND, "x"), now=50.0)
+        assert await database.read(jobs.next_due(KIND, "x", jobs.PUSHES)) == 100.0
+        assert await database.read(jobs.next_due(KIND, "x", jobs.BACKGROUND)) == 50.0
+
+    async def test_a_job_asked_for_again_while_it_failed_is_due_at_once(self, database: Database) -> None:
+        await enqueue(database, a_job(step=1), now=100.0)
+        leased = await lease_only(database)
+        await enqueue(database, a_job(step=2), now=110.0)
+        assert await database.read(jobs.payload_of(leased)) == {"step": 2}
+        await database.write(lambda: jobs.release(leased, 9000.0, "refused"))
+        assert (await lease_only(database, now=110.0)).job.payload == {"step": 2}
+
+    async def test_an_operator_makes_due_what_waits_in_a_lane_or_for_a_repository(self, database: Database) -> None:
+        names = ["x|team/app:v1", "x|team/app@sha256:0", "x|team/app-2:v1", "x|team:v1"]
+        await enqueue(database, *(a_job(name, lane="x") for name in names), a_job("y|team/app:v1", lane="y"))
+        for one in await lease(database):
+            await database.write(partial(jobs.release, one, 9000.0, "refused"))
+        assert await database.write(lambda: jobs.make_due(KIND, "x", 200.0, "team/app")) == 2
+        assert sorted(keys(await lease(database, now=200.0))) == names[:2]
+        assert await database.write(lambda: jobs.make_due(KIND, "x", 200.0)) == 2
+        assert sorted(keys(await lease(database, now=200.0))) == sorted(names[2:])
+
+
+async def lease_lane(
+    database: Database, owner: str, limit: int, band: jobs.Band = jobs.ALL_PRIORITIES, now: float = 100.0
+) -> list[LeasedJob]:
+    return await database.write(lambda: jobs.lease_replication(owner, now, now + 60, limit, "x", band))
+
+
 class TestNextDue:
     async def test_nothing_waits(self, database: Database) -> None:
         assert await database.read(jobs.next_due(KIND)) is None

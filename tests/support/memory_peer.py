@@ -31,16 +31,18 @@ class _Repository:
 class MemoryPeer:
     """A PeerDestination. `calls` are what was asked of it, in order: `offer`, `blob`, `deliver` or `delete` a digest.
 
-    `claims_all` has it say of an offer that it lacks nothing. A blob of another repository is mounted.
+    `claims_all` has it say of an offer that it lacks nothing, `forgets` lose every blob that it acknowledged.
+    A blob of another repository is mounted.
     """
 
-    def __init__(self, *, accepts_sparse: bool = False, claims_all: bool = False) -> None:
+    def __init__(self, *, accepts_sparse: bool = False) -> None:
         self.repositories: dict[RepositoryName, _Repository] = {}
         self.calls: list[str] = []
         self.at_once = 0
         self.most_at_once = 0
         self.accepts_sparse = accepts_sparse
-        self.claims_all = claims_all
+        self.claims_all = False
+        self.forgets = False
         self.deletions: list[Deletion] = []
         self.before_call: Callable[[str], None] = lambda _: None
         self.hold: Callable[[str], Awaitable[None]] = _go_on
@@ -74,7 +76,8 @@ class MemoryPeer:
         read = b"".join([bytes(piece) async for piece in content.read(offset, size - offset)])
         if digest_of(read, algorithm_of(digest)) != digest:
             raise UpstreamContent
-        self.repository(repository).blobs[digest] = read
+        if not self.forgets:
+            self.repository(repository).blobs[digest] = read
         return len(read)
 
     async def deliver(self, delivery: Delivery) -> Receipt:

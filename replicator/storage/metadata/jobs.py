@@ -280,7 +280,7 @@ _PAYLOAD = Statement(sa.select(jobs.c.payload).where(jobs.c.id == sa.bindparam("
 _waiting = sa.and_(_queued, jobs.c.not_before > sa.bindparam("now"))
 _MAKE_DUE = Statement(
     sa.update(jobs)
-    .where(_waiting, jobs.c.key.between(sa.bindparam("first_key"), sa.bindparam("last_key")))
+    .where(_waiting, jobs.c.key >= sa.bindparam("first_key"), jobs.c.key <= sa.bindparam("last_key"))
     .values(not_before=sa.bindparam("now"))
     .returning(jobs.c.id)
 )

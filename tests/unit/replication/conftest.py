@@ -99,6 +99,12 @@ class Scene:
                     UNRESTRICTED, REPOSITORY, parse_reference(reference), part.manifest, part.media_type
                 )
 
+    async def put(self, image: Built, tag: str) -> None:
+        """Put the manifest of an image whose content is there, under a tag."""
+        await Pushes(self.registry).put_manifest(
+            UNRESTRICTED, REPOSITORY, parse_reference(tag), image.manifest, image.media_type
+        )
+
     async def until_attempts(self, count: int) -> None:
         """Wait until so many attempts were made."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,10 +23,13 @@ from replicator.core.jobs import JobKind, JobState, NewJob
 from replicator.core.replication import ReplicationState
 from replicator.replication.worker import WorkerLimits
 from replicator.storage.metadata import jobs
+from replicator.storage.metadata.sqlite import SqliteDatabase
 from tests.support.images import build_image
 from tests.unit.replication.conftest import EU, REPOSITORY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from replicator.core.names import NodeId
     from replicator.storage.metadata.database import Database
     from replicator.storage.metadata.statement import Body, Steps
@@ -382,3 +387,26 @@ class _FailingDatabase:
         if self.fails:
             raise StorageFull
         return await self._behind.write(body)
+
+
+# How much it costs to look
+
+
+@pytest.mark.parametrize("band", [jobs.ALL_PRIORITIES, jobs.PUSHES, jobs.BACKGROUND])
+async def test_leasing_reads_the_queue_from_its_front_however_many_wait(tmp_path: Path, band: jobs.Band) -> None:
+    statements: list[tuple[str, dict[str, object]]] = []
+    steps = jobs.lease_replication("me", 10.0, 20.0, 4, str(EU), band)
+    execution = next(steps)
+    with contextlib.suppress(StopIteration):
+        while True:
+            text = execution.statement.sqlite
+            statements.append((text.text, dict(text.named(execution.parameters))))
+            execution = steps.send([])
+    database = SqliteDatabase(tmp_path / "metadata.db")
+    await database.open()
+    await database.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "metadata.db")) as rows:
+        for text, parameters in statements:
+            plan = [row[3] for row in rows.execute(f"explain query plan {text}", parameters)]
+            assert not [step for step in plan if "SCAN jobs" in step], plan
+            assert any("jobs_due" in step for step in plan), plan
