@@ -125,15 +125,26 @@ class _Transfer:
                 return await self._put(part)
             except UpstreamUnavailable as error:
                 failure = error
-            progress = await self._standing()
+            progress = await self._standing_again()
             rest = part.rest_from(progress.offset)
             if progress.is_complete or rest is None:
                 return progress
             failures = 0 if progress.offset >= reached + _PROGRESS else failures + 1
             if failures >= _TRIES:
                 raise failure
-            await self._clock.sleep(_BACKOFF.delay(failures + 1, random.random()))  # noqa: S311 - jitter, not a secret
             part, reached = rest, progress.offset
+
+    async def _standing_again(self) -> BlobProgress:
+        """Ask after a connection broke: what broke it may break the next one as well, so a few times."""
+        failures = 0
+        while True:
+            failures += 1
+            await self._clock.sleep(_BACKOFF.delay(failures, random.random()))  # noqa: S311 - jitter, not a secret
+            try:
+                return await self._standing()
+            except UpstreamUnavailable:
+                if failures >= _TRIES:
+                    raise
 
     async def _standing(self) -> BlobProgress:
         """Ask how far the blob has come."""
