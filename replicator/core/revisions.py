@@ -127,7 +127,7 @@ def merge(current: TagRegister | None, incoming: TagRegister, *, is_mutable: boo
     """
     if current is None:
         return Merge(MergeOutcome.SET, incoming)
-    seen = _joined(_vector(current), _vector(incoming))
+    seen = _taken_into_account(current, incoming)
     if incoming.rank == current.rank:
         return Merge(MergeOutcome.SAME, TagRegister(current.digest, current.revision, seen))
     loser = _loser(current, incoming)
@@ -136,6 +136,17 @@ def merge(current: TagRegister | None, incoming: TagRegister, *, is_mutable: boo
     if not is_mutable and current.digest is not None and incoming.digest not in {None, current.digest}:
         return Merge(MergeOutcome.KEPT_IMMUTABLE, current)
     return Merge(MergeOutcome.SET, TagRegister(incoming.digest, incoming.revision, seen), loser)
+
+
+def _taken_into_account(current: TagRegister, incoming: TagRegister) -> Mapping[str, int]:
+    """Return the version vector after a merge.
+
+    A write that lost without an image to report is left out: where its image still is, the conflict is to be found.
+    """
+    last, first = sorted((current, incoming), key=lambda register: register.rank, reverse=True)
+    if first.digest is None and not last.knows(first):
+        return _vector(last)
+    return _joined(_vector(current), _vector(incoming))
 
 
 def _loser(current: TagRegister, incoming: TagRegister) -> Digest | None:

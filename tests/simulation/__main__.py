@@ -34,8 +34,6 @@ def main() -> int:
     seconds = time.monotonic() - began
     failures = sorted(progress.failures, key=lambda one: one.seed)
     _say(f"{progress.done} schedules, {progress.events} events, {seconds:.1f} s, {len(failures)} failures")
-    for failure in failures:
-        _say(f"seed {failure.seed}: {failure.violation}")
     if failures or options.trace:
         seed = failures[0].seed if failures else options.seed
         _say(f"\nmake simulate SEED={seed} SCHEDULES=1 replays this:")
@@ -58,6 +56,8 @@ class _Progress:
         self.done += done
         self.events += events
         self.failures += failures
+        for failure in failures:
+            _say(f"seed {failure.seed}: {failure.violation}")
         if time.monotonic() - self._shown_at >= _PAUSE:
             self._shown_at = time.monotonic()
             _say(f"{self.done} of {self._schedules} schedules, {len(self.failures)} failures")

@@ -11,7 +11,6 @@ from tests.simulation.contents import NAMES
 from tests.simulation.store import Violation
 
 if TYPE_CHECKING:
-    from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
     from replicator.core.peer_messages import Delivery
     from replicator.core.replication import ReplicateImage
@@ -162,19 +161,16 @@ class Oracle:
                 raise Violation(f"{node.store.name}: tag {place[1]} is {one}, elsewhere {top}")
 
     def _judge_reports(self) -> None:
-        """A write that lost its tag to others, none of which knew of it, is reported."""
+        """A write that lost its tag to one that still stands and did not know of it is reported."""
+        nodes = self._world.nodes.values()
         for place, writes in self._writes.items():
-            repository, tag = place
+            standing = {one.rank for node in nodes if (one := node.store.tags.get(place)) is not None}
             for lost in writes:
-                rivals = [one for one in writes if one.rank > lost.rank and one.digest is not None]
-                if lost.digest is None or any(
-                    one.knows(lost) or one.digest == lost.digest for one in writes if one.rank > lost.rank
-                ):
+                newer = [one for one in writes if one.rank > lost.rank]
+                if lost.digest is None or any(one.knows(lost) or one.digest == lost.digest for one in newer):
                     continue
-                if rivals and not self._is_reported(repository, tag, lost.digest):
+                has_winner = any(one.digest is not None and one.rank in standing for one in newer)
+                if has_winner and not any((*place, lost.digest) in node.store.conflicts for node in nodes):
                     raise Violation(
-                        f"the write of tag {tag} -> {NAMES[lost.digest]} in {lost.revision} lost unreported"
+                        f"the write of tag {place[1]} -> {NAMES[lost.digest]} in {lost.revision} unreported"
                     )
-
-    def _is_reported(self, repository: RepositoryName, tag: Tag, digest: Digest) -> bool:
-        return any((repository, tag, digest) in node.store.conflicts for node in self._world.nodes.values())

@@ -224,6 +224,12 @@ class TestUntag:
         late = merge(gone, first)
         assert (late.outcome, late.register.digest, late.loser) == (MergeOutcome.KEPT_NEWER, None, None)
 
+    def test_a_conflict_with_a_tag_whose_image_went_is_reported_where_the_image_is(self) -> None:
+        mine, rival = write(None, A, EU, NOW), write(None, B, US, NOW + 1)
+        passed_on = merge(without_image(mine), rival)
+        assert passed_on.loser is None
+        assert merge(mine, passed_on.register).loser == A
+
 
 @dataclass
 class Place:
