@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.images import StoredManifest
 
 _KEPT_BYTES = 4 * 1024 * 1024
-"""Manifests beyond this are read again when they are sent, so that a huge index does not fill memory."""
+"""Manifests beyond this are read again when they are sent: neither a huge index nor many referrers fill memory."""
 
 
 @dataclass(slots=True)
@@ -46,18 +46,19 @@ class _Visit:
 
 
 class GraphReader:
-    """Walks images of one source, as one rule wants them."""
+    """Walks images of one source, as one rule wants them. One for each attempt, since it bounds what is kept."""
 
     def __init__(self, content: OwnContent, rule: ReplicationRule) -> None:
         self._content = content
         self._rule = rule
+        self._room = _KEPT_BYTES
 
     async def read(self, repository: RepositoryName, digest: Digest) -> ImageGraph:
         """Return what an image consists of. Raises ManifestNotFound when the source lacks it, StorageError."""
         root = await self._content.find_manifest(repository, digest)
         if root is None:
             raise ManifestNotFound(f"repository {repository} has no manifest {digest}")
-        graph, room = ImageGraph(), _KEPT_BYTES
+        graph = ImageGraph()
         seen = {digest}
         path = [_visit(root)]
         while path:
@@ -65,7 +66,7 @@ class GraphReader:
             child = next(visit.children, None)
             if child is None:
                 path.pop()
-                room = _add(graph, visit, room)
+                self._add(graph, visit)
             elif child.digest not in seen:
                 seen.add(child.digest)
                 found = await self._child(repository, child)
@@ -80,23 +81,21 @@ class GraphReader:
             return None
         return await self._content.find_manifest(repository, child.digest)
 
+    def _add(self, graph: ImageGraph, visit: _Visit) -> None:
+        """Add a manifest whose children are there already."""
+        manifest = visit.manifest
+        graph.manifests.append(manifest.digest)
+        for blob in visit.parsed.blobs:
+            _prefer_required(graph.blobs, blob)
+        size = len(manifest.content)
+        if size <= self._room:
+            graph.kept[manifest.digest] = manifest
+            self._room -= size
+
 
 def _visit(manifest: StoredManifest) -> _Visit:
     parsed = parse_manifest(manifest.content, manifest.media_type)
     return _Visit(manifest, parsed, iter(parsed.manifests))
-
-
-def _add(graph: ImageGraph, visit: _Visit, room: int) -> int:
-    """Add a manifest whose children are there already; return how many bytes may still be kept."""
-    manifest = visit.manifest
-    graph.manifests.append(manifest.digest)
-    for blob in visit.parsed.blobs:
-        _prefer_required(graph.blobs, blob)
-    size = len(manifest.content)
-    if size <= room:
-        graph.kept[manifest.digest] = manifest
-        return room - size
-    return room
 
 
 def _prefer_required(blobs: dict[Digest, Descriptor], blob: Descriptor) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from replicator.core.digest import digest_of
 from replicator.core.jobs import Priority
 from replicator.replication.blob_slots import BlobSlots
+
+if TYPE_CHECKING:
+    from replicator.core.digest import Digest
 
 A, B, C, D = (digest_of(bytes([number])) for number in range(4))
 
@@ -21,7 +25,7 @@ async def test_a_push_waits_for_one_blob_of_a_backfill_however_many_wait_before_
     slots, order = BlobSlots(1), list[str]()
     gates = {name: asyncio.Event() for name in ("first", "backfill", "push")}
 
-    async def send(name: str, digest: str, priority: int) -> None:
+    async def send(name: str, digest: Digest, priority: int) -> None:
         async with slots.of(digest, priority):
             order.append(name)
             await gates[name].wait()
@@ -43,7 +47,7 @@ async def test_a_blob_that_is_under_way_is_waited_for_without_a_slot() -> None:
     slots, entered = BlobSlots(2), list[str]()
     leave = asyncio.Event()
 
-    async def send(digest: str) -> None:
+    async def send(digest: Digest) -> None:
         async with slots.of(digest):
             entered.append(digest)
             await leave.wait()
@@ -81,6 +85,6 @@ async def test_what_was_sent_before_the_mark_does_not_count() -> None:
     assert slots.was_sent_since(B, mark)
 
 
-async def _once(slots: BlobSlots, digest: str) -> None:
+async def _once(slots: BlobSlots, digest: Digest) -> None:
     async with slots.of(digest):
         pass

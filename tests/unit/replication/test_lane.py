@@ -65,7 +65,7 @@ def test_only_a_queue_with_nothing_due_is_looked_at_again() -> None:
     pushes, background = lane.tracks
     pushes.due_at, background.due_at = 100.0, 99.5
     lane.look_again(99.5)
-    assert (pushes.due_at, background.due_at) == (None, 99.5)
+    assert [track.due_at for track in lane.tracks] == [None, 99.5]
 
 
 async def test_a_tag_is_set_by_one_at_a_time_and_other_tags_meanwhile() -> None:

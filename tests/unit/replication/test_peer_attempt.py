@@ -10,6 +10,7 @@ import pytest
 
 from replicator.core.errors import UpstreamDenied, UpstreamRefused, UpstreamUnavailable
 from replicator.core.jobs import Priority
+from replicator.core.names import Tag
 from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.replication import image_copy
 from replicator.replication.worker import WorkerLimits
@@ -18,7 +19,7 @@ from tests.support.images import Built, build_image, build_index
 from tests.unit.replication.conftest import EU, REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from replicator.storage.metadata.statement import Steps
     from tests.unit.replication.conftest import Scene
@@ -122,7 +123,7 @@ async def test_an_image_that_lost_its_tag_under_way_is_settled_by_what_happened(
         ("latest", ReplicationState.COMPLETE),
     }
     tags = scene.destinations[EU].repository(REPOSITORY).tags
-    assert tags["latest"].digest == OTHER.digest
+    assert tags[Tag("latest")].digest == OTHER.digest
 
 
 async def test_what_was_asked_for_again_while_it_failed_is_tried_at_once(scene: Scene) -> None:
@@ -193,7 +194,7 @@ async def test_a_backfill_delays_a_push_by_one_blob(scene: Scene) -> None:
     assert [one.lag_seconds is None for one in scene.recorder.replications].count(False) == 1
 
 
-def _in_background(scene: Scene, images: list[Built]) -> Steps[None]:
+def _in_background(scene: Scene, images: Sequence[Built]) -> Steps[None]:
     """Have jobs that wait for images be those of a backfill."""
     now = scene.clock.now()
     leased = yield from jobs.lease_replication("test", now, now + 1, 100, str(EU))

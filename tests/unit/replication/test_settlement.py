@@ -12,9 +12,9 @@ from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.replication.attempt import Delivered
 from replicator.replication.lane import Lane
 from replicator.replication.settlement import Settlement
-from replicator.storage.metadata import jobs
+from replicator.storage.metadata import jobs, replication_status
 from tests.support.images import build_image
-from tests.unit.replication.conftest import EU
+from tests.unit.replication.conftest import EU, REPOSITORY
 
 if TYPE_CHECKING:
     from replicator.storage.metadata.jobs import LeasedJob
@@ -60,3 +60,30 @@ async def test_bytes_of_failed_attempts_count(scene: Scene) -> None:
     await settlement.complete(again, replication, Delivered(), 11)
     status = await scene.state(IMAGE.digest)
     assert (status.status, status.bytes, status.failure_code) == (ReplicationState.COMPLETE, 111, None)
+
+
+async def test_a_superseded_image_whose_last_attempt_failed_stays_superseded(scene: Scene) -> None:
+    scene.replicate_only_to(EU)
+    other = build_image([b"other layer"])
+    await scene.push(other)
+    await scene.push(IMAGE)
+    await scene.put(IMAGE, "latest")
+    now = scene.clock.now()
+    leased = await scene.database.write(lambda: jobs.lease_replication("me", now, now + 30, 9, str(EU)))
+    (mine,) = [one for one in leased if one.job.payload["tag"] == "latest"]
+    await scene.put(other, "latest")
+    settlement = Settlement(scene.registry, scene.recorder, lambda: 0.0)
+    await settlement.fail(Lane(4), mine, ReplicateImage.from_payload(mine.job.payload), UpstreamDenied(), 5)
+    found = await scene.database.read(replication_status.of_image(REPOSITORY, IMAGE.digest))
+    assert [(one.status, one.failure_code, one.bytes) for one in found if one.tag] == [
+        (ReplicationState.FAILED, "Superseded", 5)
+    ]
+
+
+async def test_who_waits_for_an_image_is_told_of_its_outcome(scene: Scene) -> None:
+    _, taken = await _lost_lease(scene)
+    told: list[str] = []
+    scene.registry.on_settled(lambda repository, digest: told.append(f"{repository}@{digest}"))
+    settlement = Settlement(scene.registry, scene.recorder, lambda: 0.0)
+    await settlement.complete(taken, ReplicateImage.from_payload(taken.job.payload), Delivered(), 0)
+    assert told == [f"{REPOSITORY}@{IMAGE.digest}"]

@@ -399,8 +399,8 @@ async def test_leasing_reads_the_queue_from_its_front_however_many_wait(tmp_path
     execution = next(steps)
     with contextlib.suppress(StopIteration):
         while True:
-            text = execution.statement.sqlite
-            statements.append((text.text, dict(text.named(execution.parameters))))
+            written = execution.statement.sqlite
+            statements.append((written.text, dict(written.named(execution.parameters))))
             execution = steps.send([])
     database = SqliteDatabase(tmp_path / "metadata.db")
     await database.open()
