@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from replicator.core.mutability import matches_wildcard
 
 if TYPE_CHECKING:
-
     from replicator.core.names import NodeId, RepositoryName
 
 

@@ -3,7 +3,8 @@
     source --Offer--> destination --Lacks--> source --blobs--> destination
     source --Delivery--> destination --Receipt--> source
 
-One Offer costs one round trip and tells everything an image lacks at the destination; one Delivery puts all manifests,
+One Offer costs one round trip and tells everything an image lacks at the destination; where it lacks nothing, a final
+Offer is a Delivery as well. One Delivery puts all manifests,
 the image and its tag in one transaction, and its Receipt says, by digest and read back from the store, what is there.
 """
 
@@ -64,6 +65,8 @@ class Offer:
     manifests: tuple[Digest, ...]
     blobs: tuple[OfferedBlob, ...]
     tag: OfferedTag | None = None
+    is_final: bool = False
+    """Whether the destination is to take the image and its tag in at once where it lacks nothing of it."""
 
     def to_json(self) -> Json:
         """Return the JSON form."""
@@ -74,6 +77,7 @@ class Offer:
             "manifests": list(self.manifests),
             "blobs": [{"digest": blob.digest, "size": blob.size} for blob in self.blobs],
             "tag": _tag_json(self.tag),
+            "isFinal": self.is_final,
         }
 
     @classmethod
@@ -88,6 +92,7 @@ class Offer:
             _digests(fields, "manifests"),
             tuple(OfferedBlob(parse_digest(_text(blob, "digest")), _size(blob, "size")) for blob in blobs),
             _tag(fields.get("tag")),
+            fields.get("isFinal") is True,
         )
 
 
@@ -110,6 +115,8 @@ class Lacks:
     tag: TagRegister | None = None
     accepts_sparse_index: bool = False
     accepts_sparse_image: bool = False
+    receipt: Receipt | None = None
+    """What came of a final offer that lacked nothing: there is nothing left to deliver."""
 
     def to_json(self) -> Json:
         """Return the JSON form."""
@@ -120,6 +127,7 @@ class Lacks:
             "tag": _register_json(self.tag),
             "acceptsSparseIndex": self.accepts_sparse_index,
             "acceptsSparseImage": self.accepts_sparse_image,
+            "receipt": None if self.receipt is None else self.receipt.to_json(),
         }
 
     @classmethod
@@ -127,7 +135,7 @@ class Lacks:
         """Read the JSON form; raises InvalidInput."""
         fields = _object(value, "an answer to an offer")
         blobs = (_object(item, "a blob") for item in _items(fields, "blobs"))
-        image = fields.get("image")
+        image, receipt = fields.get("image"), fields.get("receipt")
         return cls(
             _digests(fields, "manifests"),
             tuple(LackedBlob(parse_digest(_text(blob, "digest")), _size(blob, "offset")) for blob in blobs),
@@ -135,6 +143,7 @@ class Lacks:
             _register(fields.get("tag")),
             fields.get("acceptsSparseIndex") is True,
             fields.get("acceptsSparseImage") is True,
+            None if receipt is None else Receipt.from_json(receipt),
         )
 
 

@@ -18,7 +18,7 @@ from replicator.core.drift import Fingerprint
 from replicator.core.errors import InvalidInput
 from replicator.core.jobs import JobKind
 from replicator.core.mutability import MutabilityRule
-from replicator.core.peer_messages import HeldImage, LackedBlob, Lacks, RepositoryHash
+from replicator.core.peer_messages import Delivery, HeldImage, LackedBlob, Lacks, RepositoryHash
 from replicator.core.replication import Origin
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize_replication, may_replicate
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from replicator.core.digest import Digest
     from replicator.core.names import NodeId, RepositoryName
-    from replicator.core.peer_messages import Deletion, Delivery, Offer, Receipt
+    from replicator.core.peer_messages import Deletion, Offer, Receipt
     from replicator.core.reference import Reference
     from replicator.core.revisions import TagRegister
     from replicator.registry.deliveries import Outcome
@@ -90,7 +90,7 @@ class Replicas:
         self._observer = observer
 
     async def offer(self, peer: NodeId, offer: Offer) -> Lacks:
-        """Say what an image lacks here.
+        """Say what an image lacks here; take a final offer in like a delivery when it lacks nothing.
 
         A blob that another repository holds, into which the peer may replicate, is mounted, unless it is damaged.
         Raises ReplicationDenied, ClockSkew or InvalidInput; nothing is changed then.
@@ -110,6 +110,7 @@ class Replicas:
             for digest in dict.fromkeys(blob.digest for blob in offer.blobs)
             if digest not in whole
         ]
+        is_whole = offer.is_final and not lacked and not found.manifests
         return Lacks(
             found.manifests,
             tuple(lacked),
@@ -117,6 +118,7 @@ class Replicas:
             found.tag,
             settings.sparse_indexes,
             settings.sparse_images,
+            await self.deliver(peer, _as_delivery(offer)) if is_whole else None,
         )
 
     def _holdings(self, peer: NodeId, offer: Offer) -> Steps[_Holdings]:
@@ -264,6 +266,11 @@ class Replicas:
         not here, or when no rule sends it there.
         """
         return await self._node.database.read(find_image(self._node.settings, peer, repository, reference))
+
+
+def _as_delivery(offer: Offer) -> Delivery:
+    blobs_offered = tuple(blob.digest for blob in offer.blobs)
+    return Delivery(offer.repository, (), offer.revision, offer.digest, offer.tag, offer.manifests, blobs_offered)
 
 
 def _lines(repository: RepositoryName, after: str, limit: int) -> Steps[list[HeldImage]]:

@@ -2,7 +2,7 @@
 
     offer     one round trip: what is lacking there, and how far a blob came that broke off
     blobs     those that are lacking, in parallel, each once however many images share it
-    deliver   one round trip: all manifests, the image and its tag in one transaction
+    deliver   one round trip: all manifests, the image and its tag in one transaction; none where nothing was lacking
 
 Nothing is visible at the destination before the delivery, and nothing counts as done but what its receipt confirms. A
 destination that confirms less than it was sent is sent the rest again, some times.
@@ -73,6 +73,7 @@ class ImageCopy:
         self._digest = digest
         self._tag = tag
         self._lacks: Lacks | None = None
+        self._delivered: tuple[Receipt, OfferedTag | None] | None = None
         self._mark = 0
         self._is_elsewhere = False
         self._unconfirmed: list[Digest] = []
@@ -82,20 +83,22 @@ class ImageCopy:
         """Learn at the source what the image consists of."""
         self.graph = await self._route.reader.read(self._route.repository, self._digest)
 
-    async def offer(self) -> Lacks:
-        """Learn what the destination lacks."""
+    async def offer(self, *, is_final: bool = False) -> Lacks:
+        """Learn what the destination lacks; by a final offer, deliver the image where that is nothing."""
         route = self._route
         state = await route.state(self._digest, self._tag)
         blobs = tuple(self._offered())
         self._mark = route.lane.slots.mark
         manifests = tuple(self.graph.manifests)
-        offer = Offer(route.target, self._digest, state.revision, manifests, blobs, state.tag)
+        offer = Offer(route.target, self._digest, state.revision, manifests, blobs, state.tag, is_final)
         lacks = self._lacks = await route.destination.offer(offer)
         wants_it = lacks.image is not ImageOutcome.DELETED and self._digest in lacks.manifests
         if self.graph.is_sparse and wants_it and not lacks.accepts_sparse_index:
             raise SparseIndexRefused(
                 f"the destination refuses index {self._digest}, of which not every manifest is to be copied"
             )
+        if lacks.receipt is not None and _is_whole(lacks.receipt):
+            self._delivered = lacks.receipt, state.tag
         return lacks
 
     @property
@@ -164,6 +167,8 @@ class ImageCopy:
 
     async def deliver(self) -> tuple[Receipt, OfferedTag | None]:
         """Deliver the image, under its tag while that points to it; return the receipt and the tag that was sent."""
+        if self._delivered is not None:
+            return self._delivered
         lacking = set(self._lacks.manifests if self._lacks else self.graph.manifests)
         for _ in range(_ROUNDS):
             receipt, tag = await self._deliver([one for one in self.graph.manifests if one in lacking])

@@ -123,7 +123,7 @@ class PeerAttempt:
 
     async def _offer(self, copy: ImageCopy) -> None:
         if copy is self._image:
-            await copy.offer()
+            await copy.offer(is_final=not self._referrers)  # they go before its tag
         else:
             with _own_faults():
                 await copy.read()

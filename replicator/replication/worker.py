@@ -60,8 +60,8 @@ class WorkerLimits:
     `look_again` bounds how long a job goes unnoticed that another process queued, or that a clock step hid.
     """
 
-    images_per_destination: int = 4
-    background_per_destination: int = 2
+    images_per_destination: int = 16
+    background_per_destination: int = 4
     blobs_per_destination: int = PARALLEL_BLOBS
     blobs_per_image: int = PARALLEL_BLOBS
     lease: float = 30.0
