@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The image is at the destination. `left_stale_tag`: the tag points to it there, but no longer at the source."""
+    """The image is at the destination, unless `stays_deleted`: it was deleted there by a later write.
+
+    `left_stale_tag`: the tag points to it there, but no longer at the source.
+    """
 
     left_stale_tag: bool = False
+    stays_deleted: bool = False
 
 
 class Attempt(Protocol):

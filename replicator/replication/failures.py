@@ -37,6 +37,7 @@ class FailureCode(enum.StrEnum):
     SPARSE_INDEX_REFUSED = "SparseIndexRefused"
     CLOCK_SKEW = "ClockSkew"
     SUPERSEDED = "Superseded"
+    DELETED_THERE = "DeletedAtDestination"
     UNKNOWN = "UnknownFailure"
 
 

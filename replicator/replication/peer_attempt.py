@@ -101,11 +101,11 @@ class PeerAttempt:
         await for_each([image, *self._referrers], _AT_ONCE, self._offer)
         if image.is_deleted_there and replication.tag is None:
             self._note("image stays deleted at the destination")
-            return Delivered()
+            return Delivered(stays_deleted=True)
         await for_each([image, *self._referrers], _AT_ONCE, self._bring)
         receipt, tag = await image.deliver()
         self._check(receipt, tag)
-        return Delivered()
+        return Delivered(stays_deleted=receipt.image is ImageOutcome.DELETED)
 
     def _find_referrers(self, subjects: Iterable[Digest]) -> Steps[list[Digest]]:
         """Return the referrers of manifests, and theirs; of replicas only by a rule that chains."""

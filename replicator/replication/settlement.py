@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from replicator.core.errors import ReplicatorError, StorageError, UpstreamError
 from replicator.core.jobs import Priority
 from replicator.core.replication import DeleteReplica, Origin, ReplicateImage, ReplicationState
-from replicator.replication.failures import LONGEST_PAUSE, judge
+from replicator.replication.failures import LONGEST_PAUSE, FailureCode, judge
 from replicator.storage.metadata import backfills, images, jobs, replication_status, tags
 from replicator.telemetry.logs import get_logger
 
@@ -68,12 +68,14 @@ class Settlement:
             return
         now, destination = self._node.clock.now(), str(task.destination)
         done = await self._write(partial(_completed, leased, task, delivered, sent, now))
-        if done:
+        if delivered.stays_deleted:
+            self._observer.failed(destination, FailureCode.DELETED_THERE)
+        elif done:
             lag = max(0.0, now - leased.job.enqueued_at)
             is_push = leased.job.priority < Priority.BACKGROUND
             self._observer.replicated(task.rule, destination, lag if is_push else None, sent)
             _log.info("image replicated", **self._fields(task), lag_seconds=round(lag, 3), sent_bytes=sent)
-        self._observer.attempt(destination, "complete")
+        self._observer.attempt(destination, "failed" if delivered.stays_deleted else "complete")
         self._node.announce_settled(task.repository, task.digest)
 
     async def _deleted(self, leased: LeasedJob, task: DeleteReplica) -> None:
@@ -155,13 +157,20 @@ def _completed(
     if is_due_again:
         yield from replication_status.add_sent(replication, sent)
     else:
-        yield from replication_status.settle(replication, ReplicationState.COMPLETE, now, sent)
-        yield from backfills.settle_image(replication, ReplicationState.COMPLETE, sent)
+        status, code = _outcome(delivered)
+        yield from replication_status.settle(replication, status, now, sent, code)
+        yield from backfills.settle_image(replication, status, sent, code)
     if done:
         yield from backfills.leave_others(replication)
     if delivered.left_stale_tag:
         yield from _send_current(replication, now)
     return not is_due_again
+
+
+def _outcome(delivered: Delivered) -> tuple[ReplicationState, FailureCode | None]:
+    if delivered.stays_deleted:
+        return ReplicationState.FAILED, FailureCode.DELETED_THERE
+    return ReplicationState.COMPLETE, None
 
 
 def _asks_for(leased: LeasedJob, replication: ReplicateImage) -> Steps[bool]:

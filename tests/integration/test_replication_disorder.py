@@ -244,7 +244,20 @@ async def test_a_blob_that_twenty_images_share_crosses_once(tmp_path: Path) -> N
         assert nodes.wire(US, EU).forwarded < 2 * len(base)
 
 
-async def test_an_unchanged_push_costs_two_round_trips(tmp_path: Path) -> None:
+async def test_an_unchanged_push_costs_one_round_trip(tmp_path: Path) -> None:
+    image = build_image([b"layer"])
+    async with cluster(tmp_path, US, EU) as nodes:
+        await nodes[US].push(image, REPOSITORY, "v1")
+        await nodes.until_quiet()
+        nodes[EU].recorder.requests.clear()
+        await nodes[US].push(image, REPOSITORY, "v1")
+        await nodes[US].push(image, REPOSITORY, "moved")
+        await nodes.until_quiet()
+        assert [one.route for one in nodes[EU].recorder.requests] == ["peer_offer", "peer_offer"]
+        await nodes[EU].check(image, REPOSITORY, "moved")
+
+
+async def test_an_unchanged_push_of_a_signed_image_costs_two_round_trips(tmp_path: Path) -> None:
     image = build_image([b"layer"])
     signature = build_image([b"signature"], subject=image, artifact_type="application/vnd.example.signature")
     async with cluster(tmp_path, US, EU) as nodes:
@@ -257,3 +270,20 @@ async def test_an_unchanged_push_costs_two_round_trips(tmp_path: Path) -> None:
         routes = [one.route for one in nodes[EU].recorder.requests]
         assert sorted(routes) == ["peer_deliver", "peer_offer", "peer_offer"]  # the offers go together
         assert routes[-1] == "peer_deliver"
+
+
+async def test_an_image_deleted_at_its_destination_since_is_reported_and_stays_deleted(tmp_path: Path) -> None:
+    image = build_image([b"layer"])
+    async with cluster(tmp_path, US, EU) as nodes:
+        await nodes[US].push(image, REPOSITORY, "v1")
+        await nodes.until_quiet()
+        await nodes.wire(US, EU).refuse()
+        await nodes[US].push(image, REPOSITORY, "v1")
+        await nodes.until_attempts(US, 1)
+        nodes.clock.advance(0.5)
+        await nodes[EU].delete(REPOSITORY, image.digest)
+        await nodes.wire(US, EU).heal()
+        await nodes.heal_with_time()
+        (status,) = await nodes[US].statuses(REPOSITORY, image.digest)
+        assert (status.status, status.failure_code) == (ReplicationState.FAILED, "DeletedAtDestination")
+        assert await nodes[EU].tag(REPOSITORY, "v1") is None

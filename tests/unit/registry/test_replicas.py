@@ -964,3 +964,27 @@ async def test_an_image_is_never_older_than_its_tags_nor_its_deletion_than_eithe
         await there.deliver(delivery, NODE)
         receipt = await there.replicas.delete(NODE, Deletion(REPOSITORY, A.digest, deleted.revision))
         assert (receipt.image, await there.tag()) == (ImageOutcome.DELETED, None)
+
+
+def tagged(built: Built, *, is_final: bool = False) -> Offer:
+    return replace(offer_of(built, 2.0), tag=OfferedTag(V1, pointing(built, 2.0)), is_final=is_final)
+
+
+class TestFinalOffer:
+    async def test_takes_in_an_image_that_lacks_nothing(self, scene: Scene) -> None:
+        await scene.receive(A)
+        found = await scene.replicas.offer(SOURCE, tagged(A, is_final=True))
+        assert found.receipt is not None
+        assert (found.receipt.image, found.receipt.tag_outcome) == (ImageOutcome.PRESENT, MergeOutcome.SET)
+        assert await scene.tag() == A.digest
+
+    async def test_changes_nothing_where_something_is_lacking(self, scene: Scene) -> None:
+        await scene.receive(A)
+        found = await scene.replicas.offer(SOURCE, tagged(B, is_final=True))
+        assert found.receipt is None
+        assert await scene.tag() is None
+
+    async def test_an_offer_that_is_not_final_only_asks(self, scene: Scene) -> None:
+        await scene.receive(A)
+        assert (await scene.replicas.offer(SOURCE, tagged(A))).receipt is None
+        assert await scene.tag() is None
