@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from replicator.core.delivery import ImageOutcome
 from replicator.core.digest import Digest, parse_digest
 from replicator.core.errors import InvalidInput
-from replicator.core.names import RepositoryName, Tag, parse_repository, parse_tag
-from replicator.core.revisions import MergeOutcome, Revision, TagRegister, parse_revision
+from replicator.core.names import RepositoryName, Tag, parse_node, parse_repository, parse_tag
+from replicator.core.revisions import MAX_SEEN, MergeOutcome, Revision, TagRegister, parse_revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -441,6 +441,10 @@ def _register(value: object) -> TagRegister | None:
     fields = _object(value, "a tag's register")
     digest = fields.get("digest")
     seen = _object(fields.get("seen"), "a version vector")
+    if len(seen) > MAX_SEEN:
+        raise InvalidInput(f"expected a version vector of at most {MAX_SEEN} nodes")
+    for node in filter(None, seen):
+        parse_node(node)
     return TagRegister(
         None if digest is None else parse_digest(str(digest)),
         parse_revision(_text(fields, "revision")),

@@ -27,7 +27,9 @@ MAX_SEEN = 32
 MAX_AHEAD = 24 * 3600.0
 """Seconds that a revision from elsewhere may lie in our future, so that a wrong clock cannot pin a tag for ever."""
 
-_MAX_NUMBER = 2**62
+LAST_EPOCH = 1
+"""The epoch in which nodes write. None has begun a later one, which would outdo whatever is written in this."""
+
 _LAST = "~"
 """Sorts after every digest."""
 
@@ -157,8 +159,11 @@ def _loser(current: TagRegister, incoming: TagRegister) -> Digest | None:
 
 
 def is_too_far_ahead(revision: Revision, now: float) -> bool:
-    """Tell whether a revision from elsewhere must be refused: its clock runs ahead of ours by more than a day."""
-    return revision.counter > int((now + MAX_AHEAD) * 1000) or revision.epoch > _MAX_NUMBER
+    """Tell whether a revision from elsewhere must be refused: its clock runs ahead of ours by more than a day.
+
+    So does its epoch, whatever the clock: an epoch that nobody begins would pin a tag for ever.
+    """
+    return revision.counter > int((now + MAX_AHEAD) * 1000) or revision.epoch > LAST_EPOCH
 
 
 def _vector(register: TagRegister | None) -> Mapping[str, int]:

@@ -17,7 +17,7 @@ from replicator.core.errors import ClockSkew, DigestMismatch, InvalidInput, Mani
 from replicator.core.manifest import parse_manifest
 from replicator.core.peer_messages import MAX_DELIVERY_BYTES, Receipt
 from replicator.core.replication import Change, Origin
-from replicator.core.revisions import MergeOutcome, is_too_far_ahead
+from replicator.core.revisions import MergeOutcome, Revision, is_too_far_ahead
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize_replication
 from replicator.registry.pushes import ensure_repository, plan_follow_up
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from replicator.core.digest import Digest
     from replicator.core.names import NodeId, RepositoryName
     from replicator.core.peer_messages import Delivery, OfferedTag
-    from replicator.core.revisions import Revision, TagRegister
+    from replicator.core.revisions import TagRegister
     from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.statement import Steps
@@ -94,7 +94,17 @@ def check_tag(tag: OfferedTag | None, digest: Digest | None, now: float) -> None
         return
     if tag.register.digest != digest or digest is None:
         raise InvalidInput(f"expected the tag {tag.name} to point to {digest}, got {tag.register.digest}")
-    check_clock(tag.register.revision, now)
+    check_register(tag.register, now)
+
+
+def check_register(register: TagRegister, now: float) -> None:
+    """Raise ClockSkew for a tag written too far in our future, or in knowledge of such a write.
+
+    Who claims to know of what other nodes have yet to write would keep every conflict with them from being found.
+    """
+    check_clock(register.revision, now)
+    for node, counter in register.seen.items():
+        check_clock(Revision(register.revision.epoch, counter, node), now)
 
 
 def deliver(node: RegistryNode, arrival: Arrival) -> Steps[Outcome]:

@@ -10,7 +10,7 @@ from replicator.core.peer_messages import Receipt
 from replicator.core.replication import Change, Origin
 from replicator.core.revisions import MergeOutcome
 from replicator.registry.access import authorize_replication
-from replicator.registry.deliveries import Outcome, check_clock, note_conflict
+from replicator.registry.deliveries import Outcome, check_clock, check_register, note_conflict
 from replicator.registry.pushes import plan_deletions, plan_follow_up
 from replicator.storage.metadata import images, replication_status, tags
 
@@ -28,7 +28,7 @@ def check_deletion(deletion: Deletion, now: float) -> None:
     check_clock(deletion.revision, now)
     if deletion.tag is None:
         return
-    check_clock(deletion.tag.register.revision, now)
+    check_register(deletion.tag.register, now)
     if deletion.tag.register.digest is not None:
         raise InvalidInput(f"expected the tag {deletion.tag.name} to be deleted, got {deletion.tag.register.digest}")
 

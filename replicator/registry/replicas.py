@@ -9,7 +9,7 @@ decided in `core.delivery`; a late or repeated message changes nothing.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,7 +30,7 @@ from replicator.storage.metadata import blobs, images, replicas, repositories, t
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from replicator.core.digest import Digest
     from replicator.core.names import NodeId, RepositoryName
@@ -49,6 +49,9 @@ _MOUNT_CANDIDATES = 1000
 _BLOBS_AT_ONCE = 16
 _LINES = 1000
 """Lines in one read: reads of SQLite hold up the loop."""
+
+_LOOKUPS = 500
+"""Digests in one read, each of which is a query or some."""
 
 
 class PartialBlobs(Protocol):
@@ -98,18 +101,18 @@ class Replicas:
         settings, now = self._node.settings, self._node.clock.now()
         check_clock(offer.revision, now)
         check_tag(offer.tag, offer.digest, now)
-        found = await self._node.database.read(self._holdings(peer, offer))
+        found = await self._holdings(peer, offer)
         if found.is_deleted:
             return Lacks((), (), ImageOutcome.DELETED, found.tag)
         whole = await self._whole({**found.held, **found.mounts})
         mounts = [digest for digest in found.mounts if digest in whole]
         if mounts:
             await self._node.commit(offer.repository, lambda: self._mount(offer.repository, mounts, now))
-        lacked = [
-            LackedBlob(digest, await self._partial.offset_of(peer, offer.repository, digest))
-            for digest in dict.fromkeys(blob.digest for blob in offer.blobs)
-            if digest not in whole
-        ]
+        lacked = []
+        for digest in dict.fromkeys(blob.digest for blob in offer.blobs):
+            if digest not in whole:
+                lacked.append(LackedBlob(digest, await self._partial.offset_of(peer, offer.repository, digest)))
+                await asyncio.sleep(0)
         is_whole = offer.is_final and not lacked and not found.manifests
         return Lacks(
             found.manifests,
@@ -121,26 +124,48 @@ class Replicas:
             await self.deliver(peer, _as_delivery(offer)) if is_whole else None,
         )
 
-    def _holdings(self, peer: NodeId, offer: Offer) -> Steps[_Holdings]:
+    async def _holdings(self, peer: NodeId, offer: Offer) -> _Holdings:
+        """Return what is here, read in several steps; what changes between them is found when it is delivered."""
+        found = await self._node.database.read(self._known(peer, offer))
+        if found.is_deleted:
+            return found
+        manifests: list[Digest] = []
+        for batch in _batches(offer.manifests):
+            manifests += await self._node.database.read(images.missing(offer.repository, batch))
+            await asyncio.sleep(0)
+        held: dict[Digest, StoredBlob] = {}
+        mounts: dict[Digest, StoredBlob] = {}
+        for batch in _batches([blob.digest for blob in offer.blobs]):
+            await self._node.database.read(self._find_blobs(peer, offer.repository, batch, held, mounts))
+            await asyncio.sleep(0)
+        return replace(found, manifests=tuple(manifests), held=held, mounts=mounts)
+
+    def _known(self, peer: NodeId, offer: Offer) -> Steps[_Holdings]:
         repository = yield from repositories.find(offer.repository)
         authorize_replication(self._node.settings, peer, offer.repository, exists=repository is not None)
         known = yield from images.find_register(offer.repository, offer.digest)
         tag = None if offer.tag is None else (yield from tags.find(offer.repository, offer.tag.name))
         offered = ImageDelivery(offer.digest, offer.revision, None if offer.tag is None else offer.tag.register)
         decision = decide_delivery(known, None, offered, is_mutable=True)
-        if decision.outcome is ImageOutcome.DELETED:
-            return _Holdings(True, False, tag, (), {}, {})
-        manifests = yield from images.missing(offer.repository, tuple(dict.fromkeys(offer.manifests)))
-        held, mounts = {}, {}
-        for digest in dict.fromkeys(blob.digest for blob in offer.blobs):
-            linked = yield from blobs.find_linked(offer.repository, digest)
+        outcome = decision.outcome
+        return _Holdings(outcome is ImageOutcome.DELETED, outcome is ImageOutcome.PRESENT, tag, (), {}, {})
+
+    def _find_blobs(
+        self,
+        peer: NodeId,
+        repository: RepositoryName,
+        digests: Sequence[Digest],
+        held: dict[Digest, StoredBlob],
+        mounts: dict[Digest, StoredBlob],
+    ) -> Steps[None]:
+        for digest in digests:
+            linked = yield from blobs.find_linked(repository, digest)
             if linked is not None:
                 held[digest] = linked
                 continue
             elsewhere = yield from self._mountable(peer, digest)
             if elsewhere is not None:
                 mounts[digest] = elsewhere
-        return _Holdings(False, decision.outcome is ImageOutcome.PRESENT, tag, manifests, held, mounts)
 
     def _mountable(self, peer: NodeId, digest: Digest) -> Steps[StoredBlob | None]:
         holders = yield from blobs.holders(digest, "", _MOUNT_CANDIDATES)
@@ -271,6 +296,13 @@ class Replicas:
 def _as_delivery(offer: Offer) -> Delivery:
     blobs_offered = tuple(blob.digest for blob in offer.blobs)
     return Delivery(offer.repository, (), offer.revision, offer.digest, offer.tag, offer.manifests, blobs_offered)
+
+
+def _batches(digests: Iterable[Digest]) -> Iterator[list[Digest]]:
+    """Yield digests, each once, in what may be looked up in one read."""
+    distinct = list(dict.fromkeys(digests))
+    for start in range(0, len(distinct), _LOOKUPS):
+        yield distinct[start : start + _LOOKUPS]
 
 
 def _lines(repository: RepositoryName, after: str, limit: int) -> Steps[list[HeldImage]]:

@@ -7,11 +7,11 @@ say, what it may read for this node's own rules. Bodies are bounded, and few lar
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 
@@ -19,6 +19,7 @@ from replicator.core.access import Principal, PrincipalKind
 from replicator.core.blob_parts import BlobPart
 from replicator.core.digest import parse_digest
 from replicator.core.errors import Denied, InvalidInput, InvalidUpload, PageNotFound, Unauthenticated, Unsupported
+from replicator.core.message_json import parse_message
 from replicator.core.names import parse_repository
 from replicator.core.peer_messages import MAX_DELIVERY_BYTES, Deletion, Delivery, Offer
 from replicator.core.reference import parse_reference
@@ -42,11 +43,14 @@ BODY_TIMEOUT = 300.0
 """Seconds in which a message must have arrived."""
 
 _SMALL = 64 * 1024
-_LARGE_AT_ONCE = 4
-_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
-_STRANGE = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
-"""Escapes of surrogates and of NUL, which no message of ours holds and no database takes."""
+_LARGE = frozenset({"offer", "deliver"})
+"""Messages that may be larger than `_SMALL`."""
 
+_LARGE_AT_ONCE = 6
+_LARGE_OF_ONE_PEER = 2
+"""Large messages of one peer at once: one that never sends the rest of its own must not hold up the others."""
+
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 Ask = Callable[["NodeId", object], Awaitable["Json"]]
 
 
@@ -66,6 +70,7 @@ class PeerApi(Edge):
         self._replicas = replicas
         self._uploads = uploads
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._turns: WeakValueDictionary[NodeId, asyncio.Semaphore] = WeakValueDictionary()
         self._questions: Mapping[str, Ask] = {
             "offer": self._offer,
             "deliver": self._deliver,
@@ -90,18 +95,29 @@ class PeerApi(Edge):
             raise PageNotFound("there is nothing at this path")
         visit.route = f"peer_{name}"
         _require_method(request, "POST")
-        async with self._room(request):
+        async with self._room(request, peer, name):
             async with asyncio.timeout(BODY_TIMEOUT):
-                body = await read_whole(request, MAX_DELIVERY_BYTES, "message")
-            return web.json_response(await ask(peer, _parsed(body)))
+                body = await read_whole(request, MAX_DELIVERY_BYTES if name in _LARGE else _SMALL, "message")
+            message = parse_message(body)
+            del body
+            await asyncio.sleep(0)  # what is decoded in one go is enough for one turn
+            return web.json_response(await ask(peer, message))
 
-    def _room(self, request: web.BaseRequest) -> AbstractAsyncContextManager[object]:
-        """Return what a message is held under: large ones wait for each other."""
+    @asynccontextmanager
+    async def _room(self, request: web.BaseRequest, peer: NodeId, name: str) -> AsyncIterator[None]:
+        """Hold what a message is held under: large ones wait for each other, first of all for their own sender's."""
         size = request.content_length
-        return nullcontext() if size is not None and size <= _SMALL else self._large
+        if name not in _LARGE or (size is not None and size <= _SMALL):
+            yield
+            return
+        turns = self._turns.setdefault(peer, asyncio.Semaphore(_LARGE_OF_ONE_PEER))
+        async with turns, self._large:
+            yield
 
     async def _offer(self, peer: NodeId, message: object) -> Json:
-        return (await self._replicas.offer(peer, Offer.from_json(message))).to_json()
+        offer = Offer.from_json(message)
+        await asyncio.sleep(0)  # as above
+        return (await self._replicas.offer(peer, offer)).to_json()
 
     async def _deliver(self, peer: NodeId, message: object) -> Json:
         return (await self._replicas.deliver(peer, Delivery.from_json(message))).to_json()
@@ -155,19 +171,6 @@ def _require_node(principal: Principal) -> NodeId:
 def _require_method(request: web.BaseRequest, method: str) -> None:
     if request.method != method:
         raise Unsupported(f"only {method} is supported here", allow=(method,))
-
-
-def _parsed(body: bytes) -> object:
-    if _STRANGE.search(body):
-        raise InvalidInput("expected JSON without surrogates and NUL")
-    try:
-        return json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput("expected a JSON document") from error
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(text)
 
 
 def _fields(message: object) -> Mapping[str, object]:

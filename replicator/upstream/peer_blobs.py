@@ -7,7 +7,6 @@ left of its part goes over another one, while the others go on.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +15,7 @@ from yarl import URL
 
 from replicator.core.blob_parts import BlobPart, interleaved, whole_part
 from replicator.core.errors import InvalidInput, UpstreamContent, UpstreamError, UpstreamUnavailable
+from replicator.core.message_json import parse_message
 from replicator.core.peer_messages import BlobProgress
 from replicator.core.retry import Backoff
 from replicator.upstream.body import OutgoingBlob, read_bounded
@@ -197,9 +197,7 @@ class _Transfer:
 def parsed(what: str, content: bytes, parse: Callable[[object], T]) -> T:
     """Return a peer's answer as a value; raise UpstreamContent when it is none."""
     try:
-        return parse(json.loads(content))
-    except (ValueError, RecursionError) as error:
-        raise UpstreamContent(f"{what}: the answer is not JSON") from error
+        return parse(parse_message(content))
     except InvalidInput as error:
         raise UpstreamContent(f"{what}: {error}") from error
 

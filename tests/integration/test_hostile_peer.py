@@ -1,0 +1,168 @@
+"""What a node that was taken over, or is no node of ours, may send to another one, and what it gets for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replicator.core.access import ALL_USER_ACTIONS, Grant
+from replicator.core.digest import digest_of
+from replicator.core.message_json import MAX_VALUES
+from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
+from replicator.core.peer_messages import Deletion, Delivery, Offer, OfferedBlob, OfferedTag, SentManifest
+from replicator.core.revisions import MAX_SEEN, Revision, TagRegister
+from replicator.registry.peer_tokens import PeerTokens
+from replicator.registry.replicas import Replicas
+from replicator.registry.settings import RegistrySettings
+from replicator.registry_api.authentication import User
+from replicator.storage.metadata import tags
+from replicator.telemetry.system_clock import SystemClock
+from tests.support.images import build_image
+from tests.support.peer_nodes import PeerNode, serve_peer
+from tests.support.single_node import NODE, OTHER_NODE, PEER_SECRET
+from tests.support.wire_client import Answer, bearer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+APP = RepositoryName("team/app")
+V1 = Tag("v1")
+IMAGE = build_image([b"layer"])
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+SENT = SentManifest(IMAGE.digest, OCI_MANIFEST, IMAGE.manifest)
+PEER = "/_replicator/v1/peer/"
+THIRD = parse_node("111111111111/ap")
+WRITTEN = Revision(1, 1_700_000_000_000, str(OTHER_NODE))
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[PeerNode]:
+    users = [User.with_password("ann", "secret", [Grant(ALL_USER_ACTIONS)])]
+    async with serve_peer(tmp_path, settings=RegistrySettings(NODE), users=users) as served:
+        yield served
+
+
+def token(source: NodeId = OTHER_NODE) -> dict[str, str]:
+    return bearer(PeerTokens(source, PEER_SECRET, SystemClock()).issue(NODE))
+
+
+async def asked(node: PeerNode, name: str, message: object, source: NodeId = OTHER_NODE) -> Answer:
+    body = message if isinstance(message, bytes) else json.dumps(message).encode()
+    async with node.wire_client(token(source)) as client:
+        return await client.send("POST", PEER + name, body=body)
+
+
+async def upload(node: PeerNode, content: bytes = b"layer", source: NodeId = OTHER_NODE) -> None:
+    target = f"{PEER}blobs/{digest_of(content)}?repository={APP}&size={len(content)}&offset=0&length={len(content)}"
+    async with node.wire_client(token(source)) as client:
+        assert (await client.send("PUT", target, body=content)).status == 200
+
+
+def delivery(register: TagRegister) -> Delivery:
+    return Delivery(APP, (SENT,), WRITTEN, IMAGE.digest, OfferedTag(V1, register))
+
+
+async def stored(node: PeerNode) -> TagRegister | None:
+    return await node.node.database.read(tags.find(APP, V1))
+
+
+# Registers that would outlast everything
+
+
+REGISTER = TagRegister(IMAGE.digest, WRITTEN, {str(OTHER_NODE): WRITTEN.counter})
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        pytest.param(replace(REGISTER, revision=Revision(10**18 - 1, 1, str(OTHER_NODE))), id="an epoch of the end"),
+        pytest.param(replace(REGISTER, revision=Revision(2, 1, str(OTHER_NODE))), id="the next epoch"),
+        pytest.param(replace(REGISTER, seen={str(NODE): 2**62}), id="knows what we have yet to write"),
+        pytest.param(replace(REGISTER, seen={str(THIRD): 2**62}), id="knows what a third has yet to write"),
+        pytest.param(replace(REGISTER, seen={"nobody": 1}), id="knows of no node"),
+        pytest.param(replace(REGISTER, seen={"\uff11" * 12 + "/eu": 1}), id="digits of another script"),
+        pytest.param(
+            replace(REGISTER, seen={f"{'1' * 12}/r{number}": 1 for number in range(MAX_SEEN + 1)}), id="knows too many"
+        ),
+    ],
+)
+async def test_a_tag_cannot_be_poisoned(register: TagRegister, node: PeerNode) -> None:
+    for content in IMAGE.blobs.values():
+        await upload(node, content)
+    tag = OfferedTag(V1, register)
+    offer = Offer(APP, IMAGE.digest, WRITTEN, (IMAGE.digest,), (), tag)
+    gone = Deletion(APP, IMAGE.digest, WRITTEN, OfferedTag(V1, replace(register, digest=None)))
+    messages = {"offer": offer, "deliver": delivery(register), "delete": gone}
+    for name, message in messages.items():
+        assert (await asked(node, name, message.to_json())).status == 400, name
+    assert await stored(node) is None
+    assert (await asked(node, "deliver", delivery(REGISTER).to_json())).status == 200
+    assert await stored(node) == REGISTER
+
+
+# Messages that cost more than they say
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"[" + b"[]," * MAX_VALUES + b"[]]", id="lists"),
+        pytest.param(b"{" + b",".join(b'"%x":1' % number for number in range(MAX_VALUES + 1)) + b"}", id="keys"),
+        pytest.param(b'{"after": "\xed\xa0\x80", "limit": 1}', id="a surrogate in bytes"),
+        pytest.param('{"after": "a\\u0000", "limit": 1}'.encode("utf-16"), id="NUL in UTF-16"),
+    ],
+)
+async def test_what_is_dear_to_decode_is_not_decoded(body: bytes, node: PeerNode) -> None:
+    assert (await asked(node, "offer", body)).status == 400
+
+
+async def test_questions_are_small(node: PeerNode) -> None:
+    for name in ("delete", "hashes", "listing", "image"):
+        answer = await asked(node, name, b'{"after": "' + b"x" * 65536 + b'"}')
+        assert answer.status == 413, name
+
+
+async def test_a_large_offer_leaves_others_their_turn(node: PeerNode) -> None:
+    digests = tuple(digest_of(b"%d" % number) for number in range(5000))
+    offer = Offer(APP, digests[0], WRITTEN, digests, tuple(OfferedBlob(one, 1) for one in digests))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with asyncio.TaskGroup() as group:
+        counting = group.create_task(count())
+        assert (await asked(node, "offer", offer.to_json())).status == 200
+        before = turns
+        lacks = await Replicas(node.node, node.uploads).offer(OTHER_NODE, offer)
+        counting.cancel()
+    assert len(lacks.blobs) == len(digests)
+    assert turns - before > 2 * len(digests) / 500
+
+
+async def test_a_peer_that_never_sends_the_rest_holds_up_nobody_else(node: PeerNode) -> None:
+    """Large messages are few at a time; those of one peer must not be all of them."""
+    held = []
+    lines = ("POST /_replicator/v1/peer/offer HTTP/1.1", "Host: x", "Content-Length: 1000000")
+    head = "\r\n".join([*lines, f"Authorization: {token(THIRD)['Authorization']}", "", ""]).encode()
+    for _ in range(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(head + b"{")
+        held.append(writer)
+    try:
+        digests = tuple(digest_of(b"%d" % number) for number in range(1500))
+        offer = Offer(APP, digests[0], WRITTEN, digests, ())
+        async with asyncio.timeout(20):
+            for _ in range(3):
+                assert (await asked(node, "offer", offer.to_json())).status == 200
+    finally:
+        for writer in held:
+            writer.close()
