@@ -27,6 +27,7 @@ from replicator.registry.node import RegistryNode
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
+from replicator.registry.read_through import PeerReads
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
@@ -115,7 +116,14 @@ class _NodeBuilder:
             replication.use_cases.status,
             replication.use_cases.conflicts,
         )
-        services = Services(registry.settings, replication.read_through, Pushes(registry), uploads, Listings(registry))
+        services = Services(
+            registry.settings,
+            replication.read_through,
+            Pushes(registry),
+            uploads,
+            Listings(registry),
+            PeerReads(registry),
+        )
         return NodeParts(
             settings=self._settings,
             registry=registry,

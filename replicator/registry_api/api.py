@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from replicator.core.access import Principal, PrincipalKind
+from replicator.core.digest import parse_digest
 from replicator.core.errors import Denied, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
 from replicator.registry_api.call import Call, Services
@@ -43,8 +44,6 @@ HANDLERS: Mapping[Route, Mapping[str, Handler]] = {
     Route.REFERRERS: {"GET": listings.list_referrers},
 }
 
-_READ_THROUGH = frozenset({Route.MANIFEST, Route.BLOB, Route.REFERRERS})
-
 
 class RegistryApi(Edge):
     """Serves `/v2/` of one node."""
@@ -67,7 +66,7 @@ class RegistryApi(Edge):
         visit.principal = self.identify(request)
         endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
-        self._keep_node_to_its_own(visit.principal, request.method, endpoint)
+        await self._keep_node_to_its_own(visit.principal, request.method, endpoint)
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
             return self._entrance(visit, endpoint)
         methods = HANDLERS[endpoint.route]
@@ -76,16 +75,18 @@ class RegistryApi(Edge):
             raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
         return await handler(Call(request, endpoint, visit.principal, self._services, visit.id))
 
-    def _keep_node_to_its_own(self, principal: Principal, method: str, endpoint: Endpoint) -> None:
-        """Let a node read what this node's rules send to it, for read-through; it writes by deliveries only."""
+    async def _keep_node_to_its_own(self, principal: Principal, method: str, endpoint: Endpoint) -> None:
+        """Let a node read the blobs of what this node's rules send to it, for read-through, and do nothing else.
+
+        It asks for manifests, and writes, by messages of its own.
+        """
         if principal.node is None or endpoint.route is Route.BASE:
             return
-        reads = endpoint.route in _READ_THROUGH and method in {"GET", "HEAD"}
-        rules = self._services.settings.replication_rules
-        if not reads or not any(
-            principal.node in rule.destinations and rule.matches(endpoint.repository) for rule in rules
-        ):
-            raise Denied(f"node {principal.name} may read here what is replicated to it, and do nothing else")
+        if endpoint.route is Route.BLOB and method in {"GET", "HEAD"}:
+            digest = parse_digest(endpoint.argument)
+            if await self._services.peer_reads.may_read_blob(principal.node, endpoint.repository, digest):
+                return
+        raise Denied(f"node {principal.name} may read here the blobs that are replicated to it, and do nothing else")
 
     def _entrance(self, visit: Visit, endpoint: Endpoint) -> web.Response:
         """Answer `GET /v2/`, where clients learn whether to authenticate, and the token endpoint."""

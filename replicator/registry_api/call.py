@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from replicator.registry.listings import Listings
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
+    from replicator.registry.read_through import PeerReads
     from replicator.registry.settings import RegistrySettings
     from replicator.registry.uploads import Uploads
     from replicator.registry_api.endpoint import Endpoint
@@ -30,6 +31,7 @@ class Services:
     pushes: Pushes
     uploads: Uploads
     listings: Listings
+    peer_reads: PeerReads
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,13 @@ class EarlyImage:
         """The image's own manifest."""
         return self.manifests[self.digest]
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether manifests that an index lists are not to come."""
+        coming = set(self.delivery.expected_manifests)
+        listed = (parse_manifest(one.content, one.media_type).children for one in self.manifests.values())
+        return any(child not in coming for children in listed for child in children)
+
     def offer(self) -> Offer:
         """Return the offer with which the source would begin to bring the image here."""
         blobs = tuple(OfferedBlob(digest, size) for digest, size in self.blobs.items())

@@ -175,6 +175,8 @@ class EarlyLookup:
             return None  # the registry policy does not let the source create the repository
         if lacks.image is ImageOutcome.DELETED or not _wins(image, lacks):
             return None
+        if image.is_sparse and not lacks.accepts_sparse_index:
+            return None  # nor does replication bring it
         return Found(image, not lacks.blobs)
 
 

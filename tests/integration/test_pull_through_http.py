@@ -15,6 +15,7 @@ from replicator.daemon.http_server import HttpServer
 from replicator.daemon.listener import Listener
 from replicator.registry.listings import Listings
 from replicator.registry.peer_tokens import PeerTokens
+from replicator.registry.read_through import PeerReads
 from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator
 from replicator.registry_api.call import Services
@@ -60,7 +61,9 @@ async def port(node: CachingNode, clock: FakeClock) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def served(node: CachingNode, clock: FakeClock) -> AsyncIterator[int]:
-    services = Services(node.node.settings, node.cache, node.pushes, node.uploads, Listings(node.node))
+    services = Services(
+        node.node.settings, node.cache, node.pushes, node.uploads, Listings(node.node), PeerReads(node.node)
+    )
     peers = PeerAuthenticator(PeerTokens(NODE, b"a secret between nodes", clock))
     api = RegistryApi(services, OpenAuthenticator(peers), clock, lambda _: None)
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)

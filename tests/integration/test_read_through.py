@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from replicator.core.access import Action, Grant
-from replicator.core.replication import Rename, ReplicationState
+from replicator.core.replication import Platform, Rename, ReplicationState
 from replicator.registry_api.authentication import User
 from tests.support.images import Built, build_image, build_index
 from tests.support.nodes import ACCOUNT, OTHER_ACCOUNT, Cluster, NodePlan, cluster
@@ -200,6 +200,30 @@ class TestRefused:
             await nodes[US].push(IMAGE, APP, "v1")
             for path in ("manifests/v1", f"manifests/{IMAGE.digest}", f"blobs/{IMAGE.config}"):
                 assert await status_of(nodes, f"{APP}/{path}") == 404
+
+    @pytest.mark.parametrize("rule", [{"tags": ("v*",)}, {"excluded_tags": ("dev-*",)}], ids=str)
+    async def test_of_a_tag_that_the_rule_leaves_out(self, tmp_path: Path, rule: dict[str, Any]) -> None:
+        async with lagging(tmp_path, NodePlan(US, rule=rule)) as nodes:
+            await nodes[US].push(IMAGE, APP, "dev-1")
+            for path in ("manifests/dev-1", f"manifests/{IMAGE.digest}", f"blobs/{IMAGE.config}"):
+                assert await status_of(nodes, f"{APP}/{path}") == 404, path
+
+    @pytest.mark.parametrize("index_first", [True, False])
+    async def test_of_a_platform_that_the_rule_leaves_out(self, tmp_path: Path, index_first: bool) -> None:
+        source = NodePlan(US, rule={"platforms": (Platform("linux", "amd64"),)})
+        async with lagging(tmp_path, source, NodePlan(EU, read_from=[US], sparse_indexes=True)) as nodes:
+            await nodes[US].push(INDEX, APP, "v1")
+            if index_first:
+                await pull(nodes, AMD64, AMD64.digest)
+                assert await status_of(nodes, f"{APP}/manifests/v1") == 200
+                await nodes[EU].read_through.idle()
+            for path in (f"manifests/{ARM64.digest}", f"blobs/{ARM64.config}", f"blobs/{ARM64.layers[0]}"):
+                assert await status_of(nodes, f"{APP}/{path}") == 404, path
+
+    async def test_of_an_index_in_part_where_whole_ones_are_wanted(self, tmp_path: Path) -> None:
+        async with lagging(tmp_path, NodePlan(US, rule={"platforms": (Platform("linux", "amd64"),)})) as nodes:
+            await nodes[US].push(INDEX, APP, "v1")
+            assert await status_of(nodes, f"{APP}/manifests/v1") == 404
 
     async def test_for_an_account_that_may_not_replicate_here(self, tmp_path: Path) -> None:
         async with lagging(tmp_path, NodePlan(US, account=OTHER_ACCOUNT)) as nodes:

@@ -38,6 +38,7 @@ from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.peer_uploads import PeerUploads
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
+from replicator.registry.read_through import PeerReads
 from replicator.registry.replicas import Replicas
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
@@ -265,7 +266,14 @@ class Node:
         self.peer_uploads = PeerUploads(self.registry)
         self.replicas = Replicas(self.registry, self.peer_uploads, self.recorder)
         self.read_through = ReadThrough(self.registry, self.pull_through, self.replicas, self._early_sources())
-        services = Services(settings, self.read_through, self.pushes, self.uploads, Listings(self.registry))
+        services = Services(
+            settings,
+            self.read_through,
+            self.pushes,
+            self.uploads,
+            Listings(self.registry),
+            PeerReads(self.registry),
+        )
         authenticator = self._authenticator()
         api = RegistryApi(services, authenticator, self._clock, self.recorder.request)
         peer_api = PeerApi(self.replicas, self.peer_uploads, authenticator, self._clock, self.recorder.request)

@@ -18,6 +18,7 @@ from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.peer_uploads import PeerUploads
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
+from replicator.registry.read_through import PeerReads
 from replicator.registry.replicas import Replicas
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
@@ -100,7 +101,7 @@ async def serve_peer(
         served = PeerNode(node, listening.getsockname()[1], uploads, pulls, sessions)
         peers = PeerAuthenticator(PeerTokens(NODE, PEER_SECRET, clock))
         authenticator = OpenAuthenticator(peers) if users is None else UserAuthenticator(users, (), peers, clock)
-        services = Services(node.settings, pulls, Pushes(node), sessions, Listings(node))
+        services = Services(node.settings, pulls, Pushes(node), sessions, Listings(node), PeerReads(node))
         api = RegistryApi(services, authenticator, clock, served.observe)
         peer_api = PeerApi(Replicas(node, uploads), uploads, authenticator, clock, served.observe)
         server = HttpServer(Listener(listening, "", None), api.handle, _nothing, peer_api.handle)

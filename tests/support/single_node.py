@@ -19,6 +19,7 @@ from replicator.registry.node import RegistryNode
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
+from replicator.registry.read_through import PeerReads
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import Outcome, RegistryApi
@@ -146,7 +147,7 @@ async def serve_node(
     """Serve a node until the block ends; without `users` everybody may do everything."""
     clock = clock or SystemClock()
     async with open_node(directory, clock, store=store, settings=settings) as node:
-        services = Services(node.settings, Pulls(node), Pushes(node), Uploads(node), Listings(node))
+        services = Services(node.settings, Pulls(node), Pushes(node), Uploads(node), Listings(node), PeerReads(node))
         tokens = PeerTokens(NODE, PEER_SECRET, clock)
         listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         listening.setblocking(False)

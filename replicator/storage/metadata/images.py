@@ -161,6 +161,18 @@ _PARENTS = Statement(
     .order_by(images.c.digest)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
+_WITH_BLOB = Statement(
+    sa.select(images.c.digest)
+    .join(manifest_references, manifest_references.c.parent == images.c.digest)
+    .where(
+        images.c.repository == sa.bindparam("repository"),
+        manifest_references.c.kind == BLOB,
+        manifest_references.c.child == sa.bindparam("digest"),
+        images.c.digest > sa.bindparam("after"),
+    )
+    .order_by(images.c.digest)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
 _FIND_LISTED = Statement(
     sa.select(images.c.digest, images.c.origin, images.c.revision, images.c.source, images.c.subject).where(
         images.c.repository == sa.bindparam("repository"), images.c.digest == sa.bindparam("digest")
@@ -317,6 +329,12 @@ def find_listed(repository: RepositoryName, digest: Digest) -> Steps[ListedImage
 def parents(repository: RepositoryName, digest: Digest, limit: int) -> Steps[list[Digest]]:
     """Return up to `limit` indexes of this repository that list an image."""
     rows = yield from _PARENTS(repository=repository, digest=digest, limit=limit)
+    return [row[0] for row in rows]
+
+
+def with_blob(repository: RepositoryName, digest: Digest, after: str, limit: int) -> Steps[list[Digest]]:
+    """Return up to `limit` images of this repository that refer to a blob and sort after `after`, in order."""
+    rows = yield from _WITH_BLOB(repository=repository, digest=digest, after=after, limit=limit)
     return [row[0] for row in rows]
 
 

@@ -44,6 +44,7 @@ from replicator.core.templates import CreationCause, CreationTemplate
 from replicator.registry import replicas as replicas_module
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
+from replicator.registry.read_through import PeerReads
 from replicator.registry.replicas import Replicas
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
@@ -858,7 +859,7 @@ class TestFindImage:
             (ReplicationRule("other", (SOURCE,), ("prod",)), SOURCE, REPOSITORY, False, False),
             (ReplicationRule("tags", (SOURCE,), tags=("v*",)), SOURCE, REPOSITORY, True, True),
             (ReplicationRule("tags", (SOURCE,), tags=("x*",)), SOURCE, REPOSITORY, False, False),
-            (ReplicationRule("tags", (SOURCE,), excluded_tags=("v*",)), SOURCE, REPOSITORY, False, True),
+            (ReplicationRule("tags", (SOURCE,), excluded_tags=("v*",)), SOURCE, REPOSITORY, False, False),
             (
                 ReplicationRule("named", (SOURCE,), rename=(Rename("team/", "eu/"),)),
                 SOURCE,
@@ -897,6 +898,37 @@ class TestFindImage:
         await scene.push(B)
         assert await scene.replicas.find_image(SOURCE, REPOSITORY, A.digest) is not None
         assert await scene.replicas.find_image(SOURCE, REPOSITORY, B.digest) is None
+
+    async def test_an_image_that_was_sent_without_a_tag_is_shown_whatever_tag_it_got_since(
+        self, open_scene: OpenScene
+    ) -> None:
+        scene = await open_scene(replication_rules=(ReplicationRule("tags", (SOURCE,), excluded_tags=("v*",)),))
+        await scene.push(A)
+        await scene.push(A, V1)
+        assert await scene.replicas.find_image(SOURCE, REPOSITORY, A.digest) is not None
+        assert await scene.replicas.find_image(SOURCE, REPOSITORY, V1) is None
+
+    async def test_a_blob_goes_where_any_of_many_images_that_share_it_goes(
+        self, open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("replicator.registry.read_through._PAGE", 2)
+        scene = await open_scene(replication_rules=(ReplicationRule("tags", (SOURCE,), tags=("v*",)),))
+        reads = PeerReads(scene.node)
+        shared = digest_of(b"shared")
+        for number in range(7):
+            built = build_image([b"shared"], annotations={"n": str(number)})
+            await scene.push(built, Tag(f"dev-{number}"))
+            assert not await reads.may_read_blob(SOURCE, REPOSITORY, shared)
+        await scene.push(build_index([build_image([b"shared"], annotations={"n": "0"})]), V1)
+        assert await reads.may_read_blob(SOURCE, REPOSITORY, shared)
+        assert not await reads.may_read_blob(THIRD, REPOSITORY, shared)
+        assert not await reads.may_read_blob(SOURCE, OTHER, shared)
+
+    async def test_an_image_that_lost_a_tag_which_is_left_out_is_not_shown(self, open_scene: OpenScene) -> None:
+        scene = await open_scene(replication_rules=(ReplicationRule("tags", (SOURCE,), excluded_tags=("v*",)),))
+        await scene.push(A, V1)
+        await scene.push(B, V1)
+        assert await scene.replicas.find_image(SOURCE, REPOSITORY, A.digest) is None
 
     async def test_a_replica_is_shown_only_where_a_chain_sends_it(self, open_scene: OpenScene) -> None:
         rules = (ReplicationRule("hop", (FOREIGN,)), ReplicationRule("chain", (SOURCE, THIRD), chain=True))

@@ -180,19 +180,20 @@ async def test_a_clock_that_runs_ahead_is_told_so(node: PeerNode) -> None:
     ],
     ids=str,
 )
-async def test_a_node_reads_what_a_rule_sends_to_it(
+async def test_a_node_reads_the_blobs_that_a_rule_sends_to_it(
     source: NodeId, repository: str, status: int, node: PeerNode
 ) -> None:
     async with node.wire_client(basic("ann", "secret")) as ann:
-        for content in IMAGE.blobs.values():
+        for content in [*IMAGE.blobs.values(), b"named by no manifest"]:
             await ann.push_blob(repository, content)
         assert (await ann.push_manifest(repository, "v1", IMAGE.manifest)).status == 201
-    paths = [f"manifests/{name}" for name in ("v1", IMAGE.digest)] + [f"blobs/{digest}" for digest in IMAGE.blobs]
     async with node.wire_client(token(source)) as peer:
-        for path in [*paths, f"referrers/{IMAGE.digest}"]:
-            assert (await peer.get(f"/v2/{repository}/{path}")).status == status, path
-        for path in paths:
-            assert (await peer.head(f"/v2/{repository}/{path}")).status == status, path
+        for digest in IMAGE.blobs:
+            assert (await peer.get(f"/v2/{repository}/blobs/{digest}")).status == status, digest
+            assert (await peer.head(f"/v2/{repository}/blobs/{digest}")).status == status, digest
+        stray = digest_of(b"named by no manifest")
+        for path in ("manifests/v1", f"manifests/{IMAGE.digest}", f"referrers/{IMAGE.digest}", f"blobs/{stray}"):
+            assert (await peer.get(f"/v2/{repository}/{path}")).status == 403, path
 
 
 async def test_a_node_does_nothing_else_below_v2(node: PeerNode) -> None:

@@ -29,6 +29,7 @@ from replicator.core.replication import ReplicationRule
 from replicator.core.revisions import Revision
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.blobs.memory import MemoryBlob
+from tests.support.images import build_image
 from tests.support.peer_nodes import FOREIGN_NODE, PeerNode, peer_client, serve_peer, wired
 from tests.support.single_node import NODE, OTHER_NODE
 from tests.support.upstreams import FakeServer, Fault, Hold
@@ -296,12 +297,15 @@ async def test_a_clock_that_runs_ahead_is_known(tmp_path: Path) -> None:
 
 async def test_a_node_reads_a_blob_that_is_sent_to_it(tmp_path: Path) -> None:
     rules = (ReplicationRule("all", (OTHER_NODE,)),)
-    digest, content = blob(3 * MIB)
+    layer = os.urandom(3 * MIB)
+    image = build_image([layer])
     async with serve_peer(tmp_path, settings=RegistrySettings(NODE, replication_rules=rules)) as node:
         async with node.wire_client() as user:
-            await user.push_blob(REPOSITORY, content._content)
-        async with peer_client(node.port) as client, client.open_blob(REPOSITORY, digest, MIB) as stream:
-            assert b"".join([chunk async for chunk in stream.chunks]) == content._content[MIB:]
+            for content in image.blobs.values():
+                await user.push_blob(REPOSITORY, content)
+            await user.push_manifest(REPOSITORY, "v1", image.manifest)
+        async with peer_client(node.port) as client, client.open_blob(REPOSITORY, image.layers[0], MIB) as stream:
+            assert b"".join([chunk async for chunk in stream.chunks]) == layer[MIB:]
 
 
 # Peers that are none
