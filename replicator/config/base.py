@@ -211,10 +211,26 @@ WorkingPath = Annotated[
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Rate = Annotated[float, Strict(), Field(gt=0)]
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-RegistryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-RepositoryPattern = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[a-z0-9._/*-]+$")]
-TagPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._*-]+$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_REGISTRY_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+_REPOSITORY_PATTERN = r"^[a-z0-9._/*-]+$"
+_TAG_PATTERN = r"^[A-Za-z0-9._*-]+$"
+REPOSITORY_START = r"^[a-z0-9._-][a-z0-9._/-]*$"
+REPOSITORY_PART = r"^([a-z0-9][a-z0-9._/-]*)?$"
+PATTERN_WORDS = {
+    _NAME: "a name of letters, digits, '.', '_' and '-'",
+    _REGISTRY_NAME: "a name of at most 63 lower-case letters, digits and '-'",
+    _REPOSITORY_PATTERN: "a repository name of lower-case letters, digits and '._-/', with '*' for any characters",
+    _TAG_PATTERN: "a tag of letters, digits and '._-', with '*' for any characters",
+    REPOSITORY_START: "the start of a repository name, of lower-case letters, digits and '._-/', taken literally",
+    REPOSITORY_PART: "the start of a repository name, of lower-case letters, digits and '._-/', or nothing",
+}
+"""What people are told instead of a pattern that their text does not match."""
+
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_NAME)]
+RegistryName = Annotated[str, Field(pattern=_REGISTRY_NAME)]
+RepositoryPattern = Annotated[str, Field(min_length=1, max_length=256, pattern=_REPOSITORY_PATTERN)]
+TagPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=_TAG_PATTERN)]
 
 
 class NodeRef(Model):

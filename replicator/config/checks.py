@@ -31,7 +31,7 @@ def _unique_names(settings: Settings) -> Iterator[Finding]:
     yield from repeated((("registries", i, "name"), one.name) for i, one in enumerate(settings.registries))
     nodes = [(("nodes", i), one.id) for i, one in enumerate(settings.nodes)]
     peers = [(("peers", i), one.id) for i, one in enumerate(settings.peers)]
-    yield from repeated([*nodes, *peers], "account and region")
+    yield from repeated([*nodes, *peers])
     for i, node in enumerate(settings.nodes):
         rules = node.replication.rules
         yield from repeated((("nodes", i, "replication", "rules", j, "name"), one.name) for j, one in enumerate(rules))

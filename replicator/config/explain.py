@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from replicator.config.base import PATTERN_WORDS
 from replicator.config.problems import ABSENT, Finding, KeyPath, child_of
 from replicator.config.schema import keys_of
 from replicator.config.units import shown
@@ -89,11 +90,15 @@ _RENDERERS: dict[str, Callable[[Mapping[str, object]], str]] = {
     "union_tag_invalid": lambda context: f"kind to be one of {context['expected_tags']}",
     "greater_than": lambda context: f"more than {context['gt']}",
     "greater_than_equal": lambda context: f"at least {context['ge']}",
+    "less_than": lambda context: f"less than {context['lt']}",
+    "less_than_equal": lambda context: f"at most {context['le']}",
     "too_short": lambda context: f"at least {_items(context, 'min_length')}",
     "too_long": lambda context: f"at most {_items(context, 'max_length')}",
     "string_too_short": lambda context: f"at least {context['min_length']} characters",
     "string_too_long": lambda context: f"at most {context['max_length']} characters",
-    "string_pattern_mismatch": lambda context: f"text that matches {context['pattern']}",
+    "string_pattern_mismatch": lambda context: PATTERN_WORDS.get(
+        str(context["pattern"]), f"text that matches {context['pattern']}"
+    ),
 }
 
 

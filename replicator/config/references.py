@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from replicator.config.nodes import TlsSettings
 from replicator.config.problems import Finding, KeyPath
 from replicator.config.secrets import Secret, SecretRef, resolve_secret
 from replicator.core.errors import ConfigurationError
@@ -35,6 +36,8 @@ def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator
             yield from _check_secret(path, value, environ)
         elif isinstance(value, Path) and path[-1] in _FILE_KEYS:
             yield from _check_file(path, value)
+        elif isinstance(value, TlsSettings):
+            yield from _check_pair(path, value)
 
 
 def _check_secret(path: KeyPath, ref: SecretRef, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -57,6 +60,17 @@ def _check_file(path: KeyPath, file: Path) -> Iterator[Finding]:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
         except OSError:  # an SSLError is one, too
             yield Finding(path, f"{file} holds no certificate in PEM form")
+
+
+def _check_pair(path: KeyPath, tls: TlsSettings) -> Iterator[Finding]:
+    if not (tls.certificate.is_file() and tls.key.is_file()):
+        return
+    try:
+        # The password of a key that has one is never asked for: nobody is there when a daemon starts.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
+    except (OSError, ValueError):  # an SSLError is an OSError
+        expected = "expected a certificate and its own private key, in PEM form and in clear"
+        yield Finding(path, f"{expected}, got {tls.certificate} and {tls.key}")
 
 
 def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:

@@ -10,6 +10,8 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from replicator.config.base import (
+    REPOSITORY_PART,
+    REPOSITORY_START,
     Account,
     Count,
     Flag,
@@ -42,8 +44,8 @@ MAX_FILTERS = 100
 _LEAST_URGENT = 9
 OFF = "off"
 
-PrefixFilter = Annotated[str, Field(min_length=2, max_length=256, pattern=r"^[a-z0-9._-][a-z0-9._/-]*$")]
-NamePart = Annotated[str, Field(max_length=255, pattern=r"^([a-z0-9][a-z0-9._/-]*)?$")]
+PrefixFilter = Annotated[str, Field(min_length=2, max_length=256, pattern=REPOSITORY_START)]
+NamePart = Annotated[str, Field(max_length=255, pattern=REPOSITORY_PART)]
 PlatformText = Annotated[
     Platform,
     BeforeValidator(checked(parse_platform)),

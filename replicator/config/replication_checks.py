@@ -46,7 +46,7 @@ def _destinations(settings: Settings) -> Iterator[Finding]:
             message = _wrong_destination(destination, node.id, known)
             if message is not None:
                 yield Finding(place, message)
-        yield from repeated(places, "destination")
+        yield from repeated(places)
 
 
 def _known(settings: Settings) -> set[DestinationId]:
@@ -240,7 +240,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         places: list[tuple[KeyPath, DestinationId]] = [
             (("nodes", i, "replication", "limits", k), one.id) for k, one in enumerate(node.replication.limits)
         ]
-        yield from repeated(places, "destination")
+        yield from repeated(places)
         for place, destination in places:
             if destination not in used:
                 yield Finding(place, f"{destination} is not a destination of any rule of this node", Severity.WARNING)
@@ -262,7 +262,7 @@ def _read_through(settings: Settings) -> Iterator[Finding]:
             }:
                 yield Finding((*base, k), f"no rule of {source.id} sends images here; it will refuse", Severity.WARNING)
         sources = node.replication.read_through.sources
-        yield from repeated((((*base, k), one.id) for k, one in enumerate(sources)), "source")
+        yield from repeated(((*base, k), one.id) for k, one in enumerate(sources))
 
 
 REPLICATION_CHECKS = (

@@ -39,8 +39,10 @@ def replicating(*destinations: dict[str, str]) -> dict[str, object]:
 
 def test_nodes_and_peers_are_unique() -> None:
     assert errors(nodes=[node(US, 5001), node(EU, 5002)]) == []
-    assert "nodes[1]: account and region is already used by nodes[0]" in errors(nodes=[node(US, 1), node(US, 2)])
-    assert errors(peers=[{**US, "url": "https://x"}]) == ["peers[0]: account and region is already used by nodes[0]"]
+    assert "nodes[1]: 111122223333/us-east-1 is already used by nodes[0]" in errors(nodes=[node(US, 1), node(US, 2)])
+    assert errors(peers=[{**US, "url": "https://x"}]) == [
+        "peers[0]: 111122223333/us-east-1 is already used by nodes[0]"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_destinations_exist_and_are_not_the_node_itself() -> None:
         " of this file",
     ]
     twice = [node(US, 1, replication=replicating(EU, EU)), node(EU, 2)]
-    assert "destination is already used by" in errors(nodes=twice)[0]
+    assert "111122223333/eu-west-1 is already used by" in errors(nodes=twice)[0]
 
 
 def test_at_most_25_different_destinations_over_all_rules() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from replicator.config.loader import check_settings, load_settings
 from replicator.core.cache_rules import match_cache_rule
@@ -39,8 +40,9 @@ def configs(tmp_path: Path) -> Path:
     shutil.copytree(CONFIGS, tmp_path / "configs")
     certificates = tmp_path / "configs" / "tls"
     certificates.mkdir()
-    for name in ("registry.crt", "registry.key"):
-        (certificates / name).touch()
+    issued = trustme.CA().issue_cert("registry.us-east-1.example.com")
+    issued.cert_chain_pems[0].write_to_path(certificates / "registry.crt")
+    issued.private_key_pem.write_to_path(certificates / "registry.key")
     return tmp_path / "configs"
 
 

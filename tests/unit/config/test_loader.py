@@ -253,3 +253,17 @@ def test_settings_do_not_show_secrets(write: Write) -> None:
     path = write(MINIMAL + "peer_secret: {env: PEER}\n")
     settings = load_settings(path, {"PEER": CANARY + "-long"})
     assert CANARY not in repr(settings) + settings.model_dump_json()
+
+
+def test_what_a_rule_wants_is_said_in_words(write: Write) -> None:
+    rule = "{name: r, destinations: [{registry: UPPER}], %s}"
+    keys = ["filters: ['team/*']", "tags: [v 1]", "priority: 11", "lag_objective: 5s, lag_objective_target: 100"]
+    rules = ", ".join(rule % key for key in keys)
+    path = write(MINIMAL + f"    replication: {{rules: [{rules}]}}\n")
+    said = "\n".join(problems_of(path))
+    assert "expected the start of a repository name, of lower-case letters, digits and '._-/', taken literally" in said
+    assert "got 'team/*'" in said
+    assert "expected a tag of letters, digits and '._-', with '*' for any characters, got 'v 1'" in said
+    assert "expected a name of at most 63 lower-case letters, digits and '-', got 'UPPER'" in said
+    assert "priority: rule r: expected at most 9, got 11" in said
+    assert "lag_objective_target: rule r: expected less than 100" in said

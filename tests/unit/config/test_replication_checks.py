@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 import yaml
 
 from replicator.config.loader import check_settings
@@ -80,7 +81,7 @@ def test_a_destination_is_named_once_in_a_rule(problems: Any) -> None:
     rules = [{"name": "team", "destinations": [TO_HARBOR, EU, TO_HARBOR]}]
     nodes = [node(US, 5001, replication={"rules": rules}), node(EU, 5002)]
     assert problems(nodes=nodes, registries=[HARBOR]) == [
-        "error: nodes[0].replication.rules[0].destinations[2]: rule team: destination is already used by"
+        "error: nodes[0].replication.rules[0].destinations[2]: rule team: registry:harbor is already used by"
         " nodes[0].replication.rules[0].destinations[0]"
     ]
 
@@ -332,7 +333,8 @@ def test_a_limit_is_for_a_destination_of_a_rule(problems: Any) -> None:
     limits = [{**EU, "bandwidth": "1MB"}, {**EU, "images": 1}, {**TO_HARBOR, "blobs": 1}]
     rules = [{"name": "r", "destinations": [EU]}]
     assert problems(nodes=[node(US, 5001, replication={"rules": rules, "limits": limits}), node(EU, 5002)]) == [
-        "error: nodes[0].replication.limits[1]: destination is already used by nodes[0].replication.limits[0]",
+        "error: nodes[0].replication.limits[1]: 111122223333/eu-west-1 is already used by"
+        " nodes[0].replication.limits[0]",
         "warning: nodes[0].replication.limits[2]: registry:harbor is not a destination of any rule of this node",
     ]
 
@@ -347,7 +349,7 @@ def test_a_source_of_read_through_is_known_and_sends_here(problems: Any) -> None
         " another one",
         "error: nodes[0].replication.read_through.sources[2]: 111122223333/mars is neither a node nor a peer of this"
         " file",
-        "error: nodes[0].replication.read_through.sources[4]: source is already used by"
+        "error: nodes[0].replication.read_through.sources[4]: 444455556666/ap-southeast-1 is already used by"
         " nodes[0].replication.read_through.sources[3]",
     ]
 
@@ -393,3 +395,23 @@ def test_authorities_to_trust_are_certificates(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({**document, "peers": [{**peer(EU), "ca_file": "ca.pem"}]}))
     [problem] = check_settings(path, {"PEER": "x" * 16})
     assert (problem.key, problem.message) == ("peers[0].ca_file", f"{authorities} holds no certificate in PEM form")
+
+
+def test_a_certificate_has_its_own_key(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    one, other = authority.issue_cert("one.example.com"), authority.issue_cert("other.example.com")
+    one.cert_chain_pems[0].write_to_path(tmp_path / "one.crt")
+    for name, issued in {"one": one, "other": other}.items():
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+    path = tmp_path / "x.yaml"
+
+    def found(key: str) -> list[str]:
+        tls = {"certificate": "one.crt", "key": key}
+        path.write_text(yaml.safe_dump({"version": 1, "nodes": [node(US, 5001, tls=tls)]}))
+        return [f"{problem.key}: {problem.message}" for problem in check_settings(path, {})]
+
+    assert found("one.key") == []
+    assert found("other.key") == [
+        "nodes[0].tls: expected a certificate and its own private key, in PEM form and in clear,"
+        f" got {tmp_path}/one.crt and {tmp_path}/other.key"
+    ]
