@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _CODE = re.compile(r"[A-Za-z_]{1,40}")
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 _PERMISSION = re.compile(r"ecr:[A-Za-z]{1,40}")
 _THROTTLED_CODE = "TOOMANYREQUESTS"
 _DIGEST_CODE = "DIGEST_INVALID"
@@ -156,6 +157,15 @@ def _connection_failure(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its host name cannot be resolved"
     if isinstance(error, aiohttp.ClientSSLError):
-        return "the TLS handshake failed"
+        return f"the TLS handshake failed: {_tls_failure(error)}"
     cause = error.os_error
     return f"cannot connect ({cause.strerror or type(cause).__name__})"
+
+
+def _tls_failure(error: aiohttp.ClientSSLError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        return f"its certificate is not trusted ({getattr(cause, 'verify_message', None) or type(cause).__name__})"
+    reason = getattr(error.os_error, "reason", None) or type(error.os_error).__name__
+    # What OpenSSL says of an answer that is no TLS, which is nearly always HTTP in clear.
+    return "it answers without TLS" if reason in _NOT_TLS else str(reason)

@@ -294,9 +294,29 @@ class TestTls:
 
     async def test_unknown_authority_is_refused(self, authority: trustme.CA) -> None:
         async with FakeRegistry(tls=self.server_context(authority)) as upstream, client_of(upstream) as client:
-            with pytest.raises(UpstreamUnavailable, match="TLS handshake failed"):
+            with pytest.raises(UpstreamUnavailable, match="TLS handshake failed: its certificate is not trusted"):
                 await client.ping()
             assert upstream.requests == []
+
+    async def test_a_certificate_of_another_host_is_told_from_one_that_is_not_trusted(
+        self, authority: trustme.CA, tmp_path: Path
+    ) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("other.example.com").configure_cert(context)
+        async with (
+            FakeRegistry(tls=context) as upstream,
+            client_of(upstream, ca_file=self.ca_file(authority, tmp_path)) as client,
+        ):
+            with pytest.raises(UpstreamUnavailable, match=r"not trusted \(IP address mismatch"):
+                await client.ping()
+
+    async def test_an_upstream_without_tls_is_told(self) -> None:
+        async with (
+            FakeRegistry() as upstream,
+            client_of(upstream, url=upstream.url.replace("http://", "https://")) as client,
+        ):
+            with pytest.raises(UpstreamUnavailable, match="TLS handshake failed: it answers without TLS"):
+                await client.ping()
 
     async def test_missing_authority_file_is_named(self, tmp_path: Path) -> None:
         async with FakeRegistry() as upstream, client_of(upstream, ca_file=tmp_path / "none.pem") as client:
