@@ -71,7 +71,7 @@ def show_image(connection: Connection, source: str | None, image: str, *, as_jso
             sys.stdout.write(f"  {_status(one)}\n")
         if not found["statuses"]:
             sys.stdout.write("  is not replicated\n")
-    return 1 if any(one["status"] == "FAILED" for one in found["statuses"]) else 0
+    return 1 if any(one["status"] == "FAILED" for one in found["destinations"]) else 0
 
 
 async def _image(connection: Connection, source: str | None, repository: str, reference: str) -> Mapping[str, Any]:

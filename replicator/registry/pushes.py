@@ -18,7 +18,7 @@ from replicator.core.errors import (
 )
 from replicator.core.jobs import JobKind
 from replicator.core.manifest import Manifest, parse_manifest
-from replicator.core.names import NodeId, RepositoryName, Tag
+from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.reference import Reference, as_digest, as_tag
 from replicator.core.replication import Change, Origin, plan_deletion, plan_replication
 from replicator.core.revisions import NEVER, Revision, next_revision
@@ -242,6 +242,20 @@ def plan_follow_up(node: RegistryNode, change: Change, now: float) -> Steps[bool
         yield from replication_status.start(replication, now)
         yield from jobs.enqueue(job, now)
     return bool(planned)
+
+
+def replicate_again(node: RegistryNode, repository: RepositoryName, digest: Digest, now: float) -> Steps[bool]:
+    """Store the jobs that a push of an image with all its tags would cause: for one that was restored (ECR §9.2).
+
+    Call it in the transaction that restores the image; return whether there are any jobs.
+    """
+    image = yield from images.find_listed(repository, digest)
+    if image is None:
+        return False
+    names = yield from tags.of_digest(repository, digest)
+    came_from = None if image.source is None else parse_node(image.source)
+    change = Change(repository, digest, tuple(names), image.origin, image.subject is not None, came_from)
+    return (yield from plan_follow_up(node, change, now))
 
 
 def plan_deletions(node: RegistryNode, change: Change, tag: Tag | None, revision: Revision, now: float) -> Steps[bool]:

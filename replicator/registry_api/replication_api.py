@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import Denied, PageNotFound, Unauthenticated, Unsupported
+from replicator.core.reference import as_tag
 from replicator.registry_api.backfill_pages import BackfillPages
 from replicator.registry_api.edge import Edge, path_of
 from replicator.registry_api.operations import REPLICATION_PREFIX
 from replicator.registry_api.operator_input import body_fields, query_fields
 from replicator.registry_api.operator_request import Asked, Pages, answer
-from replicator.registry_api.replication_json import conflict_json, status_json, wait_json
+from replicator.registry_api.replication_json import conflict_json, destination_json, status_json, wait_json
 from replicator.registry_api.sync_pages import SyncPages
+from replicator.replication.status import summarise
 from replicator.replication.wait import Wanted
 from replicator.telemetry.logs import get_logger
 
@@ -81,6 +83,7 @@ class ReplicationApi(Edge):
         request = visit.request
         visit.principal = principal = self.identify(request)
         self._require_user(principal)
+        _require_no_page(request)
         name, found = _split(path_of(request).removeprefix(REPLICATION_PREFIX))
         methods = self._pages.get(name)
         if methods is None:
@@ -122,7 +125,8 @@ class ReplicationApi(Edge):
         found = await self._use_cases.status.of_image(repository, reference)
         digest = found[0].digest if found else None
         statuses = [status_json(one) for one in found]
-        return answer({"repository": repository, "digest": digest, "statuses": statuses})
+        whole = [destination_json(one) for one in summarise(found, as_tag(reference))]
+        return answer({"repository": repository, "digest": digest, "destinations": whole, "statuses": statuses})
 
     async def _retry(self, asked: Asked) -> web.Response:
         fields = await body_fields(asked.request, "repository", "destination")
@@ -142,6 +146,12 @@ class ReplicationApi(Edge):
         limit = query_fields(asked.request, "limit").number("limit", 20, MAX_CONFLICTS)
         found = await self._use_cases.conflicts.latest(asked.may_pull, limit)
         return answer({"conflicts": [conflict_json(one) for one in found]})
+
+
+def _require_no_page(request: web.BaseRequest) -> None:
+    """Raise Denied for what a web page has a browser send, with whatever passwords that knows; tools send no Origin."""
+    if request.method not in {"GET", "HEAD"} and "Origin" in request.headers:
+        raise Denied("a web page may not ask this")
 
 
 def _split(path: str) -> tuple[str, str]:

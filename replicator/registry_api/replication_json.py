@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from replicator.replication.backfill import Backfill
+    from replicator.replication.status import DestinationStatus
     from replicator.replication.sync import SyncItem
     from replicator.replication.sync_request import SyncPlan
     from replicator.replication.wait import WaitOutcome, WaitResult
@@ -47,6 +48,11 @@ def status_json(found: ReplicationStatus) -> Json:
         "seconds": lag,
         "bytes": found.bytes,
     }
+
+
+def destination_json(found: DestinationStatus) -> Json:
+    """Return the one status of an image at one destination, as ECR gives it."""
+    return {"destination": found.destination, "status": found.status.value, "failure_code": found.failure_code}
 
 
 def wait_json(result: WaitResult) -> Json:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from replicator.core.errors import ManifestNotFound
 from replicator.core.jobs import JobState
 from replicator.core.names import Tag
-from replicator.core.reference import as_digest
-from replicator.core.replication import ReplicateImage
+from replicator.core.reference import as_digest, as_tag
+from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.storage.metadata import images, jobs, replication_status
+from replicator.storage.metadata.replication_status import SUPERSEDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +50,15 @@ class ReplicationError:
     retry_in_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class DestinationStatus:
+    """How one image stands at one destination as a whole: ECR's element of `DescribeImageReplicationStatus`."""
+
+    destination: str
+    status: ReplicationState
+    failure_code: str | None = None
+
+
 class ReplicationStatusReader:
     """Reads the status of the replication out of one node. The methods raise StorageError."""
 
@@ -69,6 +79,32 @@ class ReplicationStatusReader:
     async def of_image(self, repository: RepositoryName, reference: Reference) -> list[ReplicationStatus]:
         """Return the status of an image at every destination; empty when it goes nowhere. Raises ManifestNotFound."""
         return await self._database.read(_of_image(repository, reference))
+
+    async def by_destination(self, repository: RepositoryName, reference: Reference) -> list[DestinationStatus]:
+        """Return one status for every destination that an image was sent to (ECR §9.3). Raises ManifestNotFound.
+
+        An image asked for by tag stands there as that tag does, otherwise as all of its tags do together.
+        """
+        return summarise(await self.of_image(repository, reference), as_tag(reference))
+
+
+def summarise(rows: Iterable[ReplicationStatus], tag: Tag | None) -> list[DestinationStatus]:
+    """Return the one status that the rows of an image are at each destination, asked for by `tag` or by digest."""
+    found: dict[str, list[ReplicationStatus]] = {}
+    for row in rows:
+        found.setdefault(row.destination, []).append(row)
+    return [_summary(destination, mine, tag) for destination, mine in sorted(found.items())]
+
+
+def _summary(destination: str, rows: list[ReplicationStatus], tag: Tag | None) -> DestinationStatus:
+    """Judge by the tag that is asked for, and by what was superseded only where there is nothing else."""
+    rows = [row for row in rows if tag is not None and row.tag == tag] or rows
+    rows = [row for row in rows if row.failure_code != SUPERSEDED] or rows
+    worst = min(rows, key=lambda row: _ORDER.index(row.status))
+    return DestinationStatus(destination, worst.status, worst.failure_code)
+
+
+_ORDER = (ReplicationState.IN_PROGRESS, ReplicationState.FAILED, ReplicationState.COMPLETE)
 
 
 def _queues(counts: Iterable[LaneCount], now: float) -> list[DestinationQueue]:

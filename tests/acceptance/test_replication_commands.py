@@ -132,6 +132,7 @@ def test_an_image_shows_how_far_it_is(daemon: Daemon) -> None:
     assert f"{EU_NODE}: COMPLETE team/shown:1.0 by rule team after" in done.stdout
     found = run_json(daemon, "replication", "image", f"team/shown@{ONE.digest}")
     assert [(one["status"], one["tag"], one["rule"]) for one in found["statuses"]] == [("COMPLETE", "1.0", "team")]
+    assert [(one["status"], one["failure_code"]) for one in found["destinations"]] == [("COMPLETE", None)]
 
 
 def test_status_and_metrics_show_the_objective(daemon: Daemon) -> None:

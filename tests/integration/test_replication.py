@@ -9,12 +9,16 @@ import pytest
 
 from replicator.core.access import UNRESTRICTED
 from replicator.core.delivery import ImageOutcome
+from replicator.core.digest import digest_of
+from replicator.core.jobs import JobKind
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.peer_messages import Delivery, SentManifest
 from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.core.revisions import MergeOutcome
+from replicator.registry.pushes import replicate_again
 from replicator.replication.attempt import find_state
+from replicator.replication.status import ReplicationStatusReader
 from replicator.storage.metadata import jobs
 from tests.support.images import Built, build_image, build_index
 from tests.support.nodes import Node, NodePlan, cluster
@@ -64,6 +68,39 @@ async def test_an_image_without_a_tag_and_one_with_several_arrive_alike(tmp_path
         await nodes.until_quiet()
         await nodes[EU].check(untagged, REPOSITORY)
         await nodes[EU].check(tagged, REPOSITORY, "v1", "v1.2", "latest")
+
+
+async def test_an_image_has_one_status_for_each_destination_whatever_its_tags(tmp_path: Path) -> None:
+    image, newer = build_image([b"image"]), build_image([b"newer"])
+    async with cluster(tmp_path, US, EU, AP) as nodes:
+        await nodes.wire(US, AP).refuse()
+        await nodes[US].push(image, REPOSITORY, "v1", "latest")
+        await nodes.until_attempts(US, 2, "complete")
+        await nodes[US].push(newer, REPOSITORY, "latest")
+        status = ReplicationStatusReader(nodes[US].database, nodes.clock)
+        for reference in (image.digest, Tag("v1")):
+            found = await status.by_destination(RepositoryName(REPOSITORY), reference)
+            assert [(one.destination.partition("/")[2], one.status, one.failure_code) for one in found] == [
+                (AP, ReplicationState.IN_PROGRESS, None),
+                (EU, ReplicationState.COMPLETE, None),
+            ]
+        await nodes.wire(US, AP).heal()
+        await nodes.heal_with_time()
+
+
+async def test_a_restored_image_is_replicated_like_a_pushed_one(tmp_path: Path) -> None:
+    image = build_image([b"image"])
+    async with cluster(tmp_path, US, EU) as nodes:
+        await nodes[US].push(image, REPOSITORY, "v1", "latest")
+        await nodes.until_quiet()
+        us, name = nodes[US].registry, RepositoryName(REPOSITORY)
+        now = nodes.clock.now()
+        assert await us.commit(name, lambda: replicate_again(us, name, image.digest, now))
+        us.announce_jobs(JobKind.REPLICATE)
+        await nodes.until_attempts(US, 4, "complete")
+        assert not await us.commit(name, lambda: replicate_again(us, name, digest_of(b"never"), now))
+        eu = nodes[EU].registry
+        assert not await eu.commit(name, lambda: replicate_again(eu, name, image.digest, now)), "one hop"
 
 
 async def test_a_referrer_is_listed_at_the_destination(tmp_path: Path) -> None:

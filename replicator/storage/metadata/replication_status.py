@@ -37,6 +37,14 @@ class ReplicationStatus:
 SUPERSEDED = "Superseded"
 """Failure code of an image that lost its tag to a newer push before it was sent."""
 
+_WAITS = sa.or_(
+    replication_status.c.status == ReplicationState.IN_PROGRESS.value,
+    sa.and_(
+        replication_status.c.status == ReplicationState.FAILED.value, replication_status.c.failure_code != SUPERSEDED
+    ),
+)
+"""Holds for images that are not there yet and are tried again, those that failed among them."""
+
 _NO_TAG = ""
 _start = insert(replication_status).values(
     repository=sa.bindparam("repository"),
@@ -90,7 +98,7 @@ _SUPERSEDE = Statement(
         replication_status.c.tag == sa.bindparam("of_tag"),
         replication_status.c.destination == sa.bindparam("at"),
         replication_status.c.digest != sa.bindparam("newer"),
-        replication_status.c.status == ReplicationState.IN_PROGRESS.value,
+        _WAITS,
     )
     .values(status=ReplicationState.FAILED.value, failure_code=SUPERSEDED, completed_at=sa.bindparam("now"))
 )
@@ -124,7 +132,7 @@ def start(replication: ReplicateImage, enqueued_at: float) -> Steps[None]:
 
 
 def supersede(replication: ReplicateImage, now: float) -> Steps[None]:
-    """Note that the images which wait to be sent under this tag are not sent any more: a newer one is."""
+    """Note that the images which wait to be sent under this tag, or failed so far, are not sent: a newer one is."""
     if replication.tag is not None:
         yield from _SUPERSEDE(
             of_repository=replication.repository,

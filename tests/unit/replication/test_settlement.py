@@ -87,3 +87,19 @@ async def test_who_waits_for_an_image_is_told_of_its_outcome(scene: Scene) -> No
     settlement = Settlement(scene.registry, scene.recorder, lambda: 0.0)
     await settlement.complete(taken, ReplicateImage.from_payload(taken.job.payload), Delivered(), 0)
     assert told == [f"{REPOSITORY}@{IMAGE.digest}"]
+
+
+async def test_an_image_that_failed_is_superseded_like_one_that_waits(scene: Scene) -> None:
+    scene.replicate_only_to(EU)
+    other = build_image([b"other layer"])
+    await scene.push(other)
+    await scene.push(IMAGE)
+    await scene.put(IMAGE, "latest")
+    now = scene.clock.now()
+    leased = await scene.database.write(lambda: jobs.lease_replication("me", now, now + 30, 9, str(EU)))
+    (mine,) = [one for one in leased if one.job.payload["tag"] == "latest"]
+    settlement = Settlement(scene.registry, scene.recorder, lambda: 0.0)
+    await settlement.fail(Lane(4), mine, ReplicateImage.from_payload(mine.job.payload), UpstreamDenied(), 5)
+    await scene.put(other, "latest")
+    found = await scene.database.read(replication_status.of_image(REPOSITORY, IMAGE.digest))
+    assert [(one.status, one.failure_code) for one in found if one.tag] == [(ReplicationState.FAILED, "Superseded")]
