@@ -7,6 +7,7 @@ to it may have them replicated. What concerns all repositories needs the permiss
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.core.access import Action, Principal, PrincipalKind
@@ -14,6 +15,7 @@ from replicator.core.errors import Denied, PageNotFound, Unauthenticated, Unsupp
 from replicator.core.reference import as_tag
 from replicator.registry_api.backfill_pages import BackfillPages
 from replicator.registry_api.edge import Edge, path_of
+from replicator.registry_api.long_polls import LongPolls
 from replicator.registry_api.operations import REPLICATION_PREFIX
 from replicator.registry_api.operator_input import body_fields, query_fields
 from replicator.registry_api.operator_request import Asked, Pages, answer
@@ -69,6 +71,7 @@ class ReplicationApi(Edge):
     ) -> None:
         super().__init__(authenticator, clock, observe, rate_limit)
         self._use_cases = use_cases
+        self._polls = LongPolls(clock)
         self._pages: Pages = {
             "wait": {"POST": self._wait},
             "images": {"GET": self._images},
@@ -108,15 +111,12 @@ class ReplicationApi(Edge):
         asked.authorize(Action.PULL, repository)
         wanted = Wanted(fields.destinations(), fields.regions())
         seconds = fields.seconds("timeout", DEFAULT_WAIT, MAX_WAIT)
-        result = await self._use_cases.waiter.wait(
-            repository,
-            reference,
-            wanted,
-            seconds,
-            pinned=fields.find_digest(),
-            until_failed=fields.flag("until_failed"),
-        )
-        return answer(wait_json(result))
+        pinned, until_failed = fields.find_digest(), fields.flag("until_failed")
+        wait = partial(self._use_cases.waiter.wait, pinned=pinned, until_failed=until_failed)
+        is_user = asked.principal.kind is PrincipalKind.USER
+        caller = asked.principal.name if is_user else f"@{asked.request.remote}"
+        work = partial(wait, repository, reference, wanted, seconds)
+        return answer(wait_json(await self._polls.run(asked.request, caller, work)))
 
     async def _images(self, asked: Asked) -> web.Response:
         fields = query_fields(asked.request, "repository", "reference")

@@ -328,6 +328,15 @@ def test_users_see_and_cause_what_they_may(
     assert [call(method, url, content, headers).status for headers in callers] == [nobody, reader, admin]
 
 
+def test_a_web_page_causes_nothing(guarded: Daemon) -> None:
+    """A browser that knows the password sends it along with what a page of somebody else posts."""
+    base, page = guarded.url("/_replicator/v1/replication/"), {"Origin": "https://elsewhere.example"}
+    headers = basic("admin", "admin-pw") | page
+    for path in ("retry", "sync", "backfills"):
+        assert call("POST", base + path, b"{}", headers).status == 403, path
+    assert call("DELETE", base + "backfills/nothing", headers=headers).status == 403
+
+
 def test_commands_log_in(guarded: Daemon) -> None:
     refused = run(guarded, "replication", "conflicts")
     assert (refused.returncode, refused.stdout) == (1, "")
