@@ -40,7 +40,7 @@ async def _check(settings: Settings, file: str, environ: Mapping[str, str]) -> l
         for one in await _unusable(settings, node, environ):
             for rule in one.rules:
                 key = dotted(("nodes", i, "replication", "rules", names.index(rule)))
-                message = f"rule {rule}: {one.destination} cannot be used: {one.error}"
+                message = f"rule {rule}: {one.destination} cannot be used: {one.reason}"
                 problems.append(Problem(file, None, key, message))
     return problems
 

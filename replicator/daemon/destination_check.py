@@ -10,13 +10,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.core.errors import ReplicatorError
+from replicator.core.errors import ReplicatorError, UpstreamDenied
+from replicator.core.names import NodeId
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from replicator.core.clock import Clock
     from replicator.core.destinations import DestinationId
-    from replicator.core.names import NodeId
     from replicator.core.replication import ReplicationRule
     from replicator.replication.peers import PeerDirectory
 
@@ -33,6 +33,19 @@ class Unusable:
     destination: DestinationId
     rules: tuple[str, ...]
     error: ReplicatorError
+
+    @property
+    def reason(self) -> str:
+        """What went wrong, and where it is mended if the destination does not know us."""
+        if not isinstance(self.error, UpstreamDenied):
+            return str(self.error)
+        return f"{self.error}: {_DENIED_BY_NODE if isinstance(self.destination, NodeId) else _DENIED_BY_REGISTRY}"
+
+
+_DENIED_BY_NODE = (
+    "expected the same peer_secret or secret there as here, the node itself at its url, and clocks that agree"
+)
+_DENIED_BY_REGISTRY = "expected credentials that it accepts"
 
 
 class DestinationCheck:
@@ -62,9 +75,9 @@ class DestinationCheck:
             for destination in known.keys() - found.keys():
                 _log.info("destination can be used now", node=self._node, destination=str(destination))
             for one in found.values():
-                if known.get(one.destination) != str(one.error):
+                if known.get(one.destination) != one.reason:
                     self._warn(one)
-            known = {destination: str(one.error) for destination, one in found.items()}
+            known = {destination: one.reason for destination, one in found.items()}
             asked = tuple(known)
             await self._clock.sleep(AGAIN)
 
@@ -74,7 +87,7 @@ class DestinationCheck:
             node=self._node,
             destination=str(one.destination),
             rules=list(one.rules),
-            error=str(one.error),
+            error=one.reason,
         )
 
     async def _ask(self, destinations: tuple[DestinationId, ...]) -> list[Unusable]:

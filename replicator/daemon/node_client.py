@@ -12,6 +12,7 @@ import aiohttp
 
 from replicator.config.loader import load_settings
 from replicator.core.errors import ConfigurationError, ReplicatorError
+from replicator.upstream.errors import connection_failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -92,7 +93,7 @@ class NodeClient:
         except TimeoutError as error:
             raise NodeFailed(self.name, "no answer in time") from error
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-            raise NodeFailed(self.name, f"cannot be reached: {error}") from error
+            raise NodeFailed(self.name, f"cannot be reached: {unreachable(error)}") from error
 
     async def _document(self, response: aiohttp.ClientResponse) -> Mapping[str, Any]:
         try:
@@ -175,6 +176,11 @@ def login(user: str | None, environ: Mapping[str, str]) -> dict[str, str]:
 def reachable(node: NodeSettings) -> str:
     """Return the URL under which this machine reaches a node."""
     return node.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:").rstrip("/")
+
+
+def unreachable(error: Exception) -> str:
+    """Return why a node cannot be reached, in the words that replication has for it."""
+    return connection_failure(error) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
 
 
 def refused_login(*, logged_in: bool) -> str:

@@ -120,6 +120,7 @@ def _error(found: ReplicationError) -> Mapping[str, object]:
         "repository": replication.repository,
         "digest": replication.digest,
         "tag": replication.tag,
+        "rule": replication.rule,
         "attempts": found.attempts,
         "error": found.error,
         "age_seconds": round(found.age_seconds, 3),

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from replicator.config.loader import load_settings
-from replicator.daemon.node_client import login, reachable, refused_login, trust
+from replicator.daemon.node_client import login, reachable, refused_login, trust, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +70,7 @@ async def _ask(session: aiohttp.ClientSession, node: NodeSettings) -> NodeAnswer
     except TimeoutError:
         return NodeAnswer(name, url, None, f"no answer within {TIMEOUT:.0f} s")
     except (aiohttp.ClientError, ssl.SSLError) as error:
-        return NodeAnswer(name, url, None, f"cannot be reached: {error}")
+        return NodeAnswer(name, url, None, f"cannot be reached: {unreachable(error)}")
 
 
 def _refusal(status: int, *, logged_in: bool) -> str:
@@ -143,7 +143,7 @@ def _objective(found: Mapping[str, Any]) -> str:
     windows = ", ".join(f"burn {one['burn_rate']:.1f} in {name}" for name, one in found["windows"].items())
     overdue = f", {found['overdue']} overdue" if found["overdue"] else ""
     return (
-        f"{found['rule']} to {found['destination']}: {found['target']:.6g} of images within"
+        f"{found['rule']} to {found['destination']}: {found['target'] * 100:.6g} % of images within"
         f" {found['objective_seconds']:.6g} s, {windows}{overdue}"
     )
 
@@ -160,13 +160,15 @@ def _failures(found: Mapping[str, Any]) -> str:
 
 def conflict_text(found: Mapping[str, Any]) -> str:
     """Return a conflict as people read it."""
-    return f"{found['repository']}:{found['tag']} is {found['winner']}; also written elsewhere: {found['loser']}"
+    winner = f"is {found['winner']}" if found["winner"] else "was deleted"
+    return f"{found['repository']}:{found['tag']} {winner}; also written elsewhere: {found['loser']}"
 
 
 def _failure(found: Mapping[str, Any]) -> str:
     reference = f":{found['tag']}" if found["tag"] else f"@{found['digest']}"
     return (
-        f"{found['repository']}{reference} to {found['destination']} after {found['attempts']} attempts,"
+        f"{found['repository']}{reference} to {found['destination']} by rule {found['rule']}"
+        f" after {found['attempts']} attempts,"
         f" again in {found['retry_in_seconds']:.0f} s: {found['error']}"
     )
 

@@ -226,7 +226,7 @@ def judge(rows: Sequence[ReplicationStatus], tag: Tag | None) -> WaitOutcome:
 
 
 _REASONS = {
-    WaitState.IN_PROGRESS: "it is still being replicated",
+    WaitState.IN_PROGRESS: "it is on its way, or waits for its next attempt; the status has the failures",
     WaitState.FAILED: "the last attempt failed; it is tried again",
     WaitState.SUPERSEDED: "a newer push took the tag before this image was sent",
 }

@@ -144,7 +144,7 @@ def translated(what: str) -> Iterator[None]:
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, ForbiddenAddress):
             raise UpstreamContent(f"{what}: {error.os_error}") from error
-        raise UpstreamUnavailable(f"{what}: {_connection_failure(error)}") from error
+        raise UpstreamUnavailable(f"{what}: {connection_failure(error)}") from error
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
         raise UpstreamUnavailable(f"{what}: the connection was lost") from error
     except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
@@ -153,7 +153,8 @@ def translated(what: str) -> Iterator[None]:
         raise UpstreamUnavailable(f"{what}: the connection failed") from error
 
 
-def _connection_failure(error: aiohttp.ClientConnectorError) -> str:
+def connection_failure(error: aiohttp.ClientConnectorError) -> str:
+    """Return why there is no connection, as people read it."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its host name cannot be resolved"
     if isinstance(error, aiohttp.ClientSSLError):

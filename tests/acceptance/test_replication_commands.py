@@ -148,7 +148,7 @@ def test_status_and_metrics_show_the_objective(daemon: Daemon) -> None:
     assert total(daemon, "replicator_replication_lag_objective_seconds", **labels) == 30
     assert total(daemon, "replicator_replication_lag_burn_rate", **labels, window="5m") == 0
     assert total(daemon, "replicator_replication_lag_seconds_count", **labels) >= 1
-    assert "30 s, burn 0.0 in 5m" in run(daemon, "status").stdout
+    assert "99 % of images within 30 s, burn 0.0 in 5m" in run(daemon, "status").stdout
 
 
 def test_a_backfill_brings_what_was_there_before_the_rule(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -224,7 +224,9 @@ def test_a_destination_that_forbids_it_is_named_with_the_permission(tmp_path_fac
         assert (shown.returncode, "AccessDenied:ecr:ReplicateImage" in shown.stdout) == (1, True)
         labels = {"destination": f"{other}/{EU}", "code": "AccessDenied:ecr:ReplicateImage"}
         assert total(daemon, "replicator_replication_failures_total", **labels) >= 1
-        assert "AccessDenied:ecr:ReplicateImage" in run(daemon, "status").stdout
+        status = run(daemon, "status").stdout
+        assert "AccessDenied:ecr:ReplicateImage" in status
+        assert f"failing      team/app:1.0 to {other}/{EU} by rule over after" in status
 
 
 def test_retry_tries_at_once_what_waits(tmp_path_factory: pytest.TempPathFactory) -> None:

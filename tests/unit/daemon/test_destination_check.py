@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from replicator.core.destinations import RegistryRef
-from replicator.core.errors import UpstreamDenied, UpstreamError
+from replicator.core.errors import UpstreamDenied, UpstreamError, UpstreamUnavailable
 from replicator.core.names import parse_node
 from replicator.core.replication import ReplicationRule
 from replicator.daemon.destination_check import AGAIN, DestinationCheck
@@ -66,6 +66,22 @@ async def test_every_destination_is_asked_once_for_all_its_rules(check: Destinat
     [found] = await check.check()
     assert (found.destination, found.rules, str(found.error)) == (EU, ("first", "second"), "the secret is wrong")
     assert sorted(map(str, answers.asked)) == sorted([str(EU), str(HARBOR)])
+
+
+@pytest.mark.parametrize(
+    ("destination", "error", "reason"),
+    [
+        (EU, UpstreamDenied("answered 401"), "answered 401: expected the same peer_secret or secret there as here"),
+        (HARBOR, UpstreamDenied("answered 401"), "answered 401: expected credentials that it accepts"),
+        (EU, UpstreamUnavailable("cannot connect"), "cannot connect"),
+    ],
+)
+async def test_a_destination_that_does_not_know_us_says_what_to_mend(
+    check: DestinationCheck, answers: Answers, destination: DestinationId, error: UpstreamError, reason: str
+) -> None:
+    answers.errors[destination] = error
+    [found] = await check.check()
+    assert found.reason.startswith(reason)
 
 
 async def test_it_is_said_once_and_once_more_when_it_is_mended(

@@ -142,7 +142,9 @@ async def test_time_runs_out_with_the_reason(scene: Scene, image: BuiltImage) ->
         result = await task
     assert not result.is_complete
     assert states(result) == {str(EU): WaitState.COMPLETE, str(AP): WaitState.IN_PROGRESS}
-    assert [one.reason for one in result.outcomes if one.reason] == ["it is still being replicated"]
+    assert [one.reason for one in result.outcomes if one.reason] == [
+        "it is on its way, or waits for its next attempt; the status has the failures"
+    ]
 
 
 async def test_no_time_is_an_answer_at_once(scene: Scene, image: BuiltImage) -> None:
