@@ -329,11 +329,17 @@ def plan_replication(
 
 
 def plan_deletion(
-    rules: Sequence[ReplicationRule], source: NodeId, change: Change, tag: Tag | None, revision: Revision
+    rules: Sequence[ReplicationRule],
+    source: NodeId,
+    change: Change,
+    tag: Tag | None,
+    revision: Revision,
+    sent: Iterable[ReplicateImage] = (),
 ) -> tuple[DeleteReplica, ...]:
     """Return what the deletion of a tag, or of an image (`tag` is None), causes at the destinations (ECR §9.4).
 
-    An image goes wherever one of its tags, or the image without one, may have been sent.
+    An image goes wherever one of its tags, or the image without one, may have been sent, and wherever it was `sent`:
+    by now it may have lost the tag by which it went.
     """
     rules = [rule for rule in _applicable(rules, change) if rule.delete_replication]
     found: dict[DestinationId, Destination] = {}
@@ -341,6 +347,10 @@ def plan_deletion(
         for one in destinations_of(rules, source, change.repository, name, is_referrer=change.is_referrer):
             if one.id != change.came_from:
                 found.setdefault(one.id, one)
+    for image in sent:
+        by = next((rule for rule in rules if rule.name == image.rule and rule.matches(change.repository)), None)
+        if by is not None and image.destination in by.destinations and image.destination != change.came_from:
+            found.setdefault(image.destination, Destination(image.destination, by, image.target_repository))
     return tuple(
         DeleteReplica(
             change.repository, change.digest, tag, one.id, one.rule.name, revision, _target(one, change.repository)

@@ -20,7 +20,7 @@ from replicator.core.jobs import JobKind
 from replicator.core.manifest import Manifest, parse_manifest
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.reference import Reference, as_digest, as_tag
-from replicator.core.replication import Change, Origin, plan_deletion, plan_replication
+from replicator.core.replication import Change, Origin, ReplicateImage, plan_deletion, plan_replication
 from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
 from replicator.registry.access import authorize, authorize_push
@@ -259,8 +259,15 @@ def replicate_again(node: RegistryNode, repository: RepositoryName, digest: Dige
 
 
 def plan_deletions(node: RegistryNode, change: Change, tag: Tag | None, revision: Revision, now: float) -> Steps[bool]:
-    """Store the jobs that delete a tag, or an image (`tag` is None), elsewhere; return whether there are any."""
-    planned = plan_deletion(node.settings.replication_rules, node.settings.node, change, tag, revision)
+    """Store the jobs that delete a tag, or an image (`tag` is None), elsewhere; return whether there are any.
+
+    Call it before the status of a deleted image is forgotten.
+    """
+    sent: list[ReplicateImage] = []
+    if tag is None:
+        rows = yield from replication_status.of_image(change.repository, change.digest)
+        sent = [row.replication for row in rows]
+    planned = plan_deletion(node.settings.replication_rules, node.settings.node, change, tag, revision, sent)
     for deletion in planned:
         yield from jobs.enqueue(deletion.to_job(), now)
     return bool(planned)

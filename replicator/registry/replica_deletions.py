@@ -93,9 +93,9 @@ def _delete_image(node: RegistryNode, peer: NodeId, deletion: Deletion, now: flo
             if register is not None:
                 yield from tags.set_register(repository, name, without_image(register), now)
         yield from images.delete(repository, digest)
-        yield from replication_status.forget(repository, digest)
         change = _change(deletion, peer, image, tuple(names))
         has_jobs = yield from plan_deletions(node, change, None, decision.image.revision, now)
+        yield from replication_status.forget(repository, digest)
     if decision.image != known:
         yield from images.remember_deletion(repository, digest, decision.image.revision, now)
     return Outcome(Receipt(decision.outcome), None, has_jobs)

@@ -82,6 +82,24 @@ async def test_a_deleted_tag_and_a_deleted_image_go_at_the_destination_too(tmp_p
         assert await nodes[EU].tag(REPOSITORY, "v2") is None
 
 
+@pytest.mark.parametrize("how", ["moved", "removed"])
+async def test_an_image_that_lost_the_tag_it_was_sent_by_goes_too(tmp_path: Path, how: str) -> None:
+    image, newer = build_image([b"image"]), build_image([b"newer"])
+    rule = {"delete_replication": True, "tags": ("v*",)}
+    async with cluster(tmp_path, NodePlan(US, rule=rule), EU) as nodes:
+        await nodes[US].push(image, REPOSITORY, "v1", "dev")
+        await nodes.until_quiet()
+        if how == "moved":
+            await nodes[US].push(newer, REPOSITORY, "v1")
+        else:
+            await nodes[US].delete(REPOSITORY, "v1")
+        await nodes.until_quiet()
+        assert await nodes[EU].holds(REPOSITORY, image.digest)
+        await nodes[US].delete(REPOSITORY, image.digest)
+        await nodes.until_quiet()
+        assert not await nodes[EU].holds(REPOSITORY, image.digest)
+
+
 async def test_without_delete_replication_the_destination_keeps_what_it_has(tmp_path: Path) -> None:
     image = build_image([b"layer"])
     async with cluster(tmp_path, US, EU) as nodes:

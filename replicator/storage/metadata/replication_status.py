@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from replicator.core.destinations import parse_destination
+from replicator.core.names import RepositoryName
 from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.storage.metadata.schema import replication_status
 from replicator.storage.metadata.statement import Statement, Steps
 
 if TYPE_CHECKING:
     from replicator.core.digest import Digest
-    from replicator.core.names import RepositoryName, Tag
+    from replicator.core.names import Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,12 @@ class ReplicationStatus:
     completed_at: float | None
     bytes: int
     target: str = ""
+
+    @property
+    def replication(self) -> ReplicateImage:
+        """What was to be done."""
+        destination, target = parse_destination(self.destination), RepositoryName(self.target) if self.target else None
+        return ReplicateImage(self.repository, self.digest, self.tag, destination, self.rule, target)
 
 
 SUPERSEDED = "Superseded"

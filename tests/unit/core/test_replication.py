@@ -261,6 +261,30 @@ def test_a_deletion_goes_wherever_the_image_may_have_gone(
     assert {each.target_repository for each in found if each.destination == HARBOR} == {"mirror/api"}
 
 
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (ReplicateImage(NAME, DIGEST, V1, US, "releases", RepositoryName("there")), [(US, "there")]),
+        (ReplicateImage(NAME, DIGEST, V1, US, "releases"), [(US, NAME)]),
+        (ReplicateImage(NAME, DIGEST, V1, AP, "kept"), []),
+        (ReplicateImage(NAME, DIGEST, V1, US, "gone"), []),
+        (ReplicateImage(NAME, DIGEST, V1, HARBOR, "releases"), []),
+    ],
+    ids=["renamed", "lost its tag", "rule keeps", "rule is gone", "destination is gone"],
+)
+def test_a_deletion_goes_wherever_the_image_was_sent(
+    sent: ReplicateImage, expected: list[tuple[object, object]]
+) -> None:
+    rules = [
+        ReplicationRule("kept", (AP,)),
+        ReplicationRule("releases", (US,), tags=("v*",), delete_replication=True),
+    ]
+    change = Change(NAME, DIGEST, (), Origin.DIRECT)
+    assert not plan_deletion(rules, EU, change, None, REVISION)
+    found = plan_deletion(rules, EU, change, None, REVISION, [sent])
+    assert [(each.destination, each.target_repository) for each in found] == expected
+
+
 def test_the_deletion_of_a_replica_goes_nowhere_without_a_chain() -> None:
     rules = [ReplicationRule("all", (US,), delete_replication=True)]
     assert plan_deletion(rules, EU, Change(NAME, DIGEST, (), Origin.REPLICA), None, REVISION) == ()
