@@ -125,7 +125,7 @@ class ReplicationRuleSettings(Model):
     filters: Annotated[tuple[PrefixFilter, ...], Field(max_length=MAX_FILTERS)] = ()
     """Prefixes of repository names, taken literally (no slash is implied); with `repositories`, what either covers."""
     repositories: Annotated[tuple[RepositoryPattern, ...], Field(max_length=MAX_FILTERS)] = ()
-    """Repository names, `*` standing for any characters; every repository, if `filters` is absent too (extension)."""
+    """Repository names, `*` standing for any characters; every repository, if both are absent or empty (extension)."""
     exclude_repositories: Annotated[tuple[RepositoryPattern, ...], Field(max_length=MAX_FILTERS)] = ()
     """Repository names that the rule does not cover, `*` standing for any characters (extension)."""
     tags: Annotated[tuple[TagPattern, ...], Field(max_length=MAX_FILTERS)] = ()
