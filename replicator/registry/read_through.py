@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from replicator.core.manifest import parse_manifest
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
-from replicator.core.peer_messages import Delivery, OfferedTag, SentManifest
+from replicator.core.peer_messages import MAX_ITEMS, Delivery, OfferedTag, SentManifest
 from replicator.core.reference import as_digest
 from replicator.core.replication import Change, ReplicationRule, plan_replication
 from replicator.registry.deliveries import MAX_SENT_BYTES
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from replicator.core.reference import Reference
     from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
+    from replicator.storage.metadata.database import Database
     from replicator.storage.metadata.images import ListedImage
     from replicator.storage.metadata.statement import Steps
 
 _MAX_PARENTS = 20
 _MAX_DEPTH = 3
 """Levels of indexes that are searched for one that a rule sends: a manifest goes where an index that lists it goes."""
+
+_MAX_ASKED = 40
+"""Indexes that are looked at for one manifest, however many list it: all of it is one read."""
 
 _PAGE = 50
 
@@ -75,19 +79,29 @@ def _holders(
     return _Holders(False, found[-1]) if found else None
 
 
-def find_image(
-    settings: RegistrySettings, peer: NodeId, repository: RepositoryName, reference: Reference
-) -> Steps[Delivery | None]:
+async def find_image(
+    database: Database, settings: RegistrySettings, peer: NodeId, repository: RepositoryName, reference: Reference
+) -> Delivery | None:
     """Return the image that a rule sends to `peer`'s repository of this name, or None when none does.
 
     The delivery names the repository as it is called here, where its blobs are to be had. Of an index it holds the
     manifests that the rule wants.
     """
     for name in sources_of(settings.replication_rules, peer, repository):
-        found = yield from _find(settings, peer, name, repository, reference)
-        if found is not None:
-            return found
+        shown = await database.read(_find(settings, peer, name, repository, reference))
+        if shown is not None:
+            return await _delivery(database, shown)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """An image that a rule sends to whoever asks, in the repository `name` of this node."""
+
+    name: RepositoryName
+    image: ListedImage
+    tag: OfferedTag | None
+    rule: ReplicationRule
 
 
 def sources_of(
@@ -111,7 +125,7 @@ def sources_of(
 
 def _find(
     settings: RegistrySettings, peer: NodeId, name: RepositoryName, target: RepositoryName, reference: Reference
-) -> Steps[Delivery | None]:
+) -> Steps[_Shown | None]:
     digest, tag, register = as_digest(reference), None, None
     if digest is None:
         tag = Tag(reference)
@@ -126,7 +140,7 @@ def _find(
     if rule is None or image is None:
         return None
     offered = None if tag is None or register is None else OfferedTag(tag, register)
-    return (yield from _delivery(name, image, offered, rule))
+    return _Shown(name, image, offered, rule)
 
 
 def _rule_of(
@@ -136,8 +150,11 @@ def _rule_of(
     target: RepositoryName | None,
     digest: Digest,
     depth: int,
+    asked: set[Digest] | None = None,
 ) -> Steps[ReplicationRule | None]:
-    """Return the rule that sends an image: under a tag, without one, or as a part of an index."""
+    """Return the rule that sends an image: under a tag, without one, or as a part of an index; `asked` were already."""
+    asked = set() if asked is None else asked
+    asked.add(digest)
     names = yield from tags.of_digest(name, digest)
     rule = yield from _planned(settings, peer, name, target, digest, tuple(names))
     if rule is None:
@@ -145,7 +162,9 @@ def _rule_of(
     if rule is not None or depth == 0:
         return rule
     for parent in (yield from images.parents(name, digest, _MAX_PARENTS)):
-        above = yield from _rule_of(settings, peer, name, target, parent, depth - 1)
+        if parent in asked or len(asked) > _MAX_ASKED:
+            continue
+        above = yield from _rule_of(settings, peer, name, target, parent, depth - 1, asked)
         if above is not None and (yield from _wants(above, name, parent, digest)):
             return above
     return None
@@ -196,6 +215,8 @@ def _named(settings: RegistrySettings, name: str) -> ReplicationRule | None:
 
 def _wants(rule: ReplicationRule, name: RepositoryName, index: Digest, child: Digest) -> Steps[bool]:
     """Tell whether a rule that sends an index sends this manifest of it along."""
+    if not rule.platforms:
+        return True
     found = yield from images.find(name, index)
     if found is None:
         return False
@@ -203,33 +224,67 @@ def _wants(rule: ReplicationRule, name: RepositoryName, index: Digest, child: Di
     return any(one.digest == child and rule.wants_platform(one.platform) for one in listed)
 
 
-def _delivery(
-    name: RepositoryName, image: ListedImage, tag: OfferedTag | None, rule: ReplicationRule
-) -> Steps[Delivery]:
-    """Return the image with everything below it that the rule wants; of a very large graph, the image alone."""
-    graph: dict[Digest, SentManifest] = {}
-    blobs: dict[Digest, None] = {}
-    yield from _collect(name, image.digest, rule, graph, blobs)
-    sent = tuple(graph.values())
-    if sum(len(each.content) for each in sent) > MAX_SENT_BYTES:
-        sent = sent[-1:]
-    return Delivery(name, sent, image.revision, image.digest, tag, tuple(graph), tuple(blobs))
+async def _delivery(database: Database, shown: _Shown) -> Delivery | None:
+    """Return the image with everything below it that the rule wants; of a very large graph, the image alone.
+
+    None for a graph that no message can name.
+    """
+    graph = _Graph(database, shown)
+    if not await graph.read():
+        return None
+    image = shown.image
+    return Delivery(
+        shown.name, graph.sent(), image.revision, image.digest, shown.tag, tuple(graph.manifests), tuple(graph.blobs)
+    )
 
 
-def _collect(
-    name: RepositoryName,
-    digest: Digest,
-    rule: ReplicationRule,
-    graph: dict[Digest, SentManifest],
-    blobs: dict[Digest, None],
-) -> Steps[None]:
-    """Add a manifest of this repository after its children; a digest cannot lie below itself."""
-    found = yield from images.find(name, digest)
-    if found is None or digest in graph:
-        return
-    parsed = parse_manifest(found.content, found.media_type)
-    for child in parsed.manifests:
-        if rule.wants_platform(child.platform):
-            yield from _collect(name, child.digest, rule, graph, blobs)
-    blobs.update(dict.fromkeys(parsed.required_blobs))
-    graph[digest] = SentManifest(found.digest, found.media_type, found.content)
+class _Graph:
+    """What an image consists of, read a manifest at a time: others have their turn after each, however many."""
+
+    def __init__(self, database: Database, shown: _Shown) -> None:
+        self.manifests: dict[Digest, None] = {}
+        self.blobs: dict[Digest, None] = {}
+        self._database = database
+        self._shown = shown
+        self._contents: dict[Digest, SentManifest] = {}
+        self._size = 0
+
+    def sent(self) -> tuple[SentManifest, ...]:
+        """Return the manifests that fit into one message, children first."""
+        return tuple(self._contents[digest] for digest in self.manifests if digest in self._contents)
+
+    async def read(self) -> bool:
+        """Read all of it; return False when it is too much for a message."""
+        known: set[Digest] = set()
+        path: list[tuple[Digest, bool]] = [(self._shown.image.digest, False)]
+        while path:
+            digest, is_done = path.pop()
+            if is_done:
+                self.manifests[digest] = None
+            elif digest not in known:
+                known.add(digest)
+                path += await self._open(digest)
+            if max(len(known), len(self.blobs)) > MAX_ITEMS:
+                return False
+        return True
+
+    async def _open(self, digest: Digest) -> list[tuple[Digest, bool]]:
+        """Take a manifest in, and return what is to be visited then: its children, and itself after them."""
+        found = await self._database.read(images.find(self._shown.name, digest))
+        await asyncio.sleep(0)
+        if found is None:
+            return []
+        parsed = parse_manifest(found.content, found.media_type)
+        self.blobs.update(dict.fromkeys(parsed.required_blobs))
+        self._keep(SentManifest(found.digest, found.media_type, found.content))
+        wanted = [one.digest for one in parsed.manifests if self._shown.rule.wants_platform(one.platform)]
+        return [(digest, True), *((child, False) for child in dict.fromkeys(reversed(wanted)))]
+
+    def _keep(self, manifest: SentManifest) -> None:
+        """Keep a manifest's content as long as all of them fit, and then that of the image alone."""
+        self._size += len(manifest.content)
+        root = self._shown.image.digest
+        if self._size > MAX_SENT_BYTES:
+            self._contents = {one: kept for one, kept in self._contents.items() if one == root}
+        if manifest.digest == root or self._size <= MAX_SENT_BYTES:
+            self._contents[manifest.digest] = manifest

@@ -290,7 +290,7 @@ class Replicas:
         `repository` is its name at the peer; the delivery's is its name here, where the blobs are. None when it is
         not here, or when no rule sends it there.
         """
-        return await self._node.database.read(find_image(self._node.settings, peer, repository, reference))
+        return await find_image(self._node.database, self._node.settings, peer, repository, reference)
 
 
 def _as_delivery(offer: Offer) -> Delivery:

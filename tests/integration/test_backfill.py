@@ -153,7 +153,7 @@ class TestDeletions:
         async with cluster(tmp_path, NodePlan(US, rule={"delete_replication": True}), EU) as nodes:
             us, eu = nodes[US], nodes[EU]
             gone_there, gone_here, kept = (build_image([text]) for text in (b"there", b"here", b"kept"))
-            for tag, image in (("there", gone_there), ("here", gone_here), ("kept", kept)):
+            for tag, image in (("there", gone_there), ("here", gone_here), ("kept", kept), ("also", IMAGE)):
                 await us.push(image, APP, tag)
             await nodes.until_quiet()
             nodes.clock.advance(10)
@@ -163,6 +163,8 @@ class TestDeletions:
             keeper = Keeper(nodes, us)
             ended = await keeper.run(eu.plan.id)
             assert ended.state is BackfillState.COMPLETE
+            assert ended.progress is not None
+            assert ended.progress.failure_codes == ("DeletedAtDestination",)
             assert not await eu.holds(APP, gone_there.digest)
             assert not await eu.holds(APP, gone_here.digest)
             assert (await eu.tag(APP, "there"), await eu.tag(APP, "here")) == (None, None)

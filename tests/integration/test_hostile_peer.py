@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import ALL_USER_ACTIONS, Grant
+from replicator.core.access import ALL_USER_ACTIONS, UNRESTRICTED, Grant
 from replicator.core.digest import digest_of
+from replicator.core.media_types import OCI_INDEX
 from replicator.core.message_json import MAX_VALUES
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.peer_messages import Deletion, Delivery, Offer, OfferedBlob, OfferedTag, SentManifest
+from replicator.core.replication import ReplicationRule
 from replicator.core.revisions import MAX_SEEN, Revision, TagRegister
 from replicator.registry.peer_tokens import PeerTokens
+from replicator.registry.peer_uploads import PeerUploads
+from replicator.registry.pushes import Pushes
 from replicator.registry.replicas import Replicas
 from replicator.registry.settings import RegistrySettings
 from replicator.registry_api.authentication import User
@@ -23,12 +27,15 @@ from replicator.storage.metadata import tags
 from replicator.telemetry.system_clock import SystemClock
 from tests.support.images import build_image
 from tests.support.peer_nodes import PeerNode, serve_peer
-from tests.support.single_node import NODE, OTHER_NODE, PEER_SECRET
+from tests.support.single_node import NODE, OTHER_NODE, PEER_SECRET, open_node
 from tests.support.wire_client import Answer, bearer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from replicator.core.digest import Digest
+    from replicator.registry.node import RegistryNode
 
 APP = RepositoryName("team/app")
 V1 = Tag("v1")
@@ -97,9 +104,9 @@ async def test_a_tag_cannot_be_poisoned(register: TagRegister, node: PeerNode) -
     tag = OfferedTag(V1, register)
     offer = Offer(APP, IMAGE.digest, WRITTEN, (IMAGE.digest,), (), tag)
     gone = Deletion(APP, IMAGE.digest, WRITTEN, OfferedTag(V1, replace(register, digest=None)))
-    messages = {"offer": offer, "deliver": delivery(register), "delete": gone}
+    messages = {"offer": offer.to_json(), "deliver": delivery(register).to_json(), "delete": gone.to_json()}
     for name, message in messages.items():
-        assert (await asked(node, name, message.to_json())).status == 400, name
+        assert (await asked(node, name, message)).status == 400, name
     assert await stored(node) is None
     assert (await asked(node, "deliver", delivery(REGISTER).to_json())).status == 200
     assert await stored(node) == REGISTER
@@ -166,3 +173,48 @@ async def test_a_peer_that_never_sends_the_rest_holds_up_nobody_else(node: PeerN
     finally:
         for writer in held:
             writer.close()
+
+
+# What a peer asks for early
+
+
+async def test_what_an_image_consists_of_is_read_a_manifest_at_a_time(tmp_path: Path) -> None:
+    """A user who may push made it, and one who may pull elsewhere asks for it: none of them may stop everybody else."""
+    rules = (ReplicationRule("all", (OTHER_NODE,)),)
+    settings = RegistrySettings(NODE, sparse_indexes=True, replication_rules=rules)
+    async with open_node(tmp_path, settings=settings) as node:
+        content = b'{"schemaVersion": 2, "mediaType": "%s", "manifests": []}' % OCI_INDEX.encode()
+        digests = [await pushed(node, content + b" " * size) for size in range(300)]
+        below = index_of([digests[-1]])
+        for _ in range(1100):  # deeper than anything may recurse
+            await pushed(node, below)
+            below = index_of([digest_of(below)])
+        await pushed(node, index_of([*digests, digest_of(below)] * 3), V1)
+        await pushed(node, below)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async with asyncio.TaskGroup() as group:
+            counting = group.create_task(count())
+            found = await Replicas(node, PeerUploads(node)).find_image(OTHER_NODE, APP, V1)
+            counting.cancel()
+        assert found is not None
+        assert len(found.expected_manifests) == len(found.manifests) == 300 + 1101 + 1
+        assert turns >= len(found.manifests) - 1
+        assert found.manifests[-1].digest == found.digest
+
+
+def index_of(digests: list[Digest]) -> bytes:
+    manifests = [{"mediaType": OCI_INDEX, "digest": digest, "size": 1} for digest in digests]
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}).encode()
+
+
+async def pushed(node: RegistryNode, content: bytes, tag: Tag | None = None) -> Digest:
+    digest = digest_of(content)
+    await Pushes(node).put_manifest(UNRESTRICTED, APP, tag or digest, content, OCI_INDEX)
+    return digest
