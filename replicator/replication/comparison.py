@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from replicator.core.delivery import ImageOutcome
 from replicator.core.drift import REPAIRABLE, Drift, DriftKind, find_drift, fingerprint
-from replicator.core.errors import InvalidInput, ManifestNotFound, UpstreamNotFound
+from replicator.core.errors import InvalidInput, ManifestNotFound, UpstreamContent, UpstreamNotFound
 from replicator.core.peer_messages import Offer, OfferedBlob
 from replicator.core.replication import DeleteReplica
 from replicator.replication.attempt import find_state
@@ -44,6 +44,9 @@ PAGE = 100
 
 _LINES = 1000
 _NAMES = 1000
+MAX_HELD = 500_000
+"""Lines that a destination is listened to: more than a repository has, so that none can talk for ever."""
+
 NOTHING = fingerprint(())
 """The fingerprint of a repository that holds nothing of ours, or is not there."""
 
@@ -194,6 +197,7 @@ class Comparison:
         while True:
             page = await peer.hashes(after, _NAMES)
             found |= {one.repository: one.fingerprint for one in page}
+            _check_count(len(found))
             if len(page) < _NAMES or page[-1].repository <= after:
                 return found
             after = page[-1].repository
@@ -205,6 +209,7 @@ class Comparison:
         while True:
             page = await peer.listing(target, after, _LINES)
             found += page
+            _check_count(len(found))
             if len(page) < _LINES or page[-1].cursor == after:
                 return found
             after = page[-1].cursor
@@ -281,6 +286,11 @@ class Comparison:
         if digest is None and image.tag is not None:
             digest = await registry.find_tag(image.target, image.tag)
         return None if digest in {None, image.digest} else _finding(image, DriftKind.OTHER_DIGEST)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_HELD:
+        raise UpstreamContent(f"the destination lists more than {MAX_HELD} lines")
 
 
 def _image_finding(side: Side, drift: Drift, *, is_deleted_there: bool) -> Finding | None:

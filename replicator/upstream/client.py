@@ -222,7 +222,7 @@ class UpstreamClient:
         try:
             async with self.open_blob(repository, digest, max(0, size - 1)) as stream:
                 if stream.size is None:
-                    return await self._is_whole(digest, stream)
+                    return await self._is_whole(digest, size, stream)
                 if stream.size != size:
                     raise UpstreamContent(f"blob {digest}: expected {size} bytes, the upstream has {stream.size}")
                 if stream.start:
@@ -256,11 +256,14 @@ class UpstreamClient:
         except (UpstreamNotFound, UpstreamDenied, UpstreamRefused):
             return False
 
-    async def _is_whole(self, digest: Digest, stream: BlobStream) -> bool:
-        hasher = new_hasher(algorithm_of(digest))
+    async def _is_whole(self, digest: Digest, size: int, stream: BlobStream) -> bool:
+        hasher, received = new_hasher(algorithm_of(digest)), 0
         async for chunk in stream.chunks:
             hasher.update(chunk)
-        if finished(hasher) != digest:
+            received += len(chunk)
+            if received > size:
+                break  # it may never end
+        if received != size or finished(hasher) != digest:
             raise UpstreamContent(f"blob {digest}: the upstream has other content")
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,9 @@ from replicator.core.errors import (
     UpstreamUnavailable,
 )
 from replicator.core.names import RepositoryName, Tag
+from replicator.telemetry.system_clock import SystemClock
 from replicator.upstream.body import OutgoingBlob
+from replicator.upstream.client import open_client
 from replicator.upstream.endpoint import Credentials, UpstreamEndpoint
 from replicator.upstream.limits import UpstreamLimits
 from replicator.upstream.push import RESUMABLE_FROM
@@ -464,6 +467,27 @@ class TestReadBack:
     ) -> None:
         upstream.faults.on("GET *", fault)
         assert await client.holds_blob(TEAM, DIGEST, len(BLOB))
+
+    async def test_of_a_blob_without_an_end_is_given_up_at_its_size(self) -> None:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            writer.close()
+
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            endpoint = UpstreamEndpoint("endless", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            client = open_client(endpoint, SystemClock())
+            try:
+                async with asyncio.timeout(5):
+                    with pytest.raises(UpstreamContent):
+                        await client.holds_blob(TEAM, DIGEST, len(BLOB))
+            finally:
+                await client.close()
 
     async def test_does_not_ask_head(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
         upstream.faults.on("HEAD *", Fault(status=200, headers={"Docker-Content-Digest": DIGEST}))
