@@ -33,6 +33,7 @@ from replicator.core.errors import (
     SizeMismatch,
     StorageError,
     StorageUnavailable,
+    Throttled,
     UploadNotFound,
     UploadOutOfOrder,
 )
@@ -60,6 +61,9 @@ BUDGET = 32 * 1024 * 1024
 
 PATIENCE = 60.0
 """Seconds that a connection ahead waits for the frontier to move before it is given up."""
+
+MAX_OPEN = 200
+"""Blobs of one peer at once, many more than it sends: each holds a file."""
 
 _OVERHEAD = 256
 _log = get_logger(__name__)
@@ -151,7 +155,9 @@ class PeerUploads:
         async with self._lock(session.id):
             upload = self._open.get(session.id)
             if upload is None or upload.is_over:
-                upload = self._open[session.id] = await self._opened(session, digest, size)
+                if sum(one.peer == peer for one in self._open.values()) >= MAX_OPEN:
+                    raise Throttled(f"{MAX_OPEN} blobs of {peer} are on their way already")
+                upload = self._open[session.id] = await self._opened(peer, session, digest, size)
             if upload.size != size:
                 raise SizeMismatch(f"blob {digest} is being sent as {upload.size} bytes, not as {size}")
             upload.users += 1
@@ -162,7 +168,7 @@ class PeerUploads:
             if not upload.users:
                 await self._leave(session, upload)
 
-    async def _opened(self, session: UploadSession, digest: Digest, size: int) -> _Upload:
+    async def _opened(self, peer: NodeId, session: UploadSession, digest: Digest, size: int) -> _Upload:
         ingest = await self._resumed(session.id, digest)
         if ingest is not None and ingest.offset > size:
             await ingest.abort()
@@ -178,7 +184,7 @@ class PeerUploads:
         async def commit(received: Ingest) -> None:
             await self._publish(session, received, digest, size)
 
-        return _Upload(ingest, size, self._window, self._budget, self._patience, commit)
+        return _Upload(peer, ingest, size, self._window, self._budget, self._patience, commit)
 
     async def _resumed(self, session: str, digest: Digest) -> Ingest | None:
         try:
@@ -260,8 +266,9 @@ class _Upload:
     """One blob on its way in, over any number of connections (`users`)."""
 
     def __init__(
-        self, ingest: Ingest, size: int, window: int, budget: _Budget, patience: float, commit: Commit
+        self, peer: NodeId, ingest: Ingest, size: int, window: int, budget: _Budget, patience: float, commit: Commit
     ) -> None:
+        self.peer = peer
         self.size = size
         self.users = 0
         self.is_complete = False

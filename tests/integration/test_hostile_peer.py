@@ -17,6 +17,7 @@ from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.peer_messages import Deletion, Delivery, Offer, OfferedBlob, OfferedTag, SentManifest
 from replicator.core.replication import ReplicationRule
 from replicator.core.revisions import MAX_SEEN, Revision, TagRegister
+from replicator.registry import peer_uploads
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.peer_uploads import PeerUploads
 from replicator.registry.pushes import Pushes
@@ -173,6 +174,36 @@ async def test_a_peer_that_never_sends_the_rest_holds_up_nobody_else(node: PeerN
     finally:
         for writer in held:
             writer.close()
+
+
+async def test_blobs_that_never_end_are_few(node: PeerNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds a file: those of one peer must not be all that the process may have."""
+    monkeypatch.setattr(peer_uploads, "MAX_OPEN", 5)
+    held = []
+    try:
+        for number in range(5):
+            _, writer = await asyncio.open_connection("127.0.0.1", node.port)
+            writer.write(begun(digest_of(b"%d" % number)) + b"x")
+            held.append(writer)
+            async with asyncio.timeout(10):
+                while not await node.uploads.offset_of(THIRD, APP, digest_of(b"%d" % number)):  # noqa: ASYNC110 - a turn each
+                    await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        held.append(writer)
+        writer.write(begun(digest_of(b"one more")))
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).split()[1] == b"429"
+        await upload(node)
+    finally:
+        for writer in held:
+            writer.close()
+
+
+def begun(digest: Digest) -> bytes:
+    target = f"{PEER}blobs/{digest}?repository={APP}&size=1000&offset=0&length=1000"
+    authorization = token(THIRD)["Authorization"]
+    lines = (f"PUT {target} HTTP/1.1", "Host: x", "Content-Length: 1000", f"Authorization: {authorization}", "", "")
+    return "\r\n".join(lines).encode()
 
 
 # What a peer asks for early
