@@ -216,8 +216,14 @@ class Regions:
 
     def tag_names(self, region: str, repository: str) -> list[str]:
         """Return the names of the tags of a repository in a region."""
-        answer = self.get(region, f"/v2/{repository}/tags/list?n=10000")
-        return list(answer.json()["tags"]) if answer.status == 200 else []
+        names: list[str] = []
+        while True:
+            after = f"&last={names[-1]}" if names else ""
+            answer = self.get(region, f"/v2/{repository}/tags/list?n=1000{after}")
+            page = answer.json()["tags"] if answer.status == 200 else []
+            if not page:
+                return names
+            names += page
 
     def tags(self, region: str, repository: str) -> dict[str, str | None]:
         """Return every tag of a repository in a region with its digest."""
