@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.access import PrincipalKind
 from replicator.core.errors import Denied, ReplicationDenied, Unauthenticated
 from replicator.core.registry_policy import RegistryPolicy
 
 if TYPE_CHECKING:
+    from replicator.core.access import Action, Principal
     from replicator.core.names import NodeId, RepositoryName
     from replicator.registry.settings import RegistrySettings
 
@@ -17,11 +18,6 @@ def authorize(principal: Principal, action: Action, repository: RepositoryName) 
     """Return if the caller may do `action`; raise Unauthenticated for a nameless caller, Denied for a known one."""
     if not principal.may(action, repository):
         refuse(principal, action, repository)
-
-
-def authorize_push(principal: Principal, repository: RepositoryName) -> None:
-    """Return if the caller may add content; a node never may, but by deliveries. Raises like `authorize`."""
-    authorize(principal, Action.PUSH, repository)
 
 
 def refuse(principal: Principal, action: Action, repository: RepositoryName) -> None:

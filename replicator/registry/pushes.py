@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.access import Action
 from replicator.core.digest import Digest, algorithm_of, digest_of
 from replicator.core.errors import (
     DigestMismatch,
@@ -23,7 +23,7 @@ from replicator.core.reference import Reference, as_digest, as_tag
 from replicator.core.replication import Change, Origin, ReplicateImage, plan_deletion, plan_replication
 from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
-from replicator.registry.access import authorize, authorize_push
+from replicator.registry.access import authorize
 from replicator.storage.metadata import (
     blobs,
     images,
@@ -38,6 +38,7 @@ from replicator.storage.metadata.repositories import Repository
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from replicator.core.access import Principal
     from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.statement import Steps
@@ -90,34 +91,33 @@ class Pushes:
         InvalidManifest, ManifestTooLarge, DigestMismatch, MissingReferences, TagImmutable, RepositoryNotFound or a
         StorageError; nothing is changed then.
         """
-        authorize_push(principal, repository)
+        authorize(principal, Action.PUSH, repository)
         self._check_size(content)
-        image = _image(reference, content, content_type, _origin(principal))
+        image = _image(reference, content, content_type)
         tag = as_tag(reference)
-        wanted = dict.fromkeys((*((tag,) if tag else ()), *extra_tags))
+        wanted = tuple(dict.fromkeys((*((tag,) if tag else ()), *extra_tags)))
         by = self._node.settings.node
-        push = _Push(repository, image, tuple(wanted), by, self._node.clock.now())
-        kept = await self._node.commit(repository, lambda: self._put(push))
+        push = _Push(repository, image, wanted, by, self._node.clock.now())
+        await self._node.commit(repository, lambda: self._put(push))
         self._node.announce_jobs(JobKind.REPLICATE)
         subject = image.parsed.subject
-        return PushedManifest(image.manifest.digest, subject.digest if subject else None, kept)
+        return PushedManifest(image.manifest.digest, subject.digest if subject else None, wanted)
 
     def _check_size(self, content: bytes) -> None:
         limit = self._node.settings.max_manifest_size
         if len(content) > limit:
             raise ManifestTooLarge(f"the manifest has {len(content)} bytes; this registry accepts up to {limit}")
 
-    def _put(self, push: _Push) -> Steps[tuple[Tag, ...]]:
+    def _put(self, push: _Push) -> Steps[None]:
         repository = yield from ensure_repository(self._node, push.repository, push.now)
         yield from self._check_references(push.repository, push.image.parsed)
-        kept = yield from _movable(repository, push)
+        yield from _check_tags(repository, push)
         newest = NEVER
-        for tag in kept:
+        for tag in push.tags:
             register = yield from tags.put(push.repository, tag, push.image.manifest.digest, push.by, push.now)
             newest = max(newest, register.revision)
         yield from images.put(push.repository, push.image, push.by, push.now, not_before=newest)
-        yield from plan_follow_up(self._node, change_of(push.repository, push.image, kept), push.now)
-        return kept
+        yield from plan_follow_up(self._node, change_of(push.repository, push.image, push.tags), push.now)
 
     def _check_references(self, repository: RepositoryName, manifest: Manifest) -> Steps[None]:
         settings = self._node.settings
@@ -194,33 +194,21 @@ def delete_tag(node: RegistryNode, repository: RepositoryName, tag: Tag, now: fl
     return True
 
 
-def _image(reference: Reference, content: bytes, content_type: str | None, origin: Origin) -> StoredImage:
+def _image(reference: Reference, content: bytes, content_type: str | None) -> StoredImage:
     stated = as_digest(reference)
     parsed = parse_manifest(content, content_type)
     digest = digest_of(content, algorithm_of(stated)) if stated else digest_of(content)
     if stated is not None and digest != stated:
         raise DigestMismatch(f"the manifest has digest {digest}, not {stated}")
-    return StoredImage(StoredManifest(digest, parsed.media_type, content), parsed, origin)
+    return StoredImage(StoredManifest(digest, parsed.media_type, content), parsed, Origin.DIRECT)
 
 
-def _origin(principal: Principal) -> Origin:
-    return Origin.REPLICA if principal.kind is PrincipalKind.NODE else Origin.DIRECT
-
-
-def _movable(repository: Repository, push: _Push) -> Steps[tuple[Tag, ...]]:
-    """Return the tags that may be set.
-
-    A replica leaves an immutable tag with its owner (ECR §9.3); a push is refused.
-    """
-    kept = []
+def _check_tags(repository: Repository, push: _Push) -> Steps[None]:
     for tag in push.tags:
         state = yield from tags.find(push.repository, tag)
         current = state.digest if state else None
-        if repository.mutability.permits(tag, current, push.image.manifest.digest):
-            kept.append(tag)
-        elif push.image.origin is not Origin.REPLICA:
+        if not repository.mutability.permits(tag, current, push.image.manifest.digest):
             raise TagImmutable(f"the tag {tag} exists in repository {push.repository} and is immutable there")
-    return tuple(kept)
 
 
 def change_of(

@@ -25,7 +25,7 @@ from replicator.core.errors import (
     UploadOutOfOrder,
 )
 from replicator.core.templates import CreationCause
-from replicator.registry.access import authorize, authorize_push
+from replicator.registry.access import authorize
 from replicator.registry.pushes import ensure_repository, may_create, require_repository
 from replicator.storage.metadata import blobs, uploads
 from replicator.storage.metadata.uploads import UploadSession
@@ -62,7 +62,7 @@ class Uploads:
 
         Raises an AccessError, RepositoryNotFound or a StorageError.
         """
-        authorize_push(principal, repository)
+        authorize(principal, Action.PUSH, repository)
         now = self._node.clock.now()
         session = UploadSession(
             id=secrets.token_urlsafe(_ID_BYTES),
@@ -157,7 +157,7 @@ class Uploads:
         chunks: Chunks,
     ) -> StoredBlob:
         """Store a whole blob in one request (end-4b); nothing is left of one that breaks off. Raises like `finish`."""
-        authorize_push(principal, repository)
+        authorize(principal, Action.PUSH, repository)
         await self._node.database.read(self._may_create(repository))
         ingest = await self._node.store.create_ingest(secrets.token_urlsafe(_ID_BYTES), algorithm_of(digest))
         try:
@@ -188,7 +188,7 @@ class Uploads:
 
         Only repositories that the caller may pull from are considered, whether `source` names one or not.
         """
-        authorize_push(principal, repository)
+        authorize(principal, Action.PUSH, repository)
         now = self._node.clock.now()
         holder = await self._readable_holder(principal, digest, source)
         if holder is None:
@@ -313,7 +313,7 @@ class Uploads:
         self, principal: Principal, repository: RepositoryName, session_id: str
     ) -> AsyncIterator[UploadSession]:
         """Find a session of this caller and repository, and have it alone until the block ends."""
-        authorize_push(principal, repository)
+        authorize(principal, Action.PUSH, repository)
         lock = self._lock(session_id)
         async with lock:
             session = await self._node.database.read(uploads.find(session_id))
