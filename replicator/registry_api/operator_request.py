@@ -36,10 +36,6 @@ class Asked:
         """Tell whether the caller may know of a repository."""
         return self.principal.may(Action.PULL, repository)
 
-    def may_push(self, repository: RepositoryName) -> bool:
-        """Tell whether the caller may cause something in a repository."""
-        return self.principal.may(Action.PUSH, repository)
-
 
 Page = Callable[[Asked], Awaitable[web.Response]]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from replicator.core.jobs import Priority
 from replicator.replication.blob_slots import BlobSlots, TurnsAtPriority
 from replicator.replication.failures import QUICK
 from replicator.storage.metadata.jobs import BACKGROUND, PUSHES
@@ -54,10 +53,6 @@ class Lane:
     def running(self) -> int:
         """How many images are under way."""
         return sum(track.running for track in self.tracks)
-
-    def track_of(self, priority: int) -> Track:
-        """Return the track whose places a job of this priority takes."""
-        return self.tracks[priority >= Priority.BACKGROUND]
 
     def look_again(self, now: float) -> None:
         """Note that the queue may have changed; `now` is in Unix seconds. A job that is due already needs no look."""

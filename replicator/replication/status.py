@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from replicator.core.errors import ManifestNotFound
 from replicator.core.jobs import JobState
 from replicator.core.names import Tag
-from replicator.core.reference import as_digest, as_tag
+from replicator.core.reference import as_digest
 from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.storage.metadata import images, jobs, replication_status
 from replicator.storage.metadata.replication_status import SUPERSEDED
@@ -80,16 +80,12 @@ class ReplicationStatusReader:
         """Return the status of an image at every destination; empty when it goes nowhere. Raises ManifestNotFound."""
         return await self._database.read(_of_image(repository, reference))
 
-    async def by_destination(self, repository: RepositoryName, reference: Reference) -> list[DestinationStatus]:
-        """Return one status for every destination that an image was sent to (ECR §9.3). Raises ManifestNotFound.
-
-        An image asked for by tag stands there as that tag does, otherwise as all of its tags do together.
-        """
-        return summarise(await self.of_image(repository, reference), as_tag(reference))
-
 
 def summarise(rows: Iterable[ReplicationStatus], tag: Tag | None) -> list[DestinationStatus]:
-    """Return the one status that the rows of an image are at each destination, asked for by `tag` or by digest."""
+    """Return the one status that the rows of an image are at each destination (ECR §9.3).
+
+    An image asked for by tag stands there as that tag does, otherwise (`tag` is None) as all of its tags do together.
+    """
     found: dict[str, list[ReplicationStatus]] = {}
     for row in rows:
         found.setdefault(row.destination, []).append(row)

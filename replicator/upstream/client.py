@@ -129,14 +129,6 @@ class UpstreamClient:
             content = await read_bounded(response, MAX_MANIFEST_BYTES, call.what)
             return _verified(call, reference, content, response.headers.get("Content-Type"))
 
-    async def manifest_exists(self, repository: RepositoryName, digest: Digest) -> bool:
-        """Tell whether the upstream has a manifest in `repository`."""
-        try:
-            await self.head_manifest(repository, digest)
-        except UpstreamNotFound:
-            return False
-        return True
-
     async def blob_exists(self, repository: RepositoryName, digest: Digest) -> bool:
         """Tell whether the upstream has a blob in `repository`."""
         try:

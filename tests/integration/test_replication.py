@@ -14,11 +14,12 @@ from replicator.core.jobs import JobKind
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.peer_messages import Delivery, SentManifest
+from replicator.core.reference import as_tag
 from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.core.revisions import MergeOutcome
 from replicator.registry.pushes import replicate_again
 from replicator.replication.attempt import find_state
-from replicator.replication.status import ReplicationStatusReader
+from replicator.replication.status import ReplicationStatusReader, summarise
 from replicator.storage.metadata import jobs
 from tests.support.images import Built, build_image, build_index
 from tests.support.nodes import Node, NodePlan, cluster
@@ -79,7 +80,7 @@ async def test_an_image_has_one_status_for_each_destination_whatever_its_tags(tm
         await nodes[US].push(newer, REPOSITORY, "latest")
         status = ReplicationStatusReader(nodes[US].database, nodes.clock)
         for reference in (image.digest, Tag("v1")):
-            found = await status.by_destination(RepositoryName(REPOSITORY), reference)
+            found = summarise(await status.of_image(RepositoryName(REPOSITORY), reference), as_tag(reference))
             assert [(one.destination.partition("/")[2], one.status, one.failure_code) for one in found] == [
                 (AP, ReplicationState.IN_PROGRESS, None),
                 (EU, ReplicationState.COMPLETE, None),

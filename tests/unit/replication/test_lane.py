@@ -19,8 +19,6 @@ def test_a_lane_has_room_up_to_its_width_and_background_work_its_own() -> None:
     assert (lane.free(pushes), lane.free(background)) == (4, 0)
     pushes.running = 4
     assert lane.free(pushes) == 0
-    assert lane.track_of(Priority.PUSH + 9) is pushes
-    assert lane.track_of(Priority.BACKGROUND + 1) is background
 
 
 def test_a_destination_that_is_down_is_asked_by_one_image_of_either_kind() -> None:

@@ -173,11 +173,6 @@ class TestManifestHead:
         with pytest.raises(UpstreamContent, match="another digest"):
             await client.head_manifest(ALPINE, image.digest)
 
-    async def test_tells_whether_a_manifest_exists(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
-        image = upstream.add_image(ALPINE)
-        assert await client.manifest_exists(ALPINE, image.digest)
-        assert not await client.manifest_exists(ALPINE, digest_of(b"none"))
-
     async def test_error_has_no_body_to_wait_for(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
         with pytest.raises(UpstreamNotFound):
             await client.head_manifest(ALPINE, TAG)
