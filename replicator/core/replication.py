@@ -194,14 +194,7 @@ class ReplicateImage:
 
     def to_payload(self) -> Mapping[str, object]:
         """Return the JSON form that is stored with the job."""
-        return {
-            "repository": self.repository,
-            "digest": self.digest,
-            "tag": self.tag,
-            "destination": str(self.destination),
-            "rule": self.rule,
-            "target": self.target,
-        }
+        return _payload(self)
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, object]) -> ReplicateImage:
@@ -219,8 +212,7 @@ class ReplicateImage:
     @property
     def key(self) -> str:
         """What the job is about: a tag at a destination, or an image without one. A newer push replaces an older."""
-        what = f":{self.tag}" if self.tag is not None else f"@{self.digest}"
-        return f"{self.destination}|{self.repository}{what}"
+        return _key(self)
 
     def to_job(self, priority: int = Priority.PUSH + DEFAULT_PRIORITY) -> NewJob:
         """Return the job that carries this out."""
@@ -249,15 +241,7 @@ class DeleteReplica:
 
     def to_payload(self) -> Mapping[str, object]:
         """Return the JSON form that is stored with the job."""
-        return {
-            "repository": self.repository,
-            "digest": self.digest,
-            "tag": self.tag,
-            "destination": str(self.destination),
-            "rule": self.rule,
-            "revision": str(self.revision),
-            "target": self.target,
-        }
+        return {**_payload(self), "revision": str(self.revision)}
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, object]) -> DeleteReplica:
@@ -268,9 +252,23 @@ class DeleteReplica:
 
     def to_job(self, priority: int = Priority.PUSH + DEFAULT_PRIORITY) -> NewJob:
         """Return the job that carries this out."""
-        what = f":{self.tag}" if self.tag is not None else f"@{self.digest}"
-        key = f"{self.destination}|{self.repository}{what}"
-        return NewJob(JobKind.DELETE_REPLICA, key, self.to_payload(), priority, lane=str(self.destination))
+        return NewJob(JobKind.DELETE_REPLICA, _key(self), self.to_payload(), priority, lane=str(self.destination))
+
+
+def _payload(work: ReplicateImage | DeleteReplica) -> Mapping[str, object]:
+    return {
+        "repository": work.repository,
+        "digest": work.digest,
+        "tag": work.tag,
+        "destination": str(work.destination),
+        "rule": work.rule,
+        "target": work.target,
+    }
+
+
+def _key(work: ReplicateImage | DeleteReplica) -> str:
+    what = f":{work.tag}" if work.tag is not None else f"@{work.digest}"
+    return f"{work.destination}|{work.repository}{what}"
 
 
 @dataclass(frozen=True, slots=True)
