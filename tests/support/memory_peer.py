@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,9 @@ from replicator.core.digest import algorithm_of, digest_of
 from replicator.core.errors import UpstreamContent
 from replicator.core.peer_messages import LackedBlob, Lacks, Receipt
 from replicator.core.revisions import MergeOutcome, TagRegister, merge
+from tests.support.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
@@ -28,34 +26,26 @@ class _Repository:
     tags: dict[Tag, TagRegister] = field(default_factory=dict)
 
 
-class MemoryPeer:
-    """A PeerDestination. `calls` are what was asked of it, in order: `offer`, `blob`, `deliver` or `delete` a digest.
+class MemoryPeer(RecordedCalls):
+    """A PeerDestination. `calls` are `offer`, `blob`, `deliver` or `delete` a digest.
 
     `claims_all` has it say of an offer that it lacks nothing, `forgets` lose every blob that it acknowledged.
     A blob of another repository is mounted.
     """
 
     def __init__(self, *, accepts_sparse: bool = False) -> None:
+        super().__init__()
         self.repositories: dict[RepositoryName, _Repository] = {}
-        self.calls: list[str] = []
-        self.at_once = 0
-        self.most_at_once = 0
         self.accepts_sparse = accepts_sparse
         self.claims_all = False
         self.forgets = False
         self.deletions: list[Deletion] = []
-        self.before_call: Callable[[str], None] = lambda _: None
-        self.hold: Callable[[str], Awaitable[None]] = _go_on
 
     def repository(self, name: RepositoryName) -> _Repository:
         return self.repositories.setdefault(name, _Repository())
 
-    def count(self, verb: str) -> int:
-        """Return how many calls of a kind there were."""
-        return sum(call.startswith(verb) for call in self.calls)
-
     async def offer(self, offer: Offer) -> Lacks:
-        await self._called(f"offer {offer.digest}")
+        await self.called(f"offer {offer.digest}")
         held = self.repository(offer.repository)
         if self.claims_all:
             return Lacks((), (), ImageOutcome.PRESENT, None, self.accepts_sparse)
@@ -72,7 +62,7 @@ class MemoryPeer:
     async def put_blob(
         self, repository: RepositoryName, digest: Digest, size: int, content: BlobContent, offset: int
     ) -> int:
-        await self._called(f"blob {digest}")
+        await self.called(f"blob {digest}")
         read = b"".join([bytes(piece) async for piece in content.read(offset, size - offset)])
         if digest_of(read, algorithm_of(digest)) != digest:
             raise UpstreamContent
@@ -81,7 +71,7 @@ class MemoryPeer:
         return len(read)
 
     async def deliver(self, delivery: Delivery) -> Receipt:
-        await self._called(f"deliver {delivery.digest}")
+        await self.called(f"deliver {delivery.digest}")
         held = self.repository(delivery.repository)
         coming = {one.digest: one.content for one in delivery.manifests}
         absent = tuple(one for one in delivery.expected_manifests if one not in held.manifests and one not in coming)
@@ -96,21 +86,6 @@ class MemoryPeer:
         return Receipt(ImageOutcome.STORED, merged.outcome, merged.register)
 
     async def delete(self, deletion: Deletion) -> Receipt:
-        await self._called(f"delete {deletion.digest}")
+        await self.called(f"delete {deletion.digest}")
         self.deletions.append(deletion)
         return Receipt(ImageOutcome.DELETED, MergeOutcome.SET)
-
-    async def _called(self, call: str) -> None:
-        self.calls.append(call)
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            await asyncio.sleep(0)  # lets the others run, as a request would
-            await self.hold(call)
-            self.before_call(call)
-        finally:
-            self.at_once -= 1
-
-
-async def _go_on(_: str) -> None:
-    return None

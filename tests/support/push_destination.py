@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,10 @@ from replicator.core.reference import as_digest
 from replicator.storage.blobs.memory import MemoryBlob
 from replicator.storage.metadata.images import StoredManifest
 from tests.support.images import Built, BuiltImage, walk
+from tests.support.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from replicator.core.content import BlobContent
     from replicator.core.names import RepositoryName
@@ -69,43 +69,35 @@ class _Repository:
     tags: dict[Tag, Digest] = field(default_factory=dict)
 
 
-class MemoryDestination:
-    """A Destination. `calls` are what was asked of it, in order."""
+class MemoryDestination(RecordedCalls):
+    """A Destination that publishes what it is sent."""
 
     def __init__(self, *, accepts_sparse: bool = False) -> None:
+        super().__init__()
         self.repositories: dict[RepositoryName, _Repository] = {}
-        self.calls: list[str] = []
-        self.at_once = 0
-        self.most_at_once = 0
         self.accepts_sparse = accepts_sparse
         self.immutable_tags: set[Tag] = set()
         self.stuck_tags: set[Tag] = set()
         """Tags that stay where they are, whatever the answer says."""
         self.forgets_manifests = False
         self.forgets_blobs = False
-        self.before_call: Callable[[str], None] = lambda _: None
-        self.hold: Callable[[str], Awaitable[None]] = _go_on
 
     def repository(self, name: RepositoryName) -> _Repository:
         return self.repositories.setdefault(name, _Repository())
 
-    def count(self, verb: str) -> int:
-        """Return how many calls of a kind there were."""
-        return sum(call.startswith(verb) for call in self.calls)
-
     async def holds_blob(self, repository: RepositoryName, digest: Digest, size: int) -> bool:
-        await self._called(f"GET blob {digest}")
+        await self.called(f"GET blob {digest}")
         held = self.repository(repository).blobs.get(digest)
         if held is not None and len(held) != size:
             raise UpstreamContent
         return held is not None
 
     async def holds_manifest(self, repository: RepositoryName, digest: Digest) -> bool:
-        await self._called(f"GET manifest {digest}")
+        await self.called(f"GET manifest {digest}")
         return digest in self.repository(repository).manifests
 
     async def find_tag(self, repository: RepositoryName, tag: Tag) -> Digest | None:
-        await self._called(f"GET manifest {tag}")
+        await self.called(f"GET manifest {tag}")
         return self.repository(repository).tags.get(tag)
 
     async def put_blob(
@@ -118,7 +110,7 @@ class MemoryDestination:
         *,
         discover: bool = False,
     ) -> bool:
-        await self._called(f"PUT blob {digest}")
+        await self.called(f"PUT blob {digest}")
         for name, other in self.repositories.items():
             if name != repository and (discover or name == mount_from) and digest in other.blobs:
                 self.repository(repository).blobs[digest] = other.blobs[digest]
@@ -139,7 +131,7 @@ class MemoryDestination:
         *,
         tags: Sequence[Tag] = (),
     ) -> None:
-        await self._called(f"PUT manifest {reference}")
+        await self.called(f"PUT manifest {reference}")
         held, parsed = self.repository(repository), parse_manifest(content, media_type)
         absent = [blob for blob in parsed.required_blobs if blob not in held.blobs]
         absent += [] if self.accepts_sparse else [child for child in parsed.children if child not in held.manifests]
@@ -153,18 +145,3 @@ class MemoryDestination:
         if not self.forgets_manifests:
             held.manifests[digest] = content
         held.tags.update({tag: digest for tag in given if tag not in self.stuck_tags})
-
-    async def _called(self, call: str) -> None:
-        self.calls.append(call)
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            await asyncio.sleep(0)  # lets the others run, as a request would
-            await self.hold(call)
-            self.before_call(call)
-        finally:
-            self.at_once -= 1
-
-
-async def _go_on(_: str) -> None:
-    return None
