@@ -137,16 +137,13 @@ def _of(*, lane: bool) -> sa.ColumnElement[bool]:
     return sa.and_(kind, jobs.c.lane == sa.bindparam("job_lane")) if lane else kind
 
 
-def _lease(*, lane: bool) -> Statement:
-    due = sa.and_(jobs.c.state == JobState.QUEUED.value, jobs.c.not_before <= sa.bindparam("now"))
-    chosen = (
-        sa.select(jobs.c.id)
-        .where(_of(lane=lane), due)
-        .order_by(jobs.c.priority, jobs.c.not_before, jobs.c.id)
-        .limit(sa.bindparam("limit", type_=sa.Integer))
-        .with_for_update(skip_locked=True)
-        .cte("chosen")  # run once, whatever PostgreSQL plans: a subquery that it runs per row leases past the limit
-    )
+_due = sa.and_(jobs.c.state == JobState.QUEUED.value, jobs.c.not_before <= sa.bindparam("now"))
+_limit = sa.bindparam("limit", type_=sa.Integer)
+
+
+def _lease(wanted: sa.Select[tuple[int]]) -> Statement:
+    # Run once, whatever PostgreSQL plans: a subquery that it runs per row leases past the limit.
+    chosen = wanted.cte("chosen")
     return Statement(
         sa.update(jobs)
         .where(jobs.c.id.in_(sa.select(chosen.c.id)))
@@ -160,40 +157,35 @@ def _lease(*, lane: bool) -> Statement:
     )
 
 
+def _due_ones(*, lane: bool) -> sa.Select[tuple[int]]:
+    """Return the most urgent due jobs of one kind."""
+    return (
+        sa.select(jobs.c.id)
+        .where(_of(lane=lane), _due)
+        .order_by(jobs.c.priority, jobs.c.not_before, jobs.c.id)
+        .limit(_limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
 def _candidates(kind: JobKind) -> sa.Select[tuple[int, int, float]]:
     """Return the most urgent due jobs of one kind in a lane, which one index gives in order."""
-    due = sa.and_(jobs.c.state == JobState.QUEUED.value, jobs.c.not_before <= sa.bindparam("now"))
     band = jobs.c.priority.between(sa.bindparam("first"), sa.bindparam("last"))
     found = (
         sa.select(jobs.c.id, jobs.c.priority, jobs.c.not_before)
-        .where(jobs.c.kind == kind.value, jobs.c.lane == sa.bindparam("job_lane"), due, band)
+        .where(jobs.c.kind == kind.value, jobs.c.lane == sa.bindparam("job_lane"), _due, band)
         .order_by(jobs.c.priority, jobs.c.not_before, jobs.c.id)
-        .limit(sa.bindparam("limit", type_=sa.Integer))
+        .limit(_limit)
         .with_for_update(skip_locked=True)
         .subquery()
     )
     return sa.select(found.c.id, found.c.priority, found.c.not_before)
 
 
-def _lease_replication() -> Statement:
+def _due_replication() -> sa.Select[tuple[int]]:
+    """Return the most urgent due copies and deletions of a lane."""
     found = sa.union_all(*map(_candidates, REPLICATION)).subquery()
-    chosen = (
-        sa.select(found.c.id)
-        .order_by(found.c.priority, found.c.not_before, found.c.id)
-        .limit(sa.bindparam("limit", type_=sa.Integer))
-        .cte("chosen")
-    )
-    return Statement(
-        sa.update(jobs)
-        .where(jobs.c.id.in_(sa.select(chosen.c.id)))
-        .values(
-            state=JobState.LEASED.value,
-            attempts=jobs.c.attempts + 1,
-            lease_owner=sa.bindparam("owner"),
-            lease_until=sa.bindparam("until"),
-        )
-        .returning(*_COLUMNS)
-    )
+    return sa.select(found.c.id).order_by(found.c.priority, found.c.not_before, found.c.id).limit(_limit)
 
 
 def _expire(*, lane: bool) -> Statement:
@@ -205,8 +197,8 @@ def _expire(*, lane: bool) -> Statement:
     )
 
 
-_LEASE, _LEASE_IN_LANE = _lease(lane=False), _lease(lane=True)
-_LEASE_REPLICATION = _lease_replication()
+_LEASE, _LEASE_IN_LANE = _lease(_due_ones(lane=False)), _lease(_due_ones(lane=True))
+_LEASE_REPLICATION = _lease(_due_replication())
 _EXPIRE, _EXPIRE_IN_LANE = _expire(lane=False), _expire(lane=True)
 _in_lane = _of(lane=True)
 _queued = sa.and_(_in_lane, jobs.c.state == JobState.QUEUED.value)
