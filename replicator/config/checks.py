@@ -148,7 +148,14 @@ def _peers(settings: Settings) -> Iterator[Finding]:
     if settings.peer_secret is None and any(peer.secret is None for peer in settings.peers):
         message = "is absent, so it is random; peers in other processes will refuse this process and be refused"
         yield Finding(("peer_secret",), message, Severity.WARNING)
+    accounts = {node.account for node in settings.nodes}
     for i, peer in enumerate(settings.peers):
+        if peer.secret is None and settings.peer_secret is not None and peer.account not in accounts:
+            message = (
+                f"shares peer_secret with another account, {peer.account}, which can then speak for any node:"
+                " expected a secret of this pair"
+            )
+            yield Finding(("peers", i), message, Severity.WARNING)
         if _is_exposed(peer.url):
             message = "replication would cross the network in clear: expected https://"
             yield Finding(("peers", i, "url"), message, Severity.WARNING)

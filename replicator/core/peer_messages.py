@@ -241,6 +241,8 @@ class Receipt:
     tag: TagRegister | None = None
     lacking_manifests: tuple[Digest, ...] = ()
     lacking_blobs: tuple[Digest, ...] = ()
+    loser: Digest | None = None
+    """The image that lost the tag, where this brought a conflict to light: both sides report it."""
 
     def to_json(self) -> Json:
         """Return the JSON form."""
@@ -250,19 +252,21 @@ class Receipt:
             "tag": _register_json(self.tag),
             "lackingManifests": list(self.lacking_manifests),
             "lackingBlobs": list(self.lacking_blobs),
+            "loser": self.loser,
         }
 
     @classmethod
     def from_json(cls, value: object) -> Receipt:
         """Read the JSON form; raises InvalidInput."""
         fields = _object(value, "a receipt")
-        outcome = fields.get("tagOutcome")
+        outcome, loser = fields.get("tagOutcome"), fields.get("loser")
         return cls(
             _outcome(fields.get("image")),
             None if outcome is None else _merge_outcome(outcome),
             _register(fields.get("tag")),
             _digests(fields, "lackingManifests"),
             _digests(fields, "lackingBlobs"),
+            None if loser is None else parse_digest(str(loser)),
         )
 
 

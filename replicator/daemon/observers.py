@@ -97,10 +97,8 @@ class ReplicationRecorder:
 
     def replicated(self, rule: str, destination: str, lag_seconds: float | None, sent: int) -> None:
         """Note an image that is complete at a destination; background work has no lag, because nobody just pushed."""
-        self._metrics.sent(destination, sent)
         tally = self._tally(destination)
         tally.images += 1
-        tally.bytes += sent
         tally.last_completed_at = self._clock.now()
         if lag_seconds is not None:
             self._metrics.complete(rule, destination, lag_seconds)
@@ -117,6 +115,11 @@ class ReplicationRecorder:
         self._metrics.failure(destination, code or _PASSING)
         self._metrics.retry(destination)
         self._tally(destination).failures[code or _PASSING] += 1
+
+    def sent(self, destination: str, size: int) -> None:
+        """Note the blob bytes of one attempt."""
+        self._metrics.sent(destination, size)
+        self._tally(destination).bytes += size
 
     def conflict_found(self, conflict: TagConflict) -> None:
         """Note a tag that two nodes had set without knowing of each other, by the one whose tag won."""

@@ -8,13 +8,14 @@ lost tag is noted; 7. a rule that chains sends on what is new; 8. what the sourc
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicator.core.delivery import DeliveryDecision, ImageDelivery, ImageOutcome, decide_delivery
 from replicator.core.digest import algorithm_of, digest_of
 from replicator.core.errors import ClockSkew, DigestMismatch, InvalidInput, ManifestTooLarge
 from replicator.core.manifest import parse_manifest
+from replicator.core.names import parse_node
 from replicator.core.peer_messages import MAX_DELIVERY_BYTES, Receipt
 from replicator.core.replication import Change, Origin
 from replicator.core.revisions import MergeOutcome, Revision, is_too_far_ahead
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from replicator.core.revisions import TagRegister
     from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
+    from replicator.storage.metadata.images import ListedImage
     from replicator.storage.metadata.statement import Steps
 
 MAX_SENT_BYTES = MAX_DELIVERY_BYTES // 2
@@ -57,6 +59,11 @@ class Outcome:
     receipt: Receipt
     conflict: TagConflict | None = None
     has_jobs: bool = False
+
+    @property
+    def answer(self) -> Receipt:
+        """The receipt, with the loser of a conflict."""
+        return self.receipt if self.conflict is None else replace(self.receipt, loser=self.conflict.loser)
 
 
 async def open_delivery(settings: RegistrySettings, peer: NodeId, delivery: Delivery, now: float) -> Arrival:
@@ -181,13 +188,13 @@ def _store(
     assert digest is not None  # noqa: S101 - there is a decision only about an image
     for each, image in arrival.sent.items():
         if each != digest:
-            yield from _store_child(arrival, each, image)
+            yield from _store_child(node, arrival, each, image)
     if decision.outcome is ImageOutcome.STORED:
         yield from images.put_register(
             delivery.repository, arrival.sent[digest], decision.image.revision, arrival.now, arrival.peer
         )
     else:
-        yield from images.renew(delivery.repository, digest, decision.image.revision, arrival.peer)
+        yield from _renew(node, arrival, digest, decision.image.revision)
     conflict = yield from _store_tag(arrival, decision, current)
     has_jobs = yield from _send_on(node, arrival, decision)
     lacking = yield from _absent(delivery)
@@ -196,15 +203,30 @@ def _store(
     return Outcome(Receipt(decision.outcome, outcome, register, *lacking), conflict, has_jobs)
 
 
-def _store_child(arrival: Arrival, digest: Digest, image: StoredImage) -> Steps[None]:
+def _store_child(node: RegistryNode, arrival: Arrival, digest: Digest, image: StoredImage) -> Steps[None]:
     """Store what an index needs, also where it was deleted here since: the index is not."""
     repository, revision = arrival.delivery.repository, arrival.delivery.revision
     known = yield from images.find_register(repository, digest)
     if known is not None and known.is_present:
-        yield from images.renew(repository, digest, known.revision, arrival.peer)
+        yield from _renew(node, arrival, digest, known.revision)
         return
     newest = revision if known is None else max(revision, known.revision)
     yield from images.put_register(repository, image, newest, arrival.now, arrival.peer)
+
+
+def _renew(node: RegistryNode, arrival: Arrival, digest: Digest, revision: Revision) -> Steps[None]:
+    """Note that an image which is here was sent again; it stays the one's who may delete it."""
+    repository = arrival.delivery.repository
+    image = yield from images.find_listed(repository, digest)
+    if image is not None and may_change(node, arrival.peer, image):
+        yield from images.renew(repository, digest, revision, arrival.peer)
+
+
+def may_change(node: RegistryNode, peer: NodeId, image: ListedImage) -> bool:
+    """Tell whether an image is not another account's: nodes of this registry's own account may change any replica."""
+    if image.source is None or peer.account == node.settings.node.account:
+        return True
+    return parse_node(image.source).account == peer.account
 
 
 def _store_tag(arrival: Arrival, decision: DeliveryDecision, current: TagRegister | None) -> Steps[TagConflict | None]:

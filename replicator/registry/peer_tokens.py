@@ -81,6 +81,8 @@ class PeerTokens:
             source, expires = parse_node(str(claims["iss"])), float(claims["exp"])
         except (*UNREADABLE_TOKEN, InvalidInput, TypeError) as error:
             raise Unauthenticated("the token is not valid here") from error
+        if source == self._node:
+            raise Unauthenticated("the token claims to be this node's own")
         if not expires + _LEEWAY >= self._clock.now():  # what is no number has expired, too
             raise Unauthenticated("the token has expired")
         return source

@@ -10,7 +10,7 @@ from replicator.core.peer_messages import Receipt
 from replicator.core.replication import Change, Origin
 from replicator.core.revisions import MergeOutcome
 from replicator.registry.access import authorize_replication
-from replicator.registry.deliveries import Outcome, check_clock, check_register, note_conflict
+from replicator.registry.deliveries import Outcome, check_clock, check_register, may_change, note_conflict
 from replicator.registry.pushes import plan_deletions, plan_follow_up
 from replicator.storage.metadata import images, replication_status, tags
 
@@ -36,6 +36,7 @@ def check_deletion(deletion: Deletion, now: float) -> None:
 def delete_replica(node: RegistryNode, peer: NodeId, deletion: Deletion, now: float) -> Steps[Outcome]:
     """Delete a tag, or an image with its tags, unless it is our own or newer; raises ReplicationDenied.
 
+    Nor does an account delete what another one sent.
     What is not here yet is remembered as deleted, so that a copy which is late does not come after all.
     """
     authorize_replication(node.settings, peer, deletion.repository, exists=True)
@@ -50,6 +51,8 @@ def _untag(node: RegistryNode, peer: NodeId, deletion: Deletion, tag: OfferedTag
     image = None
     if current is not None and current.digest is not None:
         image = yield from images.find_listed(repository, current.digest)
+        if image is not None and not may_change(node, peer, image):
+            return Outcome(Receipt(ImageOutcome.KEPT, MergeOutcome.KEPT_NEWER, current))
     merged = decide_untag(current, tag.register, is_replica=image is None or image.origin is Origin.REPLICA)
     if current is not None and image is not None and merged.register.rank < tag.register.rank:
         return (yield from _hold(node, deletion, tag, current, image, now))
@@ -82,6 +85,8 @@ def _delete_image(node: RegistryNode, peer: NodeId, deletion: Deletion, now: flo
     image = yield from images.find_listed(repository, digest)
     known = yield from images.find_register(repository, digest)
     is_child = yield from images.is_child(repository, digest)
+    if image is not None and not may_change(node, peer, image):
+        return Outcome(Receipt(ImageOutcome.KEPT))
     decision = decide_image_deletion(known, deletion.revision, is_child=is_child)
     if decision.outcome is not ImageOutcome.DELETED or decision.image is None:
         return Outcome(Receipt(decision.outcome))

@@ -203,7 +203,7 @@ class Replicas:
         arrival = await open_delivery(self._node.settings, peer, delivery, self._node.clock.now())
         outcome = await self._node.commit(delivery.repository, partial(deliver, self._node, arrival))
         self._announce(outcome)
-        return outcome.receipt
+        return outcome.answer
 
     async def delete(self, peer: NodeId, deletion: Deletion) -> Receipt:
         """Delete a tag or an image that was deleted at its source.
@@ -215,7 +215,7 @@ class Replicas:
         check_deletion(deletion, now)
         outcome = await self._node.commit(deletion.repository, partial(delete_replica, self._node, peer, deletion, now))
         self._announce(outcome)
-        return outcome.receipt
+        return outcome.answer
 
     def _announce(self, outcome: Outcome) -> None:
         if outcome.has_jobs:

@@ -95,7 +95,8 @@ class ImageCopy:
         wants_it = lacks.image is not ImageOutcome.DELETED and self._digest in lacks.manifests
         if self.graph.is_sparse and wants_it and not lacks.accepts_sparse_index:
             raise SparseIndexRefused(
-                f"the destination refuses index {self._digest}, of which not every manifest is to be copied"
+                f"the destination refuses index {self._digest}, of which not every manifest is to be copied: expected"
+                " sparse_indexes: allow there, or a rule without platforms"
             )
         if lacks.receipt is not None and _is_whole(lacks.receipt):
             self._delivered = lacks.receipt, state.tag

@@ -26,7 +26,8 @@ from replicator.replication.attempt import Delivered
 from replicator.replication.graph import GraphReader
 from replicator.replication.image_copy import ImageCopy, Route
 from replicator.replication.source import OwnContent
-from replicator.storage.metadata import images, tags
+from replicator.storage.metadata import images, tag_conflicts, tags
+from replicator.storage.metadata.tag_conflicts import TagConflict
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.push_image import for_each
 
@@ -105,6 +106,7 @@ class PeerAttempt:
         await for_each([image, *self._referrers], _AT_ONCE, self._bring)
         receipt, tag = await image.deliver()
         self._check(receipt, tag)
+        await self._note_conflict(receipt, tag)
         return Delivered(stays_deleted=receipt.image is ImageOutcome.DELETED)
 
     def _find_referrers(self, subjects: Iterable[Digest]) -> Steps[list[Digest]]:
@@ -151,6 +153,14 @@ class PeerAttempt:
             self._note("tag kept by the destination")
         elif outcome is None or receipt.tag is None or receipt.tag.digest != tag.register.digest:
             raise UpstreamContent(f"the destination accepted tag {tag.name} but does not have it")
+
+    async def _note_conflict(self, receipt: Receipt, tag: OfferedTag | None) -> None:
+        """Report here as well what the destination reports: that somebody's image lost the tag."""
+        if receipt.loser is None or receipt.tag is None or tag is None:
+            return
+        repository, winner, now = self._replication.repository, receipt.tag, self._node.clock.now()
+        conflict = TagConflict(repository, tag.name, receipt.loser, winner.digest, str(winner.revision), now)
+        await self._node.database.write(lambda: tag_conflicts.put(conflict))
 
     def _note(self, event: str) -> None:
         replication = self._replication

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from replicator.core.errors import ReplicatorError, StorageError, UpstreamError
 from replicator.core.jobs import Priority
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.statement import Body, Steps
 
 _log = get_logger(__name__)
+
+T = TypeVar("T")
 
 _MAX_ERROR = 500
 
@@ -49,6 +51,10 @@ class ReplicationObserver(Protocol):
         """Note the failure code of an attempt; None where the fault passes by itself."""
         ...
 
+    def sent(self, destination: str, size: int) -> None:
+        """Note the blob bytes that an attempt sent, whatever came of it."""
+        ...
+
 
 class Settlement:
     """Settles the attempts of one node.
@@ -67,11 +73,12 @@ class Settlement:
             await self._deleted(leased, task)
             return
         now, destination = self._node.clock.now(), str(task.destination)
-        done = await self._write(partial(_completed, leased, task, delivered, sent, now))
+        pushed_at = await self._write(partial(_completed, leased, task, delivered, sent, now))
+        self._observer.sent(destination, sent)
         if delivered.stays_deleted:
             self._observer.failed(destination, FailureCode.DELETED_THERE)
-        elif done:
-            lag = max(0.0, now - leased.job.enqueued_at)
+        elif pushed_at is not None:
+            lag = max(0.0, now - pushed_at)
             is_push = leased.job.priority < Priority.BACKGROUND
             self._observer.replicated(task.rule, destination, lag if is_push else None, sent)
             _log.info("image replicated", **self._fields(task), lag_seconds=round(lag, 3), sent_bytes=sent)
@@ -108,6 +115,7 @@ class Settlement:
         await self._write(partial(_failed, leased, task, now, now + delay, failure.code, text[:_MAX_ERROR], sent))
         self._observer.attempt(str(task.destination), "failed" if failure.code else "retry")
         self._observer.failed(str(task.destination), failure.code)
+        self._observer.sent(str(task.destination), sent)
         self._node.announce_settled(task.repository, task.digest)
         _log.warning(
             "image could not be replicated" if isinstance(task, ReplicateImage) else "deletion could not be replicated",
@@ -126,19 +134,20 @@ class Settlement:
             "replication job is malformed", node=str(self._node.settings.node), key=leased.job.key, error=str(error)
         )
 
-    async def _write(self, body: Body[bool]) -> bool:
+    async def _write(self, body: Body[T]) -> T | None:
         try:
             return await self._node.database.write(body)
         except StorageError as error:
             _log.warning(
                 "outcome of a replication could not be stored", node=str(self._node.settings.node), error=str(error)
             )
-            return False
+            return None
 
     def _fields(self, task: Task) -> dict[str, object]:
         return {
             "node": str(self._node.settings.node),
             "destination": str(task.destination),
+            "rule": task.rule,
             "repository": task.repository,
             "digest": task.digest,
             "tag": task.tag,
@@ -147,24 +156,29 @@ class Settlement:
 
 def _completed(
     leased: LeasedJob, replication: ReplicateImage, delivered: Delivered, sent: int, now: float
-) -> Steps[bool]:
-    """Settle what was delivered. Return whether this counts: it does not when another worker has the job."""
+) -> Steps[float | None]:
+    """Settle what was delivered; return when it was pushed.
+
+    None where that does not count: another worker has the job, or the image is to be sent again.
+    """
     held = yield from jobs.renew(leased, now)
     if not held:
-        return False  # its word counts
+        return None  # its word counts
     done = yield from jobs.complete(leased, now)
     is_due_again = not done and (yield from _asks_for(leased, replication))
+    pushed_at = None
     if is_due_again:
         yield from replication_status.add_sent(replication, sent)
     else:
         status, code = _outcome(delivered)
-        yield from replication_status.settle(replication, status, now, sent, code)
+        settled = yield from replication_status.settle(replication, status, now, sent, code)
+        pushed_at = leased.job.enqueued_at if settled is None else settled
         yield from backfills.settle_image(replication, status, sent, code)
     if done:
         yield from backfills.leave_others(replication)
     if delivered.left_stale_tag:
         yield from _send_current(replication, now)
-    return not is_due_again
+    return pushed_at
 
 
 def _outcome(delivered: Delivered) -> tuple[ReplicationState, FailureCode | None]:

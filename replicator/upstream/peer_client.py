@@ -75,8 +75,8 @@ class PeerClient:
         await self._registry.close()
 
     async def ping(self) -> None:
-        """Return if the peer answers and accepts us."""
-        await self._registry.ping()
+        """Return if what answers is a node that accepts us; raises UpstreamNotFound for a registry of another make."""
+        await self.hashes("", 1)
 
     async def offer(self, offer: Offer) -> Lacks:
         """Say what an image consists of and hear what the peer lacks; raises PermissionMissing where it may not go."""

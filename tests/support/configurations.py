@@ -15,5 +15,6 @@ def node(identity: dict[str, str], port: int, **more: Any) -> dict[str, Any]:
 
 
 def peer(identity: dict[str, str]) -> dict[str, Any]:
-    """Return a node that runs elsewhere."""
-    return {**identity, "url": f"https://{identity['region']}.example.com"}
+    """Return a node that runs elsewhere, with the secret of the pair where it is another account's."""
+    secret = {} if identity["account"] == US["account"] else {"secret": {"env": "PEER"}}
+    return {**identity, "url": f"https://{identity['region']}.example.com", **secret}

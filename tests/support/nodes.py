@@ -40,6 +40,7 @@ from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
 from replicator.registry.read_through import PeerReads
 from replicator.registry.replicas import Replicas
+from replicator.registry.run_time_settings import RunTimeSettings
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import Outcome, RegistryApi
@@ -166,6 +167,7 @@ class Recorder:
     def __init__(self, changes: Changes) -> None:
         self.requests: list[Outcome] = []
         self.replications: list[Replicated] = []
+        self.bytes_sent = 0
         self.attempts: list[tuple[str, str]] = []
         self.failures: list[tuple[str, str | None]] = []
         self.conflicts: list[TagConflict] = []
@@ -187,6 +189,9 @@ class Recorder:
 
     def failed(self, destination: str, code: str | None) -> None:
         self.failures.append((destination, code))
+
+    def sent(self, destination: str, size: int) -> None:
+        self.bytes_sent += size
 
     def conflict_found(self, conflict: TagConflict) -> None:
         self.conflicts.append(conflict)
@@ -253,6 +258,9 @@ class Node:
         await self.store.open()
         await self.database.open()
         self.registry = RegistryNode(settings, self.database, self.store, self._clock)
+        known = {*self.endpoints, *map(RegistryRef, plan.registries)}
+        self.run_time_settings = RunTimeSettings(self.registry, known, "replicator.yaml")
+        await self.run_time_settings.load()
         self.pulls, self.uploads = Pulls(self.registry), Uploads(self.registry)
         self.pushes = Pushes(self.registry)
         self.status = ReplicationStatusReader(self.database, self._clock)
@@ -265,7 +273,7 @@ class Node:
         )
         self.peer_uploads = PeerUploads(self.registry)
         self.replicas = Replicas(self.registry, self.peer_uploads, self.recorder)
-        self.read_through = ReadThrough(self.registry, self.pull_through, self.replicas, self._early_sources())
+        self.read_through = ReadThrough(self.registry, self.pull_through, self.replicas, self._early_sources)
         services = Services(
             settings,
             self.read_through,

@@ -93,6 +93,7 @@ _SETTLE = Statement(
         completed_at=sa.bindparam("now"),
         bytes=replication_status.c.bytes + sa.bindparam("sent", type_=sa.BigInteger),
     )
+    .returning(replication_status.c.enqueued_at)
 )
 _ADD_SENT = Statement(
     sa.update(replication_status)
@@ -153,9 +154,9 @@ def supersede(replication: ReplicateImage, now: float) -> Steps[None]:
 
 def settle(
     replication: ReplicateImage, status: ReplicationState, now: float, sent: int = 0, code: str | None = None
-) -> Steps[None]:
-    """Note how a replication ended, and the bytes that this attempt sent."""
-    yield from _SETTLE(
+) -> Steps[float | None]:
+    """Note how a replication ended, and the bytes that this attempt sent; return when it was asked for."""
+    rows = yield from _SETTLE(
         of_repository=replication.repository,
         of_digest=replication.digest,
         of_tag=replication.tag or _NO_TAG,
@@ -165,6 +166,7 @@ def settle(
         now=now,
         sent=sent,
     )
+    return rows[0][0] if rows else None
 
 
 def add_sent(replication: ReplicateImage, sent: int) -> Steps[None]:

@@ -415,3 +415,11 @@ def test_a_certificate_has_its_own_key(tmp_path: Path) -> None:
         "nodes[0].tls: expected a certificate and its own private key, in PEM form and in clear,"
         f" got {tmp_path}/one.crt and {tmp_path}/other.key"
     ]
+
+
+def test_accounts_that_share_the_secret_of_all_are_warned_of(problems: Any) -> None:
+    nodes, secret = [node(US, 5001)], {"env": "PEER"}
+    shared = {name: value for name, value in peer(AP).items() if name != "secret"}
+    (found,) = problems(nodes=nodes, peers=[shared], peer_secret=secret)
+    assert found.startswith("warning: peers[0]: shares peer_secret with another account, 444455556666")
+    assert problems(nodes=nodes, peers=[peer(AP)], peer_secret=secret) == []

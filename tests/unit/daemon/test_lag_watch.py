@@ -121,6 +121,7 @@ async def test_background_work_is_no_push_and_has_no_lag(scene: Scene) -> None:
     await scene.enqueue(QUICK, priority=Priority.BACKGROUND + 5)
     scene.clock.advance(1000.0)
     scene.recorder.replicated("quick", str(EU), None, 7)
+    scene.recorder.sent(str(EU), 7)
     assert await scene.burn("quick", EU) == 0
     assert scene.shown("lag_seconds_count", rule="quick", destination=str(EU)) is None
     assert scene.shown("bytes_total", destination=str(EU)) == 7

@@ -595,6 +595,23 @@ class TestDeletion:
         receipt = await scene.receive(A, 6.0, pointing(A, 6.0, register))
         assert (receipt.image, await scene.tag()) == (ImageOutcome.STORED, A.digest)
 
+    async def test_an_account_deletes_nothing_that_another_one_sent(self, open_scene: OpenScene) -> None:
+        policy = RegistryPolicy(NODE.account, (PolicyStatement(FOREIGN.account),))
+        scene = await open_scene(registry_policy=policy)
+        register = pointing(A, 1.0)
+        await scene.receive(A, 1.0, register)
+        await scene.deliver(delivery_of(A, 2.0), FOREIGN)
+        deletion = Deletion(REPOSITORY, A.digest, revision(5.0, FOREIGN))
+        assert (await scene.replicas.delete(FOREIGN, deletion)).image is ImageOutcome.KEPT
+        untag = Deletion(
+            REPOSITORY, A.digest, revision(5.0, FOREIGN), OfferedTag(V1, pointing(None, 5.0, register, FOREIGN))
+        )
+        assert (await scene.replicas.delete(FOREIGN, untag)).image is ImageOutcome.KEPT
+        assert (await scene.origin(A), await scene.tag()) == (Origin.REPLICA, A.digest)
+        assert (await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(6.0)))).image is (
+            ImageOutcome.DELETED
+        )
+
     async def test_a_deletion_that_comes_before_the_image_keeps_it_out(self, scene: Scene) -> None:
         await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
         receipt = await scene.receive(A, 1.0, pointing(A, 1.0))

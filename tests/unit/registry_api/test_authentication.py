@@ -278,6 +278,12 @@ def test_a_peer_s_token_is_for_one_node_and_some_minutes() -> None:
         peers(clock).authenticate(for_eu)
 
 
+def test_nobody_speaks_to_a_node_in_its_own_name() -> None:
+    clock = FakeClock()
+    with pytest.raises(Unauthenticated, match="own"):
+        peers(clock).authenticate(PeerTokens(EU, SECRET, clock).issue(EU))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
