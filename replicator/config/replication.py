@@ -37,10 +37,8 @@ from replicator.core.replication import (
     ReplicationRule,
     parse_platform,
 )
+from replicator.core.replication_configuration import MAX_DESTINATIONS, MAX_FILTERS, MAX_RULES
 
-MAX_RULES = 10
-MAX_DESTINATIONS = 25
-MAX_FILTERS = 100
 _LEAST_URGENT = 9
 OFF = "off"
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from replicator.config.chains import find_rounds
 from replicator.config.nodes import Sparse
 from replicator.config.problems import Finding, KeyPath, Severity, repeated
-from replicator.config.replication import MAX_DESTINATIONS
 from replicator.config.rule_samples import covered_names, covers, name_below, name_of, sample_names, sample_tags, tag_of
 from replicator.core.destinations import DestinationId, RegistryRef
 from replicator.core.errors import InvalidInput
 from replicator.core.names import MAX_REPOSITORY_LENGTH, NodeId
 from replicator.core.replication import destinations_of
+from replicator.core.replication_configuration import MAX_DESTINATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -127,12 +127,28 @@ class BackfillNotFound(NotFound):
     """the backfill does not exist."""
 
 
+class RegistryPolicyNotFound(NotFound):
+    """the registry has no policy."""
+
+
+class TemplateNotFound(NotFound):
+    """the repository creation template does not exist."""
+
+
 class Conflict(ReplicatorError):
     """the request conflicts with what is stored."""
 
 
 class TagImmutable(Conflict):
     """the tag exists and must not move."""
+
+
+class DeclaredInFile(Conflict):
+    """the configuration file declares this, and only there it can be changed."""
+
+
+class TemplateExists(Conflict):
+    """a repository creation template has this prefix."""
 
 
 class BackfillInProgress(Conflict):

@@ -7,12 +7,16 @@ repository, and `ecr:CreateRepository` where the repository is missing (ECR, "Re
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core.errors import InvalidInput
 from replicator.core.mutability import matches_wildcard
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from replicator.core.names import AccountId, RepositoryName
 
 
@@ -24,6 +28,7 @@ class Permission(enum.StrEnum):
 
 
 ALL_PERMISSIONS = frozenset(Permission)
+_PATTERN = re.compile(r"[a-z0-9._/*-]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +61,13 @@ class RegistryPolicy:
         return source == self.owner or any(
             statement.allows(source, permission, repository) for statement in self.statements
         )
+
+
+def check_statements(statements: Iterable[PolicyStatement]) -> None:
+    """Raise InvalidInput for statements that allow nothing, nowhere, or where no repository can be."""
+    for number, statement in enumerate(statements, start=1):
+        if not statement.permissions or not statement.repositories:
+            raise InvalidInput(f"statement {number}: expected at least one action and one repository")
+        for pattern in statement.repositories:
+            if _PATTERN.fullmatch(pattern) is None:
+                raise InvalidInput(f"statement {number}: expected a pattern of repository names, got {pattern[:80]!r}")

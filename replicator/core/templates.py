@@ -7,10 +7,13 @@ name that no other fits. Without one, a repository has the node's own settings.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replicator.core.mutability import MutabilityRule
+from replicator.core.errors import InvalidInput
+from replicator.core.mutability import MutabilityRule, TagMutability
+from replicator.core.names import parse_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from replicator.core.names import RepositoryName
 
 ROOT = "ROOT"
+_MAX_EXCLUSIONS = 5
+_EXCLUSION = re.compile(r"[0-9a-zA-Z._*-]{1,128}")
+_WITH_EXCLUSION = {TagMutability.MUTABLE_WITH_EXCLUSION, TagMutability.IMMUTABLE_WITH_EXCLUSION}
 
 
 class CreationCause(enum.StrEnum):
@@ -47,3 +53,18 @@ def template_for(
     """Return the template that a repository created for `cause` gets its settings from, if there is one."""
     fitting = [one for one in templates if cause in one.applied_for and one.fits(repository)]
     return max(fitting, key=lambda one: 0 if one.prefix == ROOT else len(one.prefix), default=None)
+
+
+def check_template(template: CreationTemplate) -> None:
+    """Raise InvalidInput for a template that fits no name, is applied for nothing, or sets no sensible mutability."""
+    if template.prefix != ROOT:
+        parse_repository(template.prefix)
+    if not template.applied_for:
+        raise InvalidInput(f"template {template.prefix}: expected at least one cause that it is applied for")
+    exclusions, setting = template.mutability.exclusions, template.mutability.setting
+    if (setting in _WITH_EXCLUSION) != bool(exclusions) or len(exclusions) > _MAX_EXCLUSIONS:
+        wanted = f"1 to {_MAX_EXCLUSIONS}" if setting in _WITH_EXCLUSION else "no"
+        raise InvalidInput(f"template {template.prefix}: expected {wanted} exclusions with {setting}")
+    for pattern in exclusions:
+        if _EXCLUSION.fullmatch(pattern) is None:
+            raise InvalidInput(f"template {template.prefix}: expected a pattern of tags, got {pattern[:80]!r}")

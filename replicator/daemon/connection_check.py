@@ -51,6 +51,6 @@ async def _unusable(settings: Settings, node: NodeSettings, environ: Mapping[str
     tokens = PeerTokens(node.id, secrets.peer_secret(settings), clock, secrets.pair_secrets(settings))
     destinations = PeerDirectory(endpoints.nodes(), tokens, clock, endpoints.registries())
     try:
-        return await DestinationCheck(node.id, node.replication_rules(), destinations, clock).check()
+        return await DestinationCheck(node.id, node.replication_rules, destinations, clock).check()
     finally:
         await destinations.close()

@@ -15,6 +15,8 @@ from replicator.core.names import NodeId
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from replicator.core.clock import Clock
     from replicator.core.destinations import DestinationId
     from replicator.core.replication import ReplicationRule
@@ -49,36 +51,47 @@ _DENIED_BY_REGISTRY = "expected credentials that it accepts"
 
 
 class DestinationCheck:
-    """Checks the destinations of one node."""
+    """Checks the destinations of the rules that one node has at the moment."""
 
     def __init__(
-        self, node: NodeId, rules: tuple[ReplicationRule, ...], destinations: PeerDirectory, clock: Clock
+        self,
+        node: NodeId,
+        rules: Callable[[], tuple[ReplicationRule, ...]],
+        destinations: PeerDirectory,
+        clock: Clock,
     ) -> None:
         self._node = str(node)
         self._destinations = destinations
         self._clock = clock
-        self._rules: dict[DestinationId, tuple[str, ...]] = {}
-        for rule in rules:
-            for destination in rule.destinations:
-                self._rules[destination] = (*self._rules.get(destination, ()), rule.name)
+        self._rules = rules
 
     async def check(self) -> list[Unusable]:
         """Ask all destinations at once, and return those that cannot be used."""
-        return await self._ask(tuple(self._rules))
+        return await self._ask(self._named())
+
+    def _named(self) -> dict[DestinationId, tuple[str, ...]]:
+        """Return the destinations with the names of their rules."""
+        found: dict[DestinationId, tuple[str, ...]] = {}
+        for rule in self._rules():
+            for destination in rule.destinations:
+                found[destination] = (*found.get(destination, ()), rule.name)
+        return found
 
     async def run(self) -> None:
         """Say what is wrong with destinations, and when it is not any more; until cancelled."""
         known: dict[DestinationId, str] = {}
-        asked = tuple(self._rules)
+        usable: set[DestinationId] = set()
         while True:
+            named = self._named()
+            asked = {one: rules for one, rules in named.items() if one not in usable}
             found = {one.destination: one for one in await self._ask(asked)}
-            for destination in known.keys() - found.keys():
+            for destination in (known.keys() & asked.keys()) - found.keys():
                 _log.info("destination can be used now", node=self._node, destination=str(destination))
             for one in found.values():
                 if known.get(one.destination) != one.reason:
                     self._warn(one)
             known = {destination: one.reason for destination, one in found.items()}
-            asked = tuple(known)
+            usable = named.keys() - known.keys()
             await self._clock.sleep(AGAIN)
 
     def _warn(self, one: Unusable) -> None:
@@ -90,17 +103,17 @@ class DestinationCheck:
             error=one.reason,
         )
 
-    async def _ask(self, destinations: tuple[DestinationId, ...]) -> list[Unusable]:
+    async def _ask(self, destinations: Mapping[DestinationId, tuple[str, ...]]) -> list[Unusable]:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._ask_one(one)) for one in destinations]
+            tasks = [group.create_task(self._ask_one(one, rules)) for one, rules in destinations.items()]
         return [found for task in tasks if (found := task.result()) is not None]
 
-    async def _ask_one(self, destination: DestinationId) -> Unusable | None:
+    async def _ask_one(self, destination: DestinationId, rules: tuple[str, ...]) -> Unusable | None:
         client = self._destinations.find(destination)
         if client is None:
-            return None  # the configuration does not pass with one that is not in it
+            return None  # not for us to ask: a node of the checked file, or one that the file has lost since
         try:
             await client.ping()
         except ReplicatorError as error:
-            return Unusable(destination, self._rules[destination], error)
+            return Unusable(destination, rules, error)
         return None

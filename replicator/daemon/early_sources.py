@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from replicator.core.replication import ReplicationRule
 
 
-def early_sources(settings: Settings, node: NodeSettings) -> dict[NodeId, tuple[str, ...]]:
+def early_sources(
+    settings: Settings, node: NodeSettings, rules_of: Callable[[NodeId], tuple[ReplicationRule, ...]]
+) -> dict[NodeId, tuple[str, ...]]:
     """Return the nodes with patterns of the repositories that their rules may send images into.
 
-    The rules of the nodes of this file are known; what peers send is for the file to say. A pattern too wide costs a
-    question: the source shows only what its rules send here.
+    The rules of the nodes of this file are known to `rules_of`; what peers send is for the file to say. A pattern too
+    wide costs a question: the source shows only what its rules send here.
     """
     chosen = node.replication.read_through
     if not chosen.enabled:
@@ -25,7 +27,7 @@ def early_sources(settings: Settings, node: NodeSettings) -> dict[NodeId, tuple[
     found = {
         other.id: tuple(dict.fromkeys(pattern for rule in rules for pattern in _patterns(rule)))
         for other in settings.nodes
-        if (rules := [rule for rule in other.replication_rules() if node.id in rule.destinations])
+        if (rules := [rule for rule in rules_of(other.id) if node.id in rule.destinations])
     }
     found.pop(node.id, None)
     return {**found, **{source.id: source.repositories for source in chosen.sources}}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replicator.daemon.supervisor import Service
     from replicator.maintenance.janitor import Janitor
     from replicator.registry.node import RegistryNode
+    from replicator.registry.run_time_settings import RunTimeSettings
     from replicator.upstream.client import UpstreamClient
 
 
@@ -32,6 +33,7 @@ class NodeParts:
 
     settings: NodeSettings
     registry: RegistryNode
+    run_time_settings: RunTimeSettings
     janitor: Janitor
     replication: ReplicationParts
     pull_through: PullThrough
@@ -40,10 +42,14 @@ class NodeParts:
     server: HttpServer
 
     async def open(self) -> None:
-        """Lock and open the store, and reclaim what a crash left. Raises StorageError."""
+        """Lock and open the store, and reclaim what a crash left. Raises StorageError.
+
+        What was set at run time is in force then.
+        """
         await self.registry.store.open()
         await self.registry.database.open()
         await self.registry.database.write(partial(claim, self.settings.id))
+        await self.run_time_settings.load()
         if isinstance(self.settings.storage.metadata, SqliteSettings):
             # The file is ours alone, so whoever leased a job is gone; after a crash nothing need wait for the lease.
             await self.registry.database.write(partial(jobs.free_all, self.registry.clock.now()))
@@ -89,6 +95,7 @@ class Daemon:
         for node in self._nodes:
             for name, service in node.replication.services().items():
                 found[f"{name} {node.settings.id}"] = service
+            found[f"settings {node.settings.id}"] = node.run_time_settings.run
             found[f"freshness {node.settings.id}"] = node.sweep.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
         return found

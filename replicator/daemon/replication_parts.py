@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.cache.content import PullThroughContent
@@ -27,10 +28,13 @@ from replicator.replication.worker import ReplicationWorker
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from replicator.cache.pull_through import PullThrough
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
+    from replicator.core.names import NodeId
+    from replicator.core.replication import ReplicationRule
     from replicator.daemon.endpoints import Endpoints
     from replicator.daemon.observers import ReplicationRecorder
     from replicator.daemon.supervisor import Service
@@ -65,12 +69,18 @@ class ReplicationParts:
 
 
 class ReplicationBuilder:
-    """Builds the replication of one node; `source` has its images, also those that its cache is still fetching."""
+    """Builds the replication of one node; `source` has its images, also those that its cache is still fetching.
 
-    def __init__(self, settings: Settings, node: NodeSettings, registry: RegistryNode, source: PullThrough) -> None:
+    `registries` are the nodes of this process, whose rules at the moment say whom to ask for early images.
+    """
+
+    def __init__(
+        self, settings: Settings, node: NodeSettings, registries: Mapping[NodeId, RegistryNode], source: PullThrough
+    ) -> None:
         self._settings = settings
         self._node = node
-        self._registry = registry
+        self._registries = registries
+        self._registry = registries[node.id]
         self._source = source
         self._content = PullThroughContent(source)
 
@@ -89,10 +99,10 @@ class ReplicationBuilder:
             worker=worker,
             replicas=replicas,
             uploads=uploads,
-            read_through=ReadThrough(registry, self._source, replicas, self._early_sources(peers)),
+            read_through=ReadThrough(registry, self._source, replicas, partial(self._early_sources, peers)),
             backfills=backfills,
             anti_entropy=self._anti_entropy(peers, recorder),
-            destination_check=DestinationCheck(self._node.id, registry.settings.replication_rules, peers, clock),
+            destination_check=DestinationCheck(self._node.id, partial(self._rules_of, self._node.id), peers, clock),
             use_cases=ReplicationUseCases(
                 waiter=ReplicationWaiter(registry, draining),
                 status=ReplicationStatusReader(registry.database, clock),
@@ -105,16 +115,19 @@ class ReplicationBuilder:
 
     def _early_sources(self, peers: PeerDirectory) -> tuple[EarlySource, ...]:
         """Return the nodes that are asked for what they are about to send here."""
-        found = early_sources(self._settings, self._node)
+        found = early_sources(self._settings, self._node, self._rules_of)
         return tuple(
             EarlySource(node, peer, repositories)
             for node, repositories in found.items()
             if (peer := peers.find(node)) is not None
         )
 
+    def _rules_of(self, node: NodeId) -> tuple[ReplicationRule, ...]:
+        return self._registries[node].settings.replication_rules
+
     def _anti_entropy(self, peers: PeerDirectory, recorder: ReplicationRecorder) -> AntiEntropy | None:
-        """Return the comparison with the destinations, where there are any and it is wanted."""
+        """Return the comparison with the destinations, where it is wanted: there may be some at any time."""
         every = self._node.replication.anti_entropy.every
-        if every is None or not self._node.replication.rules:
+        if every is None:
             return None
         return AntiEntropy(self._registry, self._content, peers, recorder, AntiEntropySettings(interval=every))

@@ -63,6 +63,7 @@ async def _serve(settings: Settings, config: str, environ: Mapping[str, str], re
         secrets = SecretStore(environ)
         shared = Shared(
             settings=settings,
+            file=config,
             secrets=secrets,
             environ=environ,
             clock=clock,

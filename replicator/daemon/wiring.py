@@ -28,6 +28,7 @@ from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
 from replicator.registry.read_through import PeerReads
+from replicator.registry.run_time_settings import RunTimeSettings
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
@@ -60,6 +61,7 @@ class Shared:
     """What all nodes of a process have in common."""
 
     settings: Settings
+    file: str
     secrets: SecretStore
     environ: Mapping[str, str]
     clock: Clock
@@ -73,34 +75,68 @@ class Shared:
 def build_daemon(shared: Shared, listeners: Mapping[NodeId, Listener]) -> Daemon:
     """Build every node of a configuration; nothing is opened or started. Raises ConfigurationError."""
     gauges: list[NodeGauges] = []
-    nodes = [_NodeBuilder(shared, node, listeners[node.id], gauges).build() for node in shared.settings.nodes]
+    registries = {node.id: _registry(shared, node) for node in shared.settings.nodes}
+    nodes = [
+        _NodeBuilder(shared, node, listeners[node.id], registries, gauges).build() for node in shared.settings.nodes
+    ]
     return Daemon(nodes, shared.urls, shared.settings.shutdown_grace, shared.draining)
 
 
-class _NodeBuilder:
-    """Builds one node. `gauges` collects those of all nodes, because each serves the whole process's metrics."""
+def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
+    registry_settings = RegistrySettings(
+        node=settings.id,
+        create_on_push=settings.repositories.create_on_push,
+        sparse_indexes=settings.repositories.sparse_indexes is Sparse.ALLOW,
+        sparse_images=settings.repositories.sparse_images is Sparse.ALLOW,
+        mutability=settings.mutability(),
+        upload_expiry=settings.uploads.expire_after,
+        max_blob_size=settings.uploads.max_blob_size,
+        max_manifest_size=settings.limits.max_manifest_size,
+        replication_rules=settings.replication_rules(),
+        registry_policy=settings.registry_policy(),
+        templates=settings.templates(),
+    )
+    database = make_database(shared.settings, settings, shared.environ)
+    store = make_blob_store(shared.settings, settings, shared.environ)
+    return RegistryNode(registry_settings, database, store, shared.clock)
 
-    def __init__(self, shared: Shared, settings: NodeSettings, listener: Listener, gauges: list[NodeGauges]) -> None:
+
+class _NodeBuilder:
+    """Builds one node of `registries`.
+
+    `gauges` collects those of all nodes, because each serves the whole process's metrics.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        settings: NodeSettings,
+        listener: Listener,
+        registries: Mapping[NodeId, RegistryNode],
+        gauges: list[NodeGauges],
+    ) -> None:
         self._shared = shared
         self._settings = settings
         self._listener = listener
+        self._registries = registries
         self._gauges = gauges
         self._name = str(settings.id)
 
     def build(self) -> NodeParts:
         shared, clock, metrics = self._shared, self._shared.clock, self._shared.metrics
-        registry = self._registry()
+        registry = self._registries[self._settings.id]
         endpoints = Endpoints(shared.settings, self._settings, shared.secrets, shared.urls)
         tokens = PeerTokens(self._settings.id, shared.peer_secret, clock, shared.secrets.pair_secrets(shared.settings))
         pulls, uploads = Pulls(registry), Uploads(registry)
         counted = metrics.replication(self._name)
+        # Rules that are put at run time have no lag objective.
         lag = LagWatch(self._settings.id, registry.settings.replication_rules, counted, clock)
         recorder = ReplicationRecorder(counted, clock, lag)
         upstreams = self._upstream_metrics()
         cache = CacheRecorder(metrics.cache(self._name), upstreams)
         clients = {name: open_client(endpoints.upstream(name), clock, used.request) for name, used in upstreams.items()}
         pull_through = PullThrough(registry, pulls, self._settings.cache_rules(), clients, cache)
-        builder = ReplicationBuilder(shared.settings, self._settings, registry, pull_through)
+        builder = ReplicationBuilder(shared.settings, self._settings, self._registries, pull_through)
         replication = builder.build(endpoints, tokens, recorder, shared.draining)
         gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag)
         self._gauges.append(gauges)
@@ -127,6 +163,7 @@ class _NodeBuilder:
         return NodeParts(
             settings=self._settings,
             registry=registry,
+            run_time_settings=RunTimeSettings(registry, {*endpoints.nodes(), *endpoints.registries()}, shared.file),
             janitor=Janitor(uploads, clock, self._name),
             replication=replication,
             pull_through=pull_through,
@@ -153,25 +190,6 @@ class _NodeBuilder:
             authenticator, readiness.check, self._render_metrics, status.get, limit, operators.handle
         )
         return HttpServer(self._listener, registry.handle, operations.handle, peers.handle)
-
-    def _registry(self) -> RegistryNode:
-        shared, settings = self._shared, self._settings
-        registry_settings = RegistrySettings(
-            node=settings.id,
-            create_on_push=settings.repositories.create_on_push,
-            sparse_indexes=settings.repositories.sparse_indexes is Sparse.ALLOW,
-            sparse_images=settings.repositories.sparse_images is Sparse.ALLOW,
-            mutability=settings.mutability(),
-            upload_expiry=settings.uploads.expire_after,
-            max_blob_size=settings.uploads.max_blob_size,
-            max_manifest_size=settings.limits.max_manifest_size,
-            replication_rules=settings.replication_rules(),
-            registry_policy=settings.registry_policy(),
-            templates=settings.templates(),
-        )
-        database = make_database(shared.settings, settings, shared.environ)
-        store = make_blob_store(shared.settings, settings, shared.environ)
-        return RegistryNode(registry_settings, database, store, shared.clock)
 
     def _upstream_metrics(self) -> dict[str, UpstreamMetrics]:
         """Return what counts the use of each upstream that this node's rules name."""

@@ -35,7 +35,10 @@ _BLOB_INDEX_ENTRIES = 20_000
 
 @dataclass(slots=True)
 class RegistryNode:
-    """One registry: the rows and bytes of one account in one region."""
+    """One registry: the rows and bytes of one account in one region.
+
+    `settings` may be replaced at any time: read it at the moment of use, and keep no part of it.
+    """
 
     settings: RegistrySettings
     database: Database
@@ -46,6 +49,7 @@ class RegistryNode:
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
     _listeners: list[Callable[[JobKind], None]] = field(default_factory=list)
     _status_listeners: list[Callable[[RepositoryName, Digest], None]] = field(default_factory=list)
+    _settings_listeners: list[Callable[[], None]] = field(default_factory=list)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
         """Run a transaction that may change what pulls from `repository` resolve to.
@@ -93,6 +97,16 @@ class RegistryNode:
         """Tell the listeners that the replication status of an image has changed."""
         for listener in self._status_listeners:
             listener(repository, digest)
+
+    def on_settings(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the settings were replaced."""
+        self._settings_listeners.append(listener)
+
+    def change_settings(self, settings: RegistrySettings) -> None:
+        """Replace the settings, and tell the listeners."""
+        self.settings = settings
+        for listener in self._settings_listeners:
+            listener()
 
     def on_jobs(self, listener: Callable[[JobKind], None]) -> None:
         """Call `listener` whenever jobs of a kind were committed here."""

@@ -62,19 +62,29 @@ class AntiEntropy:
         self._settings = settings or AntiEntropySettings()
         self._jitter = jitter
         self._memory: dict[DestinationId, RoundMemory] = {}
+        self._changed = asyncio.Event()
+        node.on_settings(self._changed.set)
 
     @property
     def destinations(self) -> tuple[DestinationId, ...]:
-        """The destinations of all rules."""
+        """The destinations of all rules that hold now."""
         rules = self._node.settings.replication_rules
         found = dict.fromkeys(one for rule in rules for one in rule.destinations)
         return tuple(one for one in found if one != self._node.settings.node)
 
     async def run(self) -> None:
         """Compare with each destination every so often until cancelled, each at moments of its own."""
+        running: dict[DestinationId, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
-            for destination in self.destinations:
-                group.create_task(self._run(destination))
+            while True:
+                self._changed.clear()
+                wanted = self.destinations
+                for destination in running.keys() - set(wanted):
+                    running.pop(destination).cancel()
+                for destination in wanted:
+                    if destination not in running:
+                        running[destination] = group.create_task(self._run(destination))
+                await self._changed.wait()
 
     async def _run(self, destination: DestinationId) -> None:
         while True:

@@ -23,7 +23,7 @@ from replicator.telemetry.logs import get_logger
 from replicator.upstream.single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from replicator.core.names import NodeId, RepositoryName
     from replicator.core.peer_messages import Delivery, Lacks
@@ -60,14 +60,18 @@ class Found:
 
 
 class EarlyLookup:
-    """Looks for images at the sources of one node. Close it when done."""
+    """Looks for images at the `sources` that one node has at the moment. Close it when done."""
 
     def __init__(
-        self, node: RegistryNode, replicas: Replicas, sources: Sequence[EarlySource], limits: ReadThroughLimits
+        self,
+        node: RegistryNode,
+        replicas: Replicas,
+        sources: Callable[[], Sequence[EarlySource]],
+        limits: ReadThroughLimits,
     ) -> None:
         self._node = node
         self._replicas = replicas
-        self._sources = tuple(sources)
+        self._sources = sources
         self._limits = limits
         self._flights: SingleFlight[_Key, Found | None] = SingleFlight()
         self._misses: OrderedDict[_Key, float] = OrderedDict()
@@ -75,14 +79,14 @@ class EarlyLookup:
 
     def covers(self, repository: RepositoryName) -> bool:
         """Tell whether any source may send images into a repository."""
-        return any(source.covers(repository) for source in self._sources)
+        return any(source.covers(repository) for source in self._sources())
 
     def candidates(self, repository: RepositoryName) -> list[EarlySource]:
         """Return the sources to ask about a repository now."""
         now, settings = self._node.clock.monotonic(), self._node.settings
         return [
             source
-            for source in self._sources
+            for source in self._sources()
             if source.covers(repository)
             and self._resting.get(source.node, 0.0) <= now
             and may_replicate(settings, source.node, repository)

@@ -45,7 +45,7 @@ from replicator.transfer.fill_registry import FillRegistry
 from replicator.transfer.push_image import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
@@ -86,7 +86,7 @@ class ReadThrough:
         node: RegistryNode,
         behind: PullSource,
         replicas: Replicas,
-        sources: Sequence[EarlySource],
+        sources: Callable[[], Sequence[EarlySource]],
         limits: ReadThroughLimits | None = None,
         fill_limits: FillLimits | None = None,
     ) -> None:

@@ -122,6 +122,7 @@ class ReplicationWorker:
         self._look_at = float("-inf")
         self._is_stopping = False
         node.on_jobs(self._jobs_announced)
+        node.on_settings(self._settings_changed)
 
     @property
     def running(self) -> int:
@@ -165,6 +166,11 @@ class ReplicationWorker:
                 lane.look_again(self._node.clock.now())
             self._wake.set()
 
+    def _settings_changed(self) -> None:
+        """Look for lanes at once: those of new rules get jobs with the next push."""
+        self._look_at = float("-inf")
+        self._wake.set()
+
     # Dispatch
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
@@ -194,8 +200,9 @@ class ReplicationWorker:
             return
         wall = self._node.clock.now()
         await self._node.database.write(lambda: _pulled_in(wall))
+        queued = await self._node.database.read(_lanes())
         planned = {str(one) for rule in self._node.settings.replication_rules for one in rule.destinations}
-        for name in planned.union(await self._node.database.read(_lanes())):
+        for name in planned.union(queued):
             self._lane(name).look_again(wall)
         self._look_at = now + self._limits.look_again
 

@@ -216,6 +216,15 @@ backfill_images = sa.Table(
     sa.Index("backfill_images_by_job", "kind", "key", "status"),
 )
 
+registry_documents = sa.Table(
+    "registry_documents",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("content", Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
+
 cache_entries = sa.Table(
     "cache_entries",
     metadata,

@@ -58,7 +58,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def check(answers: Answers, clock: FakeClock) -> DestinationCheck:
-    return DestinationCheck(US, RULES, cast("PeerDirectory", answers), clock)
+    return DestinationCheck(US, lambda: RULES, cast("PeerDirectory", answers), clock)
 
 
 async def test_every_destination_is_asked_once_for_all_its_rules(check: DestinationCheck, answers: Answers) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from replicator.config.model import Settings
 from replicator.core.destinations import RegistryRef
-from replicator.core.names import parse_node
+from replicator.core.names import NodeId, parse_node
 from replicator.daemon.early_sources import early_sources
 from replicator.daemon.endpoints import Endpoints
 from replicator.daemon.secrets import SecretStore
@@ -66,6 +66,10 @@ def test_a_share_takes_precedence() -> None:
     assert (shares[str(EU_ID)].images_per_destination, shares[str(EU_ID)].background_per_destination) == (1, 1)
 
 
+def sources_of(one: Settings, node: NodeId) -> dict[NodeId, tuple[str, ...]]:
+    return early_sources(one, one.node(node), lambda other: one.node(other).replication_rules())
+
+
 def test_nodes_whose_rules_send_here_are_asked_for_what_is_on_its_way() -> None:
     rules = [
         {"name": "named", "destinations": [EU], "filters": ["team/"], "repositories": ["exact"]},
@@ -73,8 +77,8 @@ def test_nodes_whose_rules_send_here_are_asked_for_what_is_on_its_way() -> None:
         {"name": "elsewhere", "destinations": [AP], "filters": ["other/"]},
     ]
     one = settings(node(US, 5001, replication={"rules": rules}), node(EU, 5002), peers=[peer(AP)])
-    assert early_sources(one, one.node(EU_ID)) == {US_ID: ("team/*", "exact", "a/*", "b/*")}
-    assert early_sources(one, one.node(US_ID)) == {}
+    assert sources_of(one, EU_ID) == {US_ID: ("team/*", "exact", "a/*", "b/*")}
+    assert sources_of(one, US_ID) == {}
 
 
 def test_sources_are_added_and_switched_off_by_the_file() -> None:
@@ -84,7 +88,7 @@ def test_sources_are_added_and_switched_off_by_the_file() -> None:
         rules = {"rules": [{"name": "all", "destinations": [EU]}]}
         eu = node(EU, 5002, replication={"read_through": read_through})
         one = settings(node(US, 5001, replication=rules), eu, peers=[peer(AP)])
-        return early_sources(one, one.node(EU_ID))
+        return sources_of(one, EU_ID)
 
     assert found(sources=sources) == {US_ID: ("*",), AP_ID: ("shared/*",)}
     assert found(sources=[{**US, "repositories": ["only/*"]}]) == {US_ID: ("only/*",)}

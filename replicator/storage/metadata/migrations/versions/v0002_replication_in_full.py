@@ -1,4 +1,4 @@
-"""Replication in full: revisions of images and tags, deletions and conflicts remembered, backfills."""
+"""Replication in full: revisions of images and tags, deletions and conflicts remembered, backfills, settings."""
 
 from __future__ import annotations
 
@@ -84,3 +84,11 @@ def upgrade() -> None:
     )
     op.create_index("backfill_images_by_status", "backfill_images", ["backfill", "status"])
     op.create_index("backfill_images_by_job", "backfill_images", ["kind", "key", "status"])
+    op.create_table(
+        "registry_documents",
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("content", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
