@@ -14,7 +14,8 @@ from replicator.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from replicator.replication.backfill import Backfill, Backfills
+    from replicator.replication.backfill import Backfills
+    from replicator.replication.backfill_view import Backfill
 
 _log = get_logger(__name__)
 

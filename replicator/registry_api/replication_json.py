@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from replicator.replication.backfill import Backfill
+    from replicator.replication.backfill_view import Backfill
     from replicator.replication.status import DestinationStatus
     from replicator.replication.sync import SyncItem
     from replicator.replication.sync_request import SyncPlan

@@ -1,4 +1,4 @@
-"""Backfills: everything that the rules say, brought to a destination that joined later (ecr.md §9.5).
+"""Backfills: everything that the rules say, brought to a destination that joined later (ECR §9.5).
 
 The images are named page by page, each page in one transaction with the jobs that bring it and with how far it came,
 so that a kill in the middle costs nothing. The jobs are ordinary ones behind every push. A backfill is over when each
@@ -8,9 +8,8 @@ of its images is settled; a destination that is down makes it wait, one that ref
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,28 +20,36 @@ from replicator.core.errors import (
     BackfillInProgress,
     BackfillInvalidStatus,
     BackfillLimit,
-    BackfillNotFound,
     InvalidInput,
     StorageError,
 )
 from replicator.core.jobs import JobKind
-from replicator.core.names import RepositoryName
 from replicator.registry.pushes import require_repository
+from replicator.replication.backfill_preparation import prepare_page, prepared
+from replicator.replication.backfill_view import (
+    get_stored,
+    parse_image_cursor,
+    parse_time_cursor,
+    read_images,
+    read_one,
+    read_page,
+)
 from replicator.replication.background import BackgroundWork, queue
 from replicator.replication.expected import Expectation
 from replicator.replication.waiting import wait_for_event
-from replicator.storage.metadata import backfills, repositories
-from replicator.storage.metadata.backfills import BackfillImage, StoredBackfill
+from replicator.storage.metadata import backfills
+from replicator.storage.metadata.backfills import StoredBackfill
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from replicator.core.backfill import BackfillCounts
     from replicator.core.destinations import DestinationId
     from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName
     from replicator.core.replication import ReplicationState
     from replicator.registry.node import RegistryNode
+    from replicator.replication.backfill_view import Backfill, BackfillImagePage, BackfillPage
     from replicator.storage.metadata.statement import Steps
 
 _log = get_logger(__name__)
@@ -57,57 +64,6 @@ _ABANDONED = 300.0
 
 _FIRST_PAGE = 100
 _RESOLVE_PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillProgress:
-    """How many (image, tag) pairs are in which state, the codes of those that failed, and the bytes sent for them."""
-
-    total: int
-    complete: int
-    failed: int
-    stopped: int
-    failure_codes: tuple[str, ...]
-    sent_bytes: int
-
-    @property
-    def in_progress(self) -> int:
-        """Pairs that are not settled."""
-        return self.total - self.complete - self.failed - self.stopped
-
-
-@dataclass(frozen=True, slots=True)
-class Backfill:
-    """A backfill as operators see it; `destination` is empty for a sync to several. Times are Unix seconds.
-
-    `progress` is None until preparation has ended, and for good when it was stopped before.
-    """
-
-    id: str
-    cause: BackfillCause
-    destination: str
-    repository: RepositoryName | None
-    state: BackfillState
-    created_at: float
-    finished_at: float | None
-    failure: str | None
-    progress: BackfillProgress | None
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillPage:
-    """Some backfills, the youngest first; `next_after` goes on, None at the end."""
-
-    backfills: tuple[Backfill, ...]
-    next_after: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillImagePage:
-    """Some images of a backfill, in order; `next_after` goes on, None at the end."""
-
-    images: tuple[BackfillImage, ...]
-    next_after: str | None
 
 
 class Backfills:
@@ -155,7 +111,7 @@ class Backfills:
             await self._node.database.write(partial(_create, backfill))
             for start in range(0, len(work), self._page_size):
                 await self._queue(backfill, work[start : start + self._page_size])
-            await self._node.database.write(partial(_prepared, backfill, self._node.clock.now()))
+            await self._node.database.write(partial(prepared, backfill, self._node.clock.now()))
         finally:
             self._naming.discard(backfill.id)
             self._wake.set()
@@ -163,16 +119,15 @@ class Backfills:
 
     async def get(self, backfill_id: str) -> Backfill:
         """Return a backfill; raises BackfillNotFound."""
-        return await self._node.database.read(_read(backfill_id))
+        return await self._node.database.read(read_one(backfill_id))
 
     async def list(self, size: int = _FIRST_PAGE, after: str | None = None) -> BackfillPage:
         """Return a page of the backfills that are not over, or ended in the last 90 days, the youngest first.
 
         `after` is the `next_after` of the page before; raises InvalidInput when it is not.
         """
-        before, after_id = _parse_time_cursor(after)
         since = self._node.clock.now() - core.RETENTION
-        return await self._node.database.read(_read_page(since, size, before, after_id))
+        return await self._node.database.read(read_page(since, size, parse_time_cursor(after)))
 
     async def images(
         self,
@@ -185,7 +140,7 @@ class Backfills:
 
         Empty as long as it is not over. Raises BackfillNotFound, InvalidInput for an `after` that is no `next_after`.
         """
-        return await self._node.database.read(_read_images(backfill_id, _parse_cursor(after), size, status))
+        return await self._node.database.read(read_images(backfill_id, parse_image_cursor(after), size, status))
 
     async def stop(self, backfill_id: str) -> Backfill:
         """Stop a backfill: STOPPED, or STOPPING while copies under way go on to their end.
@@ -257,7 +212,7 @@ class Backfills:
         current: StoredBackfill | None = backfill
         while current is not None and current.state is BackfillState.PREPARING:
             now = self._node.clock.now()
-            body = partial(_prepare_page, expectation, current, now, self._page_size)
+            body = partial(prepare_page, expectation, current, now, self._page_size)
             current = await self._node.database.write(body)
             self._node.announce_jobs(JobKind.REPLICATE)
         return current
@@ -267,7 +222,7 @@ class Backfills:
         now = self._node.clock.now()
         if backfill.id in self._naming or now < backfill.created_at + _ABANDONED:
             return None
-        return await self._node.database.write(partial(_prepared, backfill, now, core.INTERRUPTED))
+        return await self._node.database.write(partial(prepared, backfill, now, core.INTERRUPTED))
 
     async def _queue(self, backfill: StoredBackfill, work: Sequence[BackgroundWork]) -> None:
         await self._node.database.write(partial(_queue_all, backfill.id, work, self._node.clock.now()))
@@ -323,68 +278,6 @@ def _create(backfill: StoredBackfill) -> Steps[None]:
     yield from backfills.create(backfill)
 
 
-def _prepare_page(
-    expectation: Expectation, backfill: StoredBackfill, now: float, size: int
-) -> Steps[StoredBackfill | None]:
-    """Queue the next images and note how far that came; None when the backfill was stopped or is somebody else's."""
-    if not (yield from backfills.advance(backfill, backfill.position)):
-        return None
-    if not expectation.rules:
-        return (yield from _prepared(backfill, now, core.DESTINATION_NOT_FOUND))
-    left = size
-    position: _Position | None = _Position.parse(backfill.position)
-    while left > 0:
-        position = yield from _next_position(position, backfill.repository)
-        if position is None:
-            return (yield from _prepared(backfill, now))
-        page = yield from expectation.page(position.repository, position.after, left)
-        for image in page.images:
-            if image.carrier is None:
-                yield from queue(BackgroundWork(image.replication, image.rule.priority), now, backfill.id)
-        position = _Position(position.repository, page.after or "", is_done=page.after is None)
-        left -= max(1, page.seen)
-    yield from backfills.advance(backfill, str(position))
-    return replace(backfill, position=str(position))
-
-
-@dataclass(frozen=True, slots=True)
-class _Position:
-    """How far a preparation has come: after an image of a repository, or with all of the repository."""
-
-    repository: RepositoryName
-    after: str = ""
-    is_done: bool = False
-
-    def __str__(self) -> str:
-        return json.dumps([self.repository, self.after, self.is_done])
-
-    @classmethod
-    def parse(cls, text: str) -> _Position | None:
-        """Read the stored form; None at the start."""
-        if not text:
-            return None
-        repository, after, is_done = json.loads(text)
-        return cls(RepositoryName(repository), after, is_done)
-
-
-def _next_position(position: _Position | None, only: RepositoryName | None) -> Steps[_Position | None]:
-    """Return where to go on; None when there is nothing left."""
-    if position is not None and not position.is_done:
-        return position
-    if only is not None:
-        return _Position(only) if position is None else None
-    names = yield from repositories.names_after(position.repository if position is not None else "", 1)
-    return _Position(names[0]) if names else None
-
-
-def _prepared(backfill: StoredBackfill, now: float, failure: str | None = None) -> Steps[StoredBackfill | None]:
-    """Note that all images are named."""
-    state = BackfillState.IN_PROGRESS
-    if not (yield from backfills.change_state(backfill, state, now, is_prepared=True, failure=failure)):
-        return None
-    return replace(backfill, state=state, failure=backfill.failure or failure)
-
-
 def _queue_all(backfill: str, work: Sequence[BackgroundWork], now: float) -> Steps[None]:
     stored = yield from backfills.find(backfill)
     if stored is not None and stored.state is BackfillState.PREPARING:
@@ -393,7 +286,7 @@ def _queue_all(backfill: str, work: Sequence[BackgroundWork], now: float) -> Ste
 
 
 def _begin_stop(backfill_id: str, now: float) -> Steps[StoredBackfill]:
-    backfill = yield from _get(backfill_id)
+    backfill = yield from get_stored(backfill_id)
     if backfill.state.is_terminal:
         raise BackfillInvalidStatus(f"the backfill is {backfill.state}; expected one that is not over")
     yield from backfills.change_state(backfill, BackfillState.STOPPING, now)
@@ -412,81 +305,3 @@ def _end(backfill: StoredBackfill, now: float) -> Steps[BackfillState | None]:
     failure = core.TOO_MANY_FAILURES if state is BackfillState.FAILED else None
     changed = yield from backfills.change_state(current, state, now, failure=failure)
     return state if changed else None
-
-
-# What is shown
-
-
-def _get(backfill_id: str) -> Steps[StoredBackfill]:
-    backfill = yield from backfills.find(backfill_id)
-    if backfill is None:
-        raise BackfillNotFound(f"there is no backfill {backfill_id[:80]}")
-    return backfill
-
-
-def _read(backfill_id: str) -> Steps[Backfill]:
-    return (yield from _shown((yield from _get(backfill_id))))
-
-
-def _read_page(since: float, size: int, before: float, after_id: str) -> Steps[BackfillPage]:
-    stored = yield from backfills.recent(since, size, before, after_id)
-    shown: list[Backfill] = []
-    for one in stored:
-        shown += [(yield from _shown(one))]
-    last = stored[-1] if len(stored) == size and stored else None
-    return BackfillPage(tuple(shown), f"{last.created_at!r} {last.id}" if last is not None else None)
-
-
-def _read_images(
-    backfill_id: str, after: tuple[str, str, str, str], size: int, status: ReplicationState | None
-) -> Steps[BackfillImagePage]:
-    backfill = yield from _get(backfill_id)
-    if not backfill.state.is_terminal:
-        return BackfillImagePage((), None)
-    found = yield from backfills.images_after(backfill_id, after, size, status)
-    last = found[-1] if len(found) == size and found else None
-    return BackfillImagePage(tuple(found), " ".join(last.cursor) if last is not None else None)
-
-
-def _shown(stored: StoredBackfill) -> Steps[Backfill]:
-    progress = None
-    if stored.prepared_at is not None:
-        counts = yield from backfills.counts(stored.id)
-        codes = yield from backfills.failure_codes(stored.id)
-        sent = yield from backfills.sent_bytes(stored.id)
-        progress = _progress(counts, codes, sent)
-    return Backfill(
-        stored.id,
-        stored.cause,
-        stored.destination,
-        stored.repository,
-        stored.state,
-        stored.created_at,
-        stored.finished_at,
-        stored.failure,
-        progress,
-    )
-
-
-def _progress(counts: BackfillCounts, codes: tuple[str, ...], sent: int) -> BackfillProgress:
-    return BackfillProgress(counts.total, counts.complete, counts.failed, counts.stopped, codes, sent)
-
-
-def _parse_time_cursor(after: str | None) -> tuple[float, str]:
-    if after is None:
-        return float("inf"), ""
-    time, _, backfill_id = after.partition(" ")
-    try:
-        return float(time), backfill_id
-    except ValueError as error:
-        raise InvalidInput("expected the position that the previous page ended with") from error
-
-
-def _parse_cursor(after: str | None) -> tuple[str, str, str, str]:
-    if after is None:
-        return "", "", "", ""
-    try:
-        repository, digest, tag, destination = after.split(" ")
-    except ValueError as error:
-        raise InvalidInput("expected the position that the previous page ended with") from error
-    return repository, digest, tag, destination

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from replicator.core.destinations import DestinationId
     from replicator.core.drift import DriftKind
     from replicator.core.replication import ReplicationRule
-    from replicator.replication.backfill import Backfill
+    from replicator.replication.backfill_view import Backfill
     from replicator.replication.drift_round import AntiEntropySettings
     from tests.support.nodes import Cluster, Node
 
