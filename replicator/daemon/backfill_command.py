@@ -16,49 +16,45 @@ from replicator.daemon.node_client import choose, open_clients
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicator.daemon.node_client import Connection
+    from replicator.daemon.asking import Asking
 
 _MAX_PAGES = 20
 
 
-def start(
-    connection: Connection, source: str | None, destination: str, repository: str | None, *, wait: bool, as_json: bool
-) -> int:
+def start(asking: Asking, destination: str, repository: str | None, *, wait: bool) -> int:
     """Start a backfill, and follow it to its end with `wait`; return 0 unless it failed then."""
-    return asyncio.run(_start(connection, source, destination, repository, wait=wait, as_json=as_json))
+    return asyncio.run(_start(asking, destination, repository, wait=wait))
 
 
-def show_all(connection: Connection, source: str | None, *, as_json: bool) -> int:
+def show_all(asking: Asking) -> int:
     """Show the backfills that are not over, or ended lately."""
-    return asyncio.run(_show_all(connection, source, as_json=as_json))
+    return asyncio.run(_show_all(asking))
 
 
-def show(connection: Connection, source: str | None, backfill_id: str, *, as_json: bool) -> int:
+def show(asking: Asking, backfill_id: str) -> int:
     """Show one backfill, with the images that failed."""
-    return asyncio.run(_show(connection, source, backfill_id, as_json=as_json))
+    return asyncio.run(_show(asking, backfill_id))
 
 
-def stop(connection: Connection, source: str | None, backfill_id: str, *, as_json: bool) -> int:
+def stop(asking: Asking, backfill_id: str) -> int:
     """Stop a backfill."""
-    return asyncio.run(_stop(connection, source, backfill_id, as_json=as_json))
+    return asyncio.run(_stop(asking, backfill_id))
 
 
-async def _start(
-    connection: Connection, source: str | None, destination: str, repository: str | None, *, wait: bool, as_json: bool
-) -> int:
-    async with open_clients(connection) as clients:
-        client = choose(clients, source)
+async def _start(asking: Asking, destination: str, repository: str | None, *, wait: bool) -> int:
+    async with open_clients(asking) as clients:
+        client = choose(clients, asking.source)
         found = await client.post("backfills", {"destination": destination, "repository": repository})
         if wait:
-            if not as_json:
+            if not asking.as_json:
                 sys.stdout.write(f"{found['id']}\n")
-            found = await follow(client, found["id"], quiet=as_json)
-            return await _report(client.name, found, await failed_images(client, found["id"]), as_json=as_json)
-    _write(found, as_json=as_json)
+            found = await follow(client, found["id"], quiet=asking.as_json)
+            return _report(client.name, found, await failed_images(client, found["id"]), as_json=asking.as_json)
+    _write(found, as_json=asking.as_json)
     return 0
 
 
-async def _report(
+def _report(
     node: str, backfill: Mapping[str, Any], failed: list[Mapping[str, Any]], *, as_json: bool, with_state: bool = False
 ) -> int:
     if as_json:
@@ -72,17 +68,17 @@ async def _report(
     return 1 if failed or backfill["state"] == "FAILED" else 0
 
 
-async def _show_all(connection: Connection, source: str | None, *, as_json: bool) -> int:
+async def _show_all(asking: Asking) -> int:
     found: list[Mapping[str, Any]] = []
-    async with open_clients(connection) as clients:
-        client, after = choose(clients, source), None
+    async with open_clients(asking) as clients:
+        client, after = choose(clients, asking.source), None
         for _ in range(_MAX_PAGES):
             page = await client.get("backfills", after=after)
             found += page["backfills"]
             after = page["next_after"]
             if after is None:
                 break
-    if as_json:
+    if asking.as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return 0
     table = Table("id", "cause", "destination", "repository", "how far", box=None)
@@ -94,19 +90,19 @@ async def _show_all(connection: Connection, source: str | None, *, as_json: bool
     return 0
 
 
-async def _show(connection: Connection, source: str | None, backfill_id: str, *, as_json: bool) -> int:
-    async with open_clients(connection) as clients:
-        client = choose(clients, source)
+async def _show(asking: Asking, backfill_id: str) -> int:
+    async with open_clients(asking) as clients:
+        client = choose(clients, asking.source)
         found = await client.get(backfill_path(backfill_id))
         failed = await failed_images(client, backfill_id)
-    await _report(client.name, found, failed, as_json=as_json, with_state=True)
+    _report(client.name, found, failed, as_json=asking.as_json, with_state=True)
     return 0
 
 
-async def _stop(connection: Connection, source: str | None, backfill_id: str, *, as_json: bool) -> int:
-    async with open_clients(connection) as clients:
-        found = await choose(clients, source).delete(backfill_path(backfill_id))
-    _write(found, as_json=as_json)
+async def _stop(asking: Asking, backfill_id: str) -> int:
+    async with open_clients(asking) as clients:
+        found = await choose(clients, asking.source).delete(backfill_path(backfill_id))
+    _write(found, as_json=asking.as_json)
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import ssl
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replicator.config.nodes import NodeSettings
+    from replicator.daemon.asking import Asking
 
 TIMEOUT = 30.0
 _OPERATOR = "/_replicator/v1/replication/"
@@ -33,16 +33,6 @@ class NodeFailed(ReplicatorError):
         self.reason = reason
         self.status = status
         """The answer's status; None when there was no answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """Which nodes a command speaks to, and how."""
-
-    config: Path
-    environ: Mapping[str, str]
-    user: str | None = None
-    ca_file: Path | None = None
 
 
 class NodeClient:
@@ -114,11 +104,11 @@ class NodeClient:
 
 
 @asynccontextmanager
-async def open_clients(connection: Connection) -> AsyncIterator[list[NodeClient]]:
+async def open_clients(asking: Asking) -> AsyncIterator[list[NodeClient]]:
     """Return a client of every node of a configuration, in its order; raises ConfigurationError."""
-    settings = load_settings(connection.config, connection.environ)
-    headers = login(connection.user, connection.environ)
-    connector = aiohttp.TCPConnector(ssl=trust(connection.ca_file))
+    settings = load_settings(asking.config, asking.environ)
+    headers = login(asking.user, asking.environ)
+    connector = aiohttp.TCPConnector(ssl=trust(asking.ca_file))
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers, trust_env=False) as session:
         yield [NodeClient(session, node) for node in settings.nodes]

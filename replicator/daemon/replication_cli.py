@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import sys
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from replicator.daemon.asking import Asking
+
 if TYPE_CHECKING:
-    from replicator.daemon.node_client import Connection
+    from collections.abc import Callable
 
 backfill_app = typer.Typer(help="Bring what is there already to a destination that joined later.", no_args_is_help=True)
 replication_app = typer.Typer(help="Look into replication, and try again what waits.", no_args_is_help=True)
@@ -53,151 +56,123 @@ def parse_timeout(text: str) -> float:
     return seconds
 
 
-def _connection(config: Path, user: str | None, ca_file: Path | None) -> Connection:
-    from replicator.daemon.node_client import Connection  # noqa: PLC0415 - loads what it needs
+def _asks_nodes(command: Callable[..., int]) -> Callable[..., None]:
+    """Give a command the options that all have which ask nodes; it gets them as an Asking, and returns the status."""
 
-    return Connection(config, os.environ, user, ca_file)
+    def run(
+        config: ConfigOption,
+        source: FromOption = None,
+        user: UserOption = None,
+        ca_file: CaOption = None,
+        as_json: JsonOption = False,
+        **own: object,
+    ) -> None:
+        sys.exit(command(Asking(config, os.environ, user, ca_file, source, as_json), **own))
+
+    _, *particular = signature(command, eval_str=True).parameters.values()
+    first, *rest, _ = signature(run, eval_str=True).parameters.values()
+    together = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in (first, *particular, *rest)]
+    run.__dict__["__signature__"] = Signature(together)  # what typer makes options of
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
 
 
+@_asks_nodes
 def wait(
+    asking: Asking,
     image: ImageArgument,
-    config: ConfigOption,
     regions: Annotated[str, typer.Option(help="Regions, separated by commas; everywhere it goes, if absent.")] = "",
     timeout: Annotated[str, typer.Option(help="How long to wait: 60s, 5m.")] = "60s",
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Wait until an image can be pulled in regions; exit 1 if it cannot in time, with the reason of each region."""
     from replicator.daemon.wait_command import Waiting, run  # noqa: PLC0415 - loads what it needs
 
     names = tuple(name.strip() for name in regions.split(",") if name.strip())
-    waiting = Waiting(image, names, parse_timeout(timeout), source)
-    sys.exit(run(_connection(config, user, ca_file), waiting, as_json=as_json))
+    waiting = Waiting(image, names, parse_timeout(timeout))
+    return run(asking, waiting)
 
 
+@_asks_nodes
 def sync(
-    config: ConfigOption,
+    asking: Asking,
     image: Annotated[str | None, typer.Argument(help="One image only: repository:tag or repository@digest.")] = None,
     repository: RepositoryOption = None,
     destination: DestinationOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent, and why.")] = False,
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Compare destinations with what the rules say, and bring there what is missing; exit 1 if something failed."""
     from replicator.daemon.sync_command import Syncing, run  # noqa: PLC0415 - loads what it needs
 
-    syncing = Syncing(image, repository, destination, source, dry_run)
-    sys.exit(run(_connection(config, user, ca_file), syncing, as_json=as_json))
+    syncing = Syncing(image, repository, destination, dry_run)
+    return run(asking, syncing)
 
 
 @backfill_app.command("start")
+@_asks_nodes
 def start_backfill(
-    config: ConfigOption,
+    asking: Asking,
     destination: Annotated[str, typer.Option(help="account/region, or registry:name.", show_default=False)],
     repository: RepositoryOption = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show how far it is until it is over.")] = False,
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Start to bring everything that the rules send to a destination, or one repository of it."""
     from replicator.daemon.backfill_command import start  # noqa: PLC0415 - loads what it needs
 
-    connection = _connection(config, user, ca_file)
-    sys.exit(start(connection, source, destination, repository, wait=follow, as_json=as_json))
+    return start(asking, destination, repository, wait=follow)
 
 
 @backfill_app.command("list")
-def list_backfills(
-    config: ConfigOption,
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@_asks_nodes
+def list_backfills(asking: Asking) -> int:
     """Show the backfills that are not over, or ended in the last 90 days."""
     from replicator.daemon.backfill_command import show_all  # noqa: PLC0415 - loads what it needs
 
-    sys.exit(show_all(_connection(config, user, ca_file), source, as_json=as_json))
+    return show_all(asking)
 
 
 @backfill_app.command("show")
-def show_backfill(
-    backfill_id: IdArgument,
-    config: ConfigOption,
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@_asks_nodes
+def show_backfill(asking: Asking, backfill_id: IdArgument) -> int:
     """Show how far a backfill is, and which images failed."""
     from replicator.daemon.backfill_command import show  # noqa: PLC0415 - loads what it needs
 
-    sys.exit(show(_connection(config, user, ca_file), source, backfill_id, as_json=as_json))
+    return show(asking, backfill_id)
 
 
 @backfill_app.command("stop")
-def stop_backfill(
-    backfill_id: IdArgument,
-    config: ConfigOption,
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@_asks_nodes
+def stop_backfill(asking: Asking, backfill_id: IdArgument) -> int:
     """Stop a backfill; images that are under way go on to their end."""
     from replicator.daemon.backfill_command import stop  # noqa: PLC0415 - loads what it needs
 
-    sys.exit(stop(_connection(config, user, ca_file), source, backfill_id, as_json=as_json))
+    return stop(asking, backfill_id)
 
 
 @replication_app.command()
-def retry(
-    config: ConfigOption,
-    repository: RepositoryOption = None,
-    destination: DestinationOption = None,
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@_asks_nodes
+def retry(asking: Asking, repository: RepositoryOption = None, destination: DestinationOption = None) -> int:
     """Try at once what waits for its next attempt, on every node of the configuration or one."""
     from replicator.daemon.replication_command import retry as run  # noqa: PLC0415 - loads what it needs
 
-    sys.exit(run(_connection(config, user, ca_file), source, repository, destination, as_json=as_json))
+    return run(asking, repository, destination)
 
 
 @replication_app.command()
+@_asks_nodes
 def conflicts(
-    config: ConfigOption,
+    asking: Asking,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The latest so many of each node.")] = 20,
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Show tags that two nodes had written without knowing of each other."""
     from replicator.daemon.replication_command import conflicts as run  # noqa: PLC0415 - loads what it needs
 
-    sys.exit(run(_connection(config, user, ca_file), source, limit, as_json=as_json))
+    return run(asking, limit)
 
 
 @replication_app.command("image")
-def show_image(
-    image: ImageArgument,
-    config: ConfigOption,
-    source: FromOption = None,
-    user: UserOption = None,
-    ca_file: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@_asks_nodes
+def show_image(asking: Asking, image: ImageArgument) -> int:
     """Show how far the replication of an image is, destination by destination."""
     from replicator.daemon.replication_command import show_image as run  # noqa: PLC0415 - loads what it needs
 
-    sys.exit(run(_connection(config, user, ca_file), source, image, as_json=as_json))
+    return run(asking, image)

@@ -14,15 +14,13 @@ from replicator.daemon.status_command import conflict_text, size_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicator.daemon.node_client import Connection
+    from replicator.daemon.asking import Asking
 
 
-def retry(
-    connection: Connection, source: str | None, repository: str | None, destination: str | None, *, as_json: bool
-) -> int:
+def retry(asking: Asking, repository: str | None, destination: str | None) -> int:
     """Have what waits for its next attempt tried at once: by one node, or by all of the configuration."""
-    found = asyncio.run(_retry(connection, source, {"repository": repository, "destination": destination}))
-    if as_json:
+    found = asyncio.run(_retry(asking, {"repository": repository, "destination": destination}))
+    if asking.as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         for one in found:
@@ -30,16 +28,16 @@ def retry(
     return 0
 
 
-async def _retry(connection: Connection, source: str | None, fields: Mapping[str, object]) -> list[Mapping[str, Any]]:
-    async with open_clients(connection) as clients:
-        chosen = clients if source is None else [choose(clients, source)]
+async def _retry(asking: Asking, fields: Mapping[str, object]) -> list[Mapping[str, Any]]:
+    async with open_clients(asking) as clients:
+        chosen = clients if asking.source is None else [choose(clients, asking.source)]
         return [{"node": client.name, **await client.post("retry", fields)} for client in chosen]
 
 
-def conflicts(connection: Connection, source: str | None, limit: int, *, as_json: bool) -> int:
+def conflicts(asking: Asking, limit: int) -> int:
     """Show the tags that two nodes had set without knowing of each other, by the node that found it."""
-    found = asyncio.run(_conflicts(connection, source, limit))
-    if as_json:
+    found = asyncio.run(_conflicts(asking, limit))
+    if asking.as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return 0
     for one in found:
@@ -49,9 +47,9 @@ def conflicts(connection: Connection, source: str | None, limit: int, *, as_json
     return 0
 
 
-async def _conflicts(connection: Connection, source: str | None, limit: int) -> list[Mapping[str, Any]]:
-    async with open_clients(connection) as clients:
-        chosen = clients if source is None else [choose(clients, source)]
+async def _conflicts(asking: Asking, limit: int) -> list[Mapping[str, Any]]:
+    async with open_clients(asking) as clients:
+        chosen = clients if asking.source is None else [choose(clients, asking.source)]
         return [
             {"node": client.name, **one}
             for client in chosen
@@ -59,11 +57,11 @@ async def _conflicts(connection: Connection, source: str | None, limit: int) -> 
         ]
 
 
-def show_image(connection: Connection, source: str | None, image: str, *, as_json: bool) -> int:
+def show_image(asking: Asking, image: str) -> int:
     """Show how far the replication of an image is; return 1 when it failed somewhere."""
     wanted = parse_image(image)
-    found = asyncio.run(_image(connection, source, wanted.repository, wanted.reference))
-    if as_json:
+    found = asyncio.run(_image(asking, wanted.repository, wanted.reference))
+    if asking.as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         sys.stdout.write(f"{found['node']}: {wanted}\n")
@@ -74,9 +72,9 @@ def show_image(connection: Connection, source: str | None, image: str, *, as_jso
     return 1 if any(one["status"] == "FAILED" for one in found["destinations"]) else 0
 
 
-async def _image(connection: Connection, source: str | None, repository: str, reference: str) -> Mapping[str, Any]:
-    async with open_clients(connection) as clients:
-        client = await find_source(clients, source, repository, reference)
+async def _image(asking: Asking, repository: str, reference: str) -> Mapping[str, Any]:
+    async with open_clients(asking) as clients:
+        client = await find_source(clients, asking.source, repository, reference)
         found = await client.get("images", repository=repository, reference=reference)
         return {"node": client.name, **found}
 

@@ -21,7 +21,8 @@ from replicator.daemon.status_command import size_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicator.daemon.node_client import Connection, NodeClient
+    from replicator.daemon.asking import Asking
+    from replicator.daemon.node_client import NodeClient
 
 PATIENCE = 3600.0
 """Seconds for the comparison with the destinations, of which there may be many images."""
@@ -34,29 +35,29 @@ class Syncing:
     image: str | None = None
     repository: str | None = None
     destination: str | None = None
-    source: str | None = None
     dry_run: bool = False
 
 
-def run(connection: Connection, syncing: Syncing, *, as_json: bool) -> int:
+def run(asking: Asking, syncing: Syncing) -> int:
     """Show what would be sent, or send it and show how that goes; return 1 when something failed or is not allowed."""
     if syncing.image is not None and syncing.repository is not None:
         raise InvalidInput("expected an image or --repository, not both")
-    return asyncio.run(_run(connection, syncing, as_json=as_json))
+    return asyncio.run(_run(asking, syncing))
 
 
-async def _run(connection: Connection, syncing: Syncing, *, as_json: bool) -> int:
-    async with open_clients(connection) as clients:
+async def _run(asking: Asking, syncing: Syncing) -> int:
+    async with open_clients(asking) as clients:
         fields: dict[str, object] = {"repository": syncing.repository, "destination": syncing.destination}
         if syncing.image is not None:
             image = parse_image(syncing.image)
             fields |= {"repository": image.repository, "reference": image.reference}
-            client = await find_source(clients, syncing.source, image.repository, image.reference)
+            client = await find_source(clients, asking.source, image.repository, image.reference)
         else:
-            client = choose(clients, syncing.source)
+            client = choose(clients, asking.source)
         if syncing.dry_run:
-            return _show_plan(client, await client.post("sync", {**fields, "dry_run": True}, PATIENCE), as_json=as_json)
-        return await _sync(client, fields, as_json=as_json)
+            plan = await client.post("sync", {**fields, "dry_run": True}, PATIENCE)
+            return _show_plan(client, plan, as_json=asking.as_json)
+        return await _sync(client, fields, as_json=asking.as_json)
 
 
 def _show_plan(client: NodeClient, plan: Mapping[str, Any], *, as_json: bool) -> int:

@@ -19,8 +19,9 @@ from replicator.telemetry.system_clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from replicator.daemon.asking import Asking
     from replicator.daemon.image_name import ImageName
-    from replicator.daemon.node_client import Connection, NodeClient
+    from replicator.daemon.node_client import NodeClient
 
 ROUND = 30.0
 """Seconds for which a node is asked at a time, so that nothing between us and it takes the connection for dead."""
@@ -40,14 +41,13 @@ class Waiting:
     image: str
     regions: tuple[str, ...] = ()
     timeout: float = 60.0
-    source: str | None = None
 
 
-def run(connection: Connection, waiting: Waiting, *, as_json: bool) -> int:
+def run(asking: Asking, waiting: Waiting) -> int:
     """Wait and show how it ended; return 0 when the image can be pulled everywhere, 1 otherwise."""
     image = parse_image(waiting.image)
-    found = asyncio.run(_wait(connection, waiting, image))
-    if as_json:
+    found = asyncio.run(_wait(asking, waiting, image))
+    if asking.as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         for one in found["destinations"]:
@@ -55,9 +55,9 @@ def run(connection: Connection, waiting: Waiting, *, as_json: bool) -> int:
     return 0 if found["complete"] else 1
 
 
-async def _wait(connection: Connection, waiting: Waiting, image: ImageName) -> Mapping[str, Any]:
-    async with open_clients(connection) as clients:
-        source = await find_source(clients, waiting.source, image.repository, image.reference)
+async def _wait(asking: Asking, waiting: Waiting, image: ImageName) -> Mapping[str, Any]:
+    async with open_clients(asking) as clients:
+        source = await find_source(clients, asking.source, image.repository, image.reference)
         found = await _until_over(source, waiting, image)
         destinations = [await _checked(clients, found["digest"], one) for one in found["destinations"]]
         complete = all(one["state"] == "COMPLETE" for one in destinations)

@@ -13,7 +13,8 @@ import yaml
 from aiohttp import web
 
 from replicator.core.errors import ConfigurationError
-from replicator.daemon.node_client import Connection, NodeFailed, choose, find_source, open_clients
+from replicator.daemon.asking import Asking
+from replicator.daemon.node_client import NodeFailed, choose, find_source, open_clients
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -56,8 +57,8 @@ async def serving(nodes: Sequence[Answering], context: ssl.SSLContext | None = N
             await runner.cleanup()
 
 
-def connection(tmp_path: Path, ports: Sequence[int], scheme: str = "http", **options: Any) -> Connection:
-    """Return a connection to nodes on these ports."""
+def asking(tmp_path: Path, ports: Sequence[int], scheme: str = "http", **options: Any) -> Asking:
+    """Return how a command asks nodes on these ports."""
     regions = ("us-east-1", "eu-west-1")
     nodes = [
         {
@@ -70,11 +71,11 @@ def connection(tmp_path: Path, ports: Sequence[int], scheme: str = "http", **opt
     ]
     config = tmp_path / "replicator.yaml"
     config.write_text(yaml.safe_dump({"version": 1, "storage_root": str(tmp_path), "nodes": nodes}))
-    return Connection(config, {"REPLICATOR_PASSWORD": "secret-pw"}, **options)
+    return Asking(config, {"REPLICATOR_PASSWORD": "secret-pw"}, **options)
 
 
-async def ask(found: Connection) -> Mapping[str, Any]:
-    async with open_clients(found) as clients:
+async def ask(asking: Asking) -> Mapping[str, Any]:
+    async with open_clients(asking) as clients:
         return await clients[0].get("conflicts")
 
 
@@ -84,11 +85,11 @@ async def test_an_authority_is_trusted_where_it_is_named(tmp_path: Path) -> None
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(ca_file)
     async with serving([Answering()], context) as ports:
-        assert await ask(connection(tmp_path, ports, "https", ca_file=ca_file)) == {}
+        assert await ask(asking(tmp_path, ports, "https", ca_file=ca_file)) == {}
         with pytest.raises(
             NodeFailed, match=f"^{US}: cannot be reached: the TLS handshake failed: its certificate is not trusted"
         ) as failed:
-            await ask(connection(tmp_path, ports, "https"))
+            await ask(asking(tmp_path, ports, "https"))
         assert "\n" not in str(failed.value)
 
 
@@ -98,7 +99,7 @@ async def test_a_file_without_authorities_is_refused(tmp_path: Path, content: by
     if content is not None:
         ca_file.write_bytes(content)
     with pytest.raises(ConfigurationError, match="cannot load --ca-file"):
-        await ask(connection(tmp_path, [1], ca_file=ca_file))
+        await ask(asking(tmp_path, [1], ca_file=ca_file))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ async def test_a_file_without_authorities_is_refused(tmp_path: Path, content: by
 async def test_a_bad_answer_names_node_and_reason(tmp_path: Path, answering: Answering, reason: str) -> None:
     async with serving([answering]) as ports:
         with pytest.raises(NodeFailed) as failed:
-            await ask(connection(tmp_path, ports))
+            await ask(asking(tmp_path, ports))
     assert str(failed.value).startswith(f"{US}: {reason}")
 
 
@@ -126,7 +127,7 @@ async def test_a_node_that_is_not_there_is_named(tmp_path: Path) -> None:
     async with serving([Answering()]) as ports:
         pass
     with pytest.raises(NodeFailed, match=rf"^{US}: cannot be reached: cannot connect \("):
-        await ask(connection(tmp_path, ports))
+        await ask(asking(tmp_path, ports))
 
 
 async def test_the_password_goes_to_the_node_only(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ async def test_the_password_goes_to_the_node_only(tmp_path: Path) -> None:
     async with serving([elsewhere]) as others:
         moved = Answering(307, b"{}", {"Location": f"http://127.0.0.1:{others[0]}/"})
         async with serving([moved]) as ports:
-            await ask(connection(tmp_path, ports, user="admin"))
+            await ask(asking(tmp_path, ports, user="admin"))
     assert moved.asked[0].headers["Authorization"].startswith("Basic ")
     assert elsewhere.asked == []
 
@@ -149,7 +150,7 @@ SOURCE = Answering(200, b'{"statuses": [{}]}')
     [((SOURCE, HOLDER), US), ((HOLDER, SOURCE), EU), ((HOLDER, NOBODY), US), ((NOBODY, HOLDER), EU)],
 )
 async def test_the_source_of_an_image_is_found(tmp_path: Path, nodes: Sequence[Answering], chosen: str) -> None:
-    async with serving(nodes) as ports, open_clients(connection(tmp_path, ports)) as clients:
+    async with serving(nodes) as ports, open_clients(asking(tmp_path, ports)) as clients:
         assert (await find_source(clients, None, "team/app", "1.0")).name == chosen
 
 
@@ -162,13 +163,13 @@ async def test_the_source_of_an_image_is_found(tmp_path: Path, nodes: Sequence[A
     ],
 )
 async def test_an_image_that_no_node_is_known_to_have(tmp_path: Path, nodes: Sequence[Answering], reason: str) -> None:
-    async with serving(nodes) as ports, open_clients(connection(tmp_path, ports)) as clients:
+    async with serving(nodes) as ports, open_clients(asking(tmp_path, ports)) as clients:
         with pytest.raises(NodeFailed, match=reason):
             await find_source(clients, None, "team/app", "1.0")
 
 
 async def test_a_node_is_chosen_by_name_or_region(tmp_path: Path) -> None:
-    async with open_clients(connection(tmp_path, [1, 2])) as clients:
+    async with open_clients(asking(tmp_path, [1, 2])) as clients:
         assert choose(clients, None).name == US
         assert choose(clients, EU).name == choose(clients, "eu-west-1").name == EU
         with pytest.raises(ConfigurationError, match=f"expected --from to name one of {US}, {EU}, got 'mars'"):
