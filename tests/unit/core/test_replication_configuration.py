@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.core.destinations import RegistryRef
+from replicator.core.destinations import DestinationId, RegistryRef
 from replicator.core.errors import InvalidInput, InvalidName
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import AccountId, NodeId, Region
@@ -24,7 +24,7 @@ HERE = NodeId(ACCOUNT, Region("us-east-1"))
 HARBOR = RegistryRef("harbor")
 NODES = tuple(NodeId(ACCOUNT, Region(f"eu-west-{number}")) for number in range(1, 40))
 EU = NODES[0]
-KNOWN = {*NODES, HERE, HARBOR}
+KNOWN: set[DestinationId] = {*NODES, HERE, HARBOR}
 PUSH = frozenset({CreationCause.CREATE_ON_PUSH})
 
 
