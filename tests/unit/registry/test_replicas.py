@@ -1,18 +1,16 @@
-"""What a node makes of offers, deliveries and deletions of its peers, with real stores."""
+"""What a node makes of offers and deliveries of its peers, with real stores."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
 from replicator.core.access import UNRESTRICTED
 from replicator.core.delivery import ImageOutcome, ImageRegister
-from replicator.core.digest import Digest, digest_of
-from replicator.core.drift import fingerprint
+from replicator.core.digest import digest_of
 from replicator.core.errors import (
     ClockSkew,
     DigestMismatch,
@@ -24,184 +22,50 @@ from replicator.core.errors import (
 )
 from replicator.core.jobs import JobKind
 from replicator.core.mutability import MutabilityRule, TagMutability
-from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
+from replicator.core.names import RepositoryName
 from replicator.core.peer_messages import (
     Deletion,
     Delivery,
-    HeldImage,
     LackedBlob,
     Lacks,
-    Offer,
-    OfferedBlob,
     OfferedTag,
     Receipt,
     SentManifest,
 )
 from replicator.core.registry_policy import Permission, PolicyStatement, RegistryPolicy
-from replicator.core.replication import Origin, Rename, ReplicationRule
-from replicator.core.revisions import MAX_AHEAD, NEVER, MergeOutcome, Revision, TagRegister, write
+from replicator.core.replication import Origin, ReplicationRule
+from replicator.core.revisions import MAX_AHEAD, NEVER, MergeOutcome
 from replicator.core.templates import CreationCause, CreationTemplate
-from replicator.registry import replicas as replicas_module
 from replicator.registry.pulls import Pulls
-from replicator.registry.pushes import Pushes
-from replicator.registry.read_through import PeerReads
-from replicator.registry.replicas import Replicas
-from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.storage.metadata import blobs, images, repositories, tag_conflicts, tags
 from replicator.storage.metadata.schema import jobs as jobs_table
-from replicator.storage.metadata.schema import metadata
 from replicator.storage.metadata.statement import Statement
-from tests.support.clock import FakeClock
 from tests.support.images import build_image, build_index, walk
-from tests.support.single_node import NODE, open_node
+from tests.support.replica_scene import (
+    FOREIGN,
+    OTHER,
+    REPOSITORY,
+    SOURCE,
+    START,
+    THIRD,
+    V1,
+    A,
+    B,
+    OpenScene,
+    Scene,
+    delivery_of,
+    lacked,
+    offer_of,
+    pointing,
+    revision,
+    sent,
+    tagged,
+)
+from tests.support.single_node import NODE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
-
-    from replicator.registry.node import RegistryNode
-    from replicator.storage.metadata.tag_conflicts import TagConflict
-    from tests.support.images import Built
-
-SOURCE, THIRD, FOREIGN = (parse_node(text) for text in ("1" * 12 + "/us", "1" * 12 + "/ap", "2" * 12 + "/us"))
-REPOSITORY, OTHER = RepositoryName("team/app"), RepositoryName("team/other")
-V1 = Tag("v1")
-A, B = build_image([b"shared", b"a"]), build_image([b"shared", b"b"])
-START = 1_750_000_000.0
-
-
-class OpenScene(Protocol):
-    """Opens a destination with settings of the test's own."""
-
-    async def __call__(self, **settings: object) -> Scene: ...
-
-
-class Scene:
-    """One destination with its use cases, and what a test looks at."""
-
-    def __init__(self, node: RegistryNode) -> None:
-        self.node = node
-        self.offsets: dict[Digest, int] = {}
-        self.conflicts: list[TagConflict] = []
-        self.announced: list[JobKind] = []
-        self.replicas = Replicas(node, self, self)
-        node.on_jobs(self.announced.append)
-
-    async def offset_of(self, peer: NodeId, repository: RepositoryName, digest: Digest) -> int:
-        return self.offsets.get(digest, 0)
-
-    def conflict_found(self, conflict: TagConflict) -> None:
-        self.conflicts.append(conflict)
-
-    async def upload(self, content: bytes, repository: RepositoryName = REPOSITORY) -> None:
-        async def chunks() -> AsyncIterator[bytes]:
-            yield content
-
-        await Uploads(self.node).put_blob(UNRESTRICTED, repository, digest_of(content), chunks())
-
-    async def push(self, built: Built, tag: Tag | None = None, repository: RepositoryName = REPOSITORY) -> None:
-        for content in built.blobs.values():
-            await self.upload(content, repository)
-        for each in walk(built):
-            reference = tag if tag is not None and each is built else each.digest
-            await Pushes(self.node).put_manifest(UNRESTRICTED, repository, reference, each.manifest, each.media_type)
-
-    async def link(self, built: Built, repository: RepositoryName = REPOSITORY) -> None:
-        """Bring the blobs of an image, as its source does between an offer and a delivery."""
-        for content in built.blobs.values():
-            await self.upload(content, repository)
-
-    async def deliver(self, delivery: Delivery, peer: NodeId = SOURCE) -> Receipt:
-        return await self.replicas.deliver(peer, delivery)
-
-    async def receive(self, built: Built, at: float = 1.0, tag: TagRegister | None = None) -> Receipt:
-        await self.link(built)
-        return await self.deliver(delivery_of(built, at, tag))
-
-    async def tag(self, tag: Tag = V1, repository: RepositoryName = REPOSITORY) -> Digest | None:
-        found = await self.node.database.read(tags.find(repository, tag))
-        return found.digest if found else None
-
-    async def origin(self, built: Built, repository: RepositoryName = REPOSITORY) -> Origin | None:
-        return await self.node.database.read(images.find_origin(repository, built.digest))
-
-    async def jobs(self) -> list[tuple[str, str]]:
-        found = await self.node.database.read(Statement(jobs_table.select().order_by(jobs_table.c.key))())
-        return [(row[1], row[2]) for row in found]
-
-    async def rows(self) -> dict[str, list[str]]:
-        return {
-            name: sorted(map(repr, await self.node.database.read(Statement(table.select())())))
-            for name, table in metadata.tables.items()
-        }
-
-
-@asynccontextmanager
-async def scene_of(
-    path: Path, settings: RegistrySettings | None = None, clock: FakeClock | None = None
-) -> AsyncIterator[Scene]:
-    async with open_node(path, clock or FakeClock(START), settings=settings or RegistrySettings(NODE)) as node:
-        yield Scene(node)
-
-
-@pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    async with scene_of(tmp_path) as scene:
-        yield scene
-
-
-@pytest.fixture
-async def open_scene(tmp_path: Path) -> AsyncIterator[OpenScene]:
-    """Open a scene with settings of the test's own."""
-    async with AsyncExitStack() as stack:
-
-        async def opened(**settings: object) -> Scene:
-            made = RegistrySettings(NODE, **settings)  # type: ignore[arg-type] # the test names real ones
-            return await stack.enter_async_context(scene_of(tmp_path, made))
-
-        yield opened
-
-
-def revision(at: float, node: NodeId = SOURCE) -> Revision:
-    return Revision(1, int((START + at) * 1000), str(node))
-
-
-def pointing(built: Built | None, at: float, before: TagRegister | None = None, by: NodeId = SOURCE) -> TagRegister:
-    return write(before, built.digest if built else None, by, START + at)
-
-
-def sent(built: Built) -> SentManifest:
-    return SentManifest(built.digest, built.media_type, built.manifest)
-
-
-def delivery_of(
-    built: Built, at: float = 1.0, tag: TagRegister | None = None, repository: RepositoryName = REPOSITORY
-) -> Delivery:
-    return Delivery(
-        repository,
-        tuple(sent(each) for each in walk(built)),
-        revision(at),
-        built.digest,
-        None if tag is None else OfferedTag(V1, tag),
-        tuple(each.digest for each in walk(built)),
-        tuple(built.blobs),
-    )
-
-
-def offer_of(built: Built, at: float = 1.0, repository: RepositoryName = REPOSITORY) -> Offer:
-    return Offer(
-        repository,
-        built.digest,
-        revision(at),
-        tuple(each.digest for each in walk(built)),
-        tuple(OfferedBlob(digest, len(content)) for digest, content in built.blobs.items()),
-        OfferedTag(V1, pointing(built, at)),
-    )
-
-
-def lacked(*built: Built) -> set[Digest]:
-    return {digest for each in built for digest in each.blobs}
+    from collections.abc import Sequence
 
 
 class TestOffer:
@@ -579,125 +443,6 @@ class TestRepositories:
         assert found is None or found.created_by == "push"
 
 
-class TestDeletion:
-    async def test_an_image_goes_with_its_tags(self, scene: Scene) -> None:
-        register = pointing(A, 1.0)
-        await scene.receive(A, 1.0, register)
-        receipt = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
-        assert receipt == Receipt(ImageOutcome.DELETED)
-        assert (await scene.origin(A), await scene.tag()) == (None, None)
-        before = await scene.rows()
-        assert (await scene.deliver(delivery_of(A, 1.0, register))).image is ImageOutcome.DELETED
-        assert await scene.rows() == before, "a late copy brings nothing back"
-        again = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
-        assert again.image is ImageOutcome.DELETED
-        assert await scene.rows() == before
-        receipt = await scene.receive(A, 6.0, pointing(A, 6.0, register))
-        assert (receipt.image, await scene.tag()) == (ImageOutcome.STORED, A.digest)
-
-    async def test_an_account_deletes_nothing_that_another_one_sent(self, open_scene: OpenScene) -> None:
-        policy = RegistryPolicy(NODE.account, (PolicyStatement(FOREIGN.account),))
-        scene = await open_scene(registry_policy=policy)
-        register = pointing(A, 1.0)
-        await scene.receive(A, 1.0, register)
-        await scene.deliver(delivery_of(A, 2.0), FOREIGN)
-        deletion = Deletion(REPOSITORY, A.digest, revision(5.0, FOREIGN))
-        assert (await scene.replicas.delete(FOREIGN, deletion)).image is ImageOutcome.KEPT
-        untag = Deletion(
-            REPOSITORY, A.digest, revision(5.0, FOREIGN), OfferedTag(V1, pointing(None, 5.0, register, FOREIGN))
-        )
-        assert (await scene.replicas.delete(FOREIGN, untag)).image is ImageOutcome.KEPT
-        assert (await scene.origin(A), await scene.tag()) == (Origin.REPLICA, A.digest)
-        assert (await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(6.0)))).image is (
-            ImageOutcome.DELETED
-        )
-
-    async def test_a_deletion_that_comes_before_the_image_keeps_it_out(self, scene: Scene) -> None:
-        await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
-        receipt = await scene.receive(A, 1.0, pointing(A, 1.0))
-        assert receipt.image is ImageOutcome.DELETED
-        assert (await scene.origin(A), await scene.tag()) == (None, None)
-
-    async def test_the_tag_leaves_what_it_pointed_to_also_for_an_image_that_is_deleted(self, scene: Scene) -> None:
-        first = pointing(B, 1.0)
-        await scene.receive(B, 1.0, first)
-        await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
-        await scene.receive(A, 2.0, pointing(A, 2.0, first))
-        assert (await scene.origin(A), await scene.origin(B), await scene.tag()) == (None, Origin.REPLICA, None)
-
-    async def test_the_tag_of_a_deleted_image_makes_room_for_what_it_was_moved_to(self, scene: Scene) -> None:
-        first = pointing(A, 1.0)
-        moved = pointing(B, 2.0, first)
-        await scene.receive(A, 1.0, first)
-        await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
-        await scene.receive(B, 2.0, moved)
-        assert await scene.tag() == B.digest
-
-    async def test_an_image_of_our_own_or_a_newer_one_stays(self, scene: Scene) -> None:
-        await scene.push(A, V1)
-        await scene.receive(B, 9.0)
-        before = await scene.rows()
-        for built in (A, B):
-            receipt = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, built.digest, revision(8.0)))
-            assert receipt.image is ImageOutcome.KEPT
-        assert await scene.rows() == before
-
-    async def test_a_manifest_that_an_index_lists_stays_until_the_index_goes(self, scene: Scene) -> None:
-        index = build_index([A])
-        await scene.receive(index, 1.0)
-        kept = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0)))
-        assert kept.image is ImageOutcome.KEPT
-        for built in (index, A):
-            gone = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, built.digest, revision(6.0)))
-            assert gone.image is ImageOutcome.DELETED
-        assert (await scene.origin(index), await scene.origin(A)) == (None, None)
-
-    async def test_a_tag_goes_and_its_image_stays(self, scene: Scene) -> None:
-        register = pointing(A, 1.0)
-        deleted = pointing(None, 5.0, register)
-        await scene.receive(A, 1.0, register)
-        receipt = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, NEVER, OfferedTag(V1, deleted)))
-        assert receipt == Receipt(ImageOutcome.DELETED, MergeOutcome.SET, deleted)
-        assert (await scene.tag(), await scene.origin(A)) == (None, Origin.REPLICA)
-        await scene.deliver(delivery_of(A, 1.0, register))
-        assert await scene.tag() is None
-        await scene.deliver(delivery_of(A, 6.0, pointing(A, 6.0, deleted)))
-        assert await scene.tag() == A.digest
-        late = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, NEVER, OfferedTag(V1, deleted)))
-        assert (late.image, late.tag_outcome) == (ImageOutcome.KEPT, MergeOutcome.KEPT_NEWER)
-        assert await scene.tag() == A.digest
-
-    async def test_a_tag_of_our_own_stays_and_no_late_copy_takes_it(self, open_scene: OpenScene) -> None:
-        scene = await open_scene(replication_rules=(ReplicationRule("back", (SOURCE,)),))
-        await scene.push(B, V1)
-        scene.announced.clear()
-        deleted = pointing(None, 500.0)
-        receipt = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, NEVER, OfferedTag(V1, deleted)))
-        assert (receipt.image, receipt.tag_outcome) == (ImageOutcome.KEPT, MergeOutcome.KEPT_NEWER)
-        held = await scene.node.database.read(tags.find(REPOSITORY, V1))
-        assert held is not None
-        assert (held.digest, held.revision.node) == (B.digest, str(NODE))
-        assert held.revision > deleted.revision
-        assert JobKind.REPLICATE in scene.announced, "the source is to learn that the tag is kept"
-        await scene.receive(A, 1.0, pointing(A, 1.0))
-        assert await scene.tag() == B.digest
-
-    async def test_a_deletion_that_knew_of_our_tag_removes_it(self, scene: Scene) -> None:
-        await scene.push(B, V1)
-        mine = await scene.node.database.read(tags.find(REPOSITORY, V1))
-        deleted = pointing(None, 500.0, mine)
-        receipt = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, B.digest, NEVER, OfferedTag(V1, deleted)))
-        assert receipt.image is ImageOutcome.DELETED
-        assert (await scene.tag(), await scene.origin(B)) == (None, Origin.DIRECT)
-
-    async def test_a_deletion_of_what_two_nodes_wrote_tells_the_loser(self, scene: Scene) -> None:
-        await scene.receive(A, 1.0, pointing(A, 1.0, by=THIRD))
-        deleted = pointing(None, 5.0)
-        await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, B.digest, NEVER, OfferedTag(V1, deleted)))
-        assert await scene.tag() is None
-        assert [(each.loser, each.winner) for each in scene.conflicts] == [(A.digest, None)]
-
-
 class TestChains:
     RULES = (
         ReplicationRule("chained", (SOURCE, THIRD), chain=True, delete_replication=True),
@@ -746,239 +491,6 @@ class TestChains:
         assert scene.announced == []
 
 
-class TestListings:
-    async def test_hashes_are_those_of_what_the_source_sent(
-        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(replicas_module, "_LINES", 1)
-        await scene.receive(A, 1.0, pointing(A, 1.0))
-        await scene.receive(B, 1.0)
-        await scene.push(build_image([b"own"]), Tag("own"))
-        await scene.link(A, OTHER)
-        await scene.deliver(delivery_of(A, repository=OTHER))
-        lines = [
-            HeldImage(B.digest, NEVER),
-            HeldImage(A.digest, NEVER),
-            HeldImage(A.digest, NEVER, V1),
-            HeldImage(None, NEVER, Tag("gone"), is_present=False),
-        ]
-        found = await scene.replicas.hashes(SOURCE, "", 10)
-        assert [(each.repository, each.fingerprint) for each in found] == [
-            (REPOSITORY, fingerprint(lines)),
-            (OTHER, fingerprint(lines[1:2])),
-        ]
-        assert await scene.replicas.hashes(SOURCE, "", 1) == found[:1]
-        assert await scene.replicas.hashes(SOURCE, REPOSITORY, 10) == found[1:]
-        assert await scene.replicas.hashes(THIRD, "", 10) == []
-
-    async def test_a_tag_or_image_more_or_less_changes_the_hash(self, scene: Scene) -> None:
-        seen = []
-
-        async def look() -> None:
-            (only,) = await scene.replicas.hashes(SOURCE, "", 10)
-            seen.append(only.fingerprint)
-
-        register = pointing(A, 1.0)
-        await scene.receive(A, 1.0)
-        await look()
-        await scene.receive(A, 1.0, register)
-        await look()
-        await scene.receive(B, 2.0, pointing(B, 2.0, register))
-        await look()
-        assert len(set(seen)) == 3
-        await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, B.digest, revision(5.0)))
-        await look()
-        assert seen[3] == seen[0]
-
-    @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-    @pytest.mark.parametrize("step", [1, 2, 1000])
-    async def test_a_listing_in_pages_is_the_listing(
-        self, scene: Scene, limit: int, step: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(replicas_module, "_LINES", step)
-        own, gone = build_image([b"own"]), build_image([b"gone"])
-        register = pointing(A, 1.0)
-        await scene.receive(A, 1.0, register)
-        await scene.receive(B, 2.0)
-        await scene.push(own, Tag("own"))
-        await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, gone.digest, revision(3.0)))
-        lost = OfferedTag(Tag("lost"), pointing(None, 4.0))
-        await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, NEVER, lost))
-        mine = await scene.node.database.read(tags.find(REPOSITORY, Tag("own")))
-        pushed = await scene.node.database.read(images.find_register(REPOSITORY, own.digest))
-        assert mine is not None
-        assert pushed is not None
-        by_digest = [
-            HeldImage(A.digest, revision(1.0), None, True, True),
-            HeldImage(B.digest, revision(2.0), None, True, True),
-            HeldImage(own.digest, pushed.revision, None, True, False),
-            HeldImage(gone.digest, revision(3.0), None, False, False),
-        ]
-        expected = [
-            *sorted(by_digest, key=lambda line: line.digest or ""),
-            HeldImage(None, lost.register.revision, Tag("lost"), False, False),
-            HeldImage(own.digest, mine.revision, Tag("own"), True, False),
-            HeldImage(A.digest, register.revision, V1, True, True),
-        ]
-        found: list[HeldImage] = []
-        after = ""
-        while True:
-            page = await scene.replicas.listing(SOURCE, REPOSITORY, after, limit)
-            found += page
-            if len(page) < limit:
-                break
-            after = page[-1].cursor
-        assert found == expected
-
-    async def test_of_a_repository_that_is_not_there_nothing_is_listed(self, scene: Scene) -> None:
-        assert await scene.replicas.listing(SOURCE, REPOSITORY, "", 10) == []
-        with pytest.raises(InvalidInput, match="cursor"):
-            await scene.replicas.listing(SOURCE, REPOSITORY, "latest", 10)
-
-
-class TestFindImage:
-    async def test_what_a_rule_sends_is_found_by_tag_and_digest(self, open_scene: OpenScene) -> None:
-        scene = await open_scene(replication_rules=(ReplicationRule("all", (SOURCE,), ("team/",)),))
-        index = build_index([A, B])
-        await scene.push(index, V1)
-        found = await scene.replicas.find_image(SOURCE, REPOSITORY, V1)
-        assert found is not None
-        register = await scene.node.database.read(tags.find(REPOSITORY, V1))
-        assert register is not None
-        assert [each.digest for each in found.manifests] == [A.digest, B.digest, index.digest]
-        assert found.manifests[-1] == sent(index)
-        assert (found.digest, found.tag) == (index.digest, OfferedTag(V1, register))
-        assert found.expected_manifests == (A.digest, B.digest, index.digest)
-        assert set(found.expected_blobs) == lacked(A, B)
-        by_digest = await scene.replicas.find_image(SOURCE, REPOSITORY, index.digest)
-        assert by_digest == replace(found, tag=None)
-        known = await scene.node.database.read(images.find_register(REPOSITORY, index.digest))
-        assert known is not None
-        assert found.revision == known.revision
-
-    async def test_a_destination_can_deliver_to_itself_what_it_found(
-        self, open_scene: OpenScene, tmp_path: Path
-    ) -> None:
-        source = await open_scene(replication_rules=(ReplicationRule("all", (THIRD,)),))
-        await source.push(A, V1)
-        found = await source.replicas.find_image(THIRD, REPOSITORY, V1)
-        assert found is not None
-        async with scene_of(tmp_path / "there", RegistrySettings(THIRD)) as there:
-            await there.link(A)
-            assert (await there.deliver(found, NODE)).image is ImageOutcome.STORED
-            assert await there.tag() == A.digest
-
-    @pytest.mark.parametrize(
-        ("rule", "peer", "repository", "by_tag", "by_digest"),
-        [
-            (ReplicationRule("all", (SOURCE,)), SOURCE, REPOSITORY, True, True),
-            (ReplicationRule("all", (SOURCE,)), THIRD, REPOSITORY, False, False),
-            (ReplicationRule("other", (SOURCE,), ("prod",)), SOURCE, REPOSITORY, False, False),
-            (ReplicationRule("tags", (SOURCE,), tags=("v*",)), SOURCE, REPOSITORY, True, True),
-            (ReplicationRule("tags", (SOURCE,), tags=("x*",)), SOURCE, REPOSITORY, False, False),
-            (ReplicationRule("tags", (SOURCE,), excluded_tags=("v*",)), SOURCE, REPOSITORY, False, False),
-            (
-                ReplicationRule("named", (SOURCE,), rename=(Rename("team/", "eu/"),)),
-                SOURCE,
-                RepositoryName("eu/app"),
-                True,
-                True,
-            ),
-            (
-                ReplicationRule("named", (SOURCE,), rename=(Rename("team/", "eu/"),)),
-                SOURCE,
-                REPOSITORY,
-                False,
-                False,
-            ),
-        ],
-    )
-    async def test_only_a_rule_authorises(
-        self,
-        open_scene: OpenScene,
-        rule: ReplicationRule,
-        peer: NodeId,
-        repository: RepositoryName,
-        by_tag: bool,
-        by_digest: bool,
-    ) -> None:
-        scene = await open_scene(replication_rules=(rule,))
-        await scene.push(A, V1)
-        found = await scene.replicas.find_image(peer, repository, V1)
-        assert (found is not None) is by_tag
-        assert found is None or found.repository == REPOSITORY, "its name here, where the blobs are"
-        assert (await scene.replicas.find_image(peer, repository, A.digest) is not None) is by_digest
-
-    async def test_a_child_goes_where_an_index_that_lists_it_goes(self, open_scene: OpenScene) -> None:
-        scene = await open_scene(replication_rules=(ReplicationRule("tags", (SOURCE,), tags=("v*",)),))
-        await scene.push(build_index([build_index([A])]), V1)
-        await scene.push(B)
-        assert await scene.replicas.find_image(SOURCE, REPOSITORY, A.digest) is not None
-        assert await scene.replicas.find_image(SOURCE, REPOSITORY, B.digest) is None
-
-    async def test_an_image_that_was_sent_without_a_tag_is_shown_whatever_tag_it_got_since(
-        self, open_scene: OpenScene
-    ) -> None:
-        scene = await open_scene(replication_rules=(ReplicationRule("tags", (SOURCE,), excluded_tags=("v*",)),))
-        await scene.push(A)
-        await scene.push(A, V1)
-        assert await scene.replicas.find_image(SOURCE, REPOSITORY, A.digest) is not None
-        assert await scene.replicas.find_image(SOURCE, REPOSITORY, V1) is None
-
-    async def test_a_blob_goes_where_any_of_many_images_that_share_it_goes(
-        self, open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("replicator.registry.read_through._PAGE", 2)
-        scene = await open_scene(replication_rules=(ReplicationRule("tags", (SOURCE,), tags=("v*",)),))
-        reads = PeerReads(scene.node)
-        shared = digest_of(b"shared")
-        for number in range(7):
-            built = build_image([b"shared"], annotations={"n": str(number)})
-            await scene.push(built, Tag(f"dev-{number}"))
-            assert not await reads.may_read_blob(SOURCE, REPOSITORY, shared)
-        await scene.push(build_index([build_image([b"shared"], annotations={"n": "0"})]), V1)
-        assert await reads.may_read_blob(SOURCE, REPOSITORY, shared)
-        assert not await reads.may_read_blob(THIRD, REPOSITORY, shared)
-        assert not await reads.may_read_blob(SOURCE, OTHER, shared)
-
-    async def test_an_image_that_lost_a_tag_which_is_left_out_is_not_shown(self, open_scene: OpenScene) -> None:
-        scene = await open_scene(replication_rules=(ReplicationRule("tags", (SOURCE,), excluded_tags=("v*",)),))
-        await scene.push(A, V1)
-        await scene.push(B, V1)
-        assert await scene.replicas.find_image(SOURCE, REPOSITORY, A.digest) is None
-
-    async def test_a_replica_is_shown_only_where_a_chain_sends_it(self, open_scene: OpenScene) -> None:
-        rules = (ReplicationRule("hop", (FOREIGN,)), ReplicationRule("chain", (SOURCE, THIRD), chain=True))
-        scene = await open_scene(replication_rules=rules)
-        await scene.receive(A, 1.0, pointing(A, 1.0))
-        shown = {peer: await scene.replicas.find_image(peer, REPOSITORY, V1) for peer in (FOREIGN, SOURCE, THIRD)}
-        assert {peer: found is not None for peer, found in shown.items()} == {
-            FOREIGN: False,
-            SOURCE: False,
-            THIRD: True,
-        }
-
-    async def test_what_is_gone_or_never_was_is_not_found(self, open_scene: OpenScene) -> None:
-        scene = await open_scene(replication_rules=(ReplicationRule("all", (SOURCE,)),))
-        await scene.push(A, V1)
-        await Pushes(scene.node).delete_manifest(UNRESTRICTED, REPOSITORY, V1)
-        for reference in (V1, Tag("never"), B.digest):
-            assert await scene.replicas.find_image(SOURCE, REPOSITORY, reference) is None
-        assert await scene.replicas.find_image(SOURCE, OTHER, A.digest) is None
-
-    async def test_a_very_large_graph_comes_one_manifest_at_a_time(
-        self, open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("replicator.registry.read_through.MAX_SENT_BYTES", 10)
-        scene = await open_scene(replication_rules=(ReplicationRule("all", (SOURCE,)),))
-        index = build_index([A, B])
-        await scene.push(index, V1)
-        found = await scene.replicas.find_image(SOURCE, REPOSITORY, V1)
-        assert found is not None
-        assert found.manifests == (sent(index),)
-        assert found.expected_manifests == (A.digest, B.digest, index.digest)
-
-
 async def test_a_caller_that_leaves_does_not_undo_a_delivery(scene: Scene) -> None:
     await scene.link(A)
     task = asyncio.ensure_future(scene.deliver(delivery_of(A, 1.0, pointing(A, 1.0))))  # noqa: TID251 - ended below
@@ -989,34 +501,6 @@ async def test_a_caller_that_leaves_does_not_undo_a_delivery(scene: Scene) -> No
     await scene.push(build_image([b"next"]))  # the writer takes one after the other
     assert await scene.origin(A) in {None, Origin.REPLICA}
     assert (await scene.origin(A) is None) == (await scene.tag() is None)
-
-
-async def test_an_image_is_never_older_than_its_tags_nor_its_deletion_than_either(scene: Scene, tmp_path: Path) -> None:
-    """The tag was last set by a node whose clock ran ahead; what came of it must still be deleted everywhere."""
-    ahead = pointing(B, 3600.0, by=THIRD)
-    await scene.receive(B, 1.0, ahead)
-    await scene.push(A, V1)
-    register = await scene.node.database.read(tags.find(REPOSITORY, V1))
-    pushed = await scene.node.database.read(images.find_register(REPOSITORY, A.digest))
-    assert register is not None
-    assert pushed is not None
-    assert pushed.revision >= register.revision > ahead.revision
-    await Pushes(scene.node).delete_manifest(UNRESTRICTED, REPOSITORY, A.digest)
-    deleted = await scene.node.database.read(images.find_register(REPOSITORY, A.digest))
-    tombstone = await scene.node.database.read(tags.find(REPOSITORY, V1))
-    assert deleted is not None
-    assert tombstone is not None
-    assert deleted.revision > tombstone.revision > register.revision
-    async with scene_of(tmp_path / "there", RegistrySettings(THIRD)) as there:
-        await there.link(A)
-        delivery = replace(delivery_of(A, tag=register), revision=pushed.revision)
-        await there.deliver(delivery, NODE)
-        receipt = await there.replicas.delete(NODE, Deletion(REPOSITORY, A.digest, deleted.revision))
-        assert (receipt.image, await there.tag()) == (ImageOutcome.DELETED, None)
-
-
-def tagged(built: Built, *, is_final: bool = False) -> Offer:
-    return replace(offer_of(built, 2.0), tag=OfferedTag(V1, pointing(built, 2.0)), is_final=is_final)
 
 
 class TestFinalOffer:
