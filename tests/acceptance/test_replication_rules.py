@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
@@ -303,3 +304,26 @@ def test_what_was_lost_at_a_destination_comes_back(tmp_path: Path) -> None:
         labels = {"destination": f"{ACCOUNT}/{EU}", "kind": "missing-tag"}
         repaired = "replicator_replication_drift_repaired_total"
         eventually(lambda: total(daemon, repaired, **labels) == 1, "the repair to be counted")
+
+
+def test_rules_that_were_set_at_run_time_hold_beside_those_of_the_file(tmp_path: Path) -> None:
+    """Nobody listens for such rules yet, so they are put into the store; the early pull shows that both nodes know."""
+    rule = {"name": "api-1", "destinations": [f"{ACCOUNT}/{EU}"], "filters": ["late/"], "delete_replication": False}
+    content = json.dumps({"rules": [rule], "next_number": 2})
+    file = {"rules": [{"name": "all", "destinations": [TO_AP], "filters": ["other/"]}]}
+    shares = [{**TO_EU, "bandwidth": 1}]
+    nodes = [node(US, replication={**file, "limits": shares}), node(EU), node(AP, OTHER)]
+    with Daemon(tmp_path, {"nodes": nodes}) as daemon:
+        daemon.terminate()
+        with contextlib.closing(sqlite3.connect(daemon.data(US) / "metadata.db")) as database, database:
+            database.execute("INSERT INTO registry_documents VALUES ('replication-rules', ?, 1, 1.0)", (content,))
+        daemon.start()
+        us, eu = daemon.url("", US), daemon.url("", EU)
+        push(us, "late/app", "1", LARGE)
+        push(us, "app", "1", IMAGES[0])
+        assert [(one["destination"], one["rule"]) for one in status(daemon, "late/app", "1")] == [
+            (f"{ACCOUNT}/{EU}", "api-1")
+        ]
+        assert status(daemon, "app", "1") == []
+        assert get(f"{eu}/v2/late/app/manifests/1").status == 200
+        daemon.kill()

@@ -61,6 +61,28 @@ def check(answers: Answers, clock: FakeClock) -> DestinationCheck:
     return DestinationCheck(US, lambda: RULES, cast("PeerDirectory", answers), clock)
 
 
+async def test_destinations_of_new_rules_are_asked_and_those_of_none_forgotten(
+    answers: Answers, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rules = [RULES[1]]
+    check = DestinationCheck(US, lambda: tuple(rules), cast("PeerDirectory", answers), clock)
+    answers.errors = {HARBOR: UpstreamDenied("the password is wrong")}
+    running = asyncio.create_task(check.run())  # noqa: TID251 - cancelled below
+    for following in ([ReplicationRule("third", (HARBOR,))], [], [RULES[1]], [RULES[1]]):
+        await clock.sleepers(1)
+        rules[:] = following
+        clock.advance(AGAIN)
+    await clock.sleepers(1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    events = [cast("dict[str, object]", one.msg) for one in caplog.records]
+    assert [(one["event"], one["destination"]) for one in events] == [("destination cannot be used", str(HARBOR))]
+    assert events[0]["rules"] == ["third"]
+    assert answers.asked == [EU, HARBOR, EU]
+
+
 async def test_every_destination_is_asked_once_for_all_its_rules(check: DestinationCheck, answers: Answers) -> None:
     answers.errors[EU] = UpstreamDenied("the secret is wrong")
     [found] = await check.check()

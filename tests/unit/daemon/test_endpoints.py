@@ -7,6 +7,7 @@ from typing import Any
 from replicator.config.model import Settings
 from replicator.core.destinations import RegistryRef
 from replicator.core.names import NodeId, parse_node
+from replicator.core.replication import ReplicationRule
 from replicator.daemon.early_sources import early_sources
 from replicator.daemon.endpoints import Endpoints
 from replicator.daemon.secrets import SecretStore
@@ -79,6 +80,12 @@ def test_nodes_whose_rules_send_here_are_asked_for_what_is_on_its_way() -> None:
     one = settings(node(US, 5001, replication={"rules": rules}), node(EU, 5002), peers=[peer(AP)])
     assert sources_of(one, EU_ID) == {US_ID: ("team/*", "exact", "a/*", "b/*")}
     assert sources_of(one, US_ID) == {}
+
+
+def test_rules_that_nodes_were_given_since_count_as_well() -> None:
+    one = settings(node(US, 5001), node(EU, 5002), peers=[peer(AP)])
+    rules = {US_ID: (ReplicationRule("api-1", (EU_ID,), ("team/",)),), EU_ID: ()}
+    assert early_sources(one, one.node(EU_ID), lambda other: rules[other]) == {US_ID: ("team/*",)}
 
 
 def test_sources_are_added_and_switched_off_by_the_file() -> None:
