@@ -41,7 +41,7 @@ def queue(work: BackgroundWork, now: float, backfill: str | None = None) -> Step
         return False
     if isinstance(work.image, ReplicateImage):
         yield from replication_status.supersede(work.image, now)
-        yield from backfills.start_again(work.image, now)
+        yield from replication_status.start_again(work.image, now)
     yield from jobs.enqueue(work.image.to_job(Priority.BACKGROUND + work.priority), now)
     if backfill is not None:
         yield from backfills.add_image(backfill, work.image)

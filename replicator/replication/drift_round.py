@@ -16,7 +16,7 @@ from replicator.core.errors import UpstreamError, UpstreamThrottled, UpstreamUna
 from replicator.core.replication import ReplicateImage
 from replicator.replication.background import queue
 from replicator.replication.comparison import NOTHING, as_list
-from replicator.storage.metadata import backfills, replication_status
+from replicator.storage.metadata import jobs, replication_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -224,7 +224,7 @@ def _not_under_way(findings: Sequence[Finding], since: float) -> Steps[list[Find
 def _is_under_way(work: BackgroundWork, since: float) -> Steps[bool]:
     """Tell whether a job waits or runs, or has ended since the destination was asked."""
     job = work.image.to_job()
-    if (yield from backfills.is_pending(job.kind, job.key)):
+    if (yield from jobs.is_pending(job.kind, job.key)):
         return True
     if not isinstance(work.image, ReplicateImage):
         return False

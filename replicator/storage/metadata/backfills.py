@@ -283,38 +283,6 @@ _SETTLED_ELSEWHERE = Statement(
     )
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
-_IS_PENDING = Statement(
-    sa.select(jobs.c.id).where(
-        jobs.c.kind == sa.bindparam("job_kind"),
-        jobs.c.key == sa.bindparam("job_key"),
-        jobs.c.state != JobState.DEAD.value,
-    )
-)
-_start = insert(replication_status).values(
-    repository=sa.bindparam("repository"),
-    digest=sa.bindparam("digest"),
-    tag=sa.bindparam("tag"),
-    destination=sa.bindparam("destination"),
-    rule=sa.bindparam("rule"),
-    status=_IN_PROGRESS,
-    enqueued_at=sa.bindparam("enqueued_at"),
-    bytes=0,
-    target=sa.bindparam("target"),
-)
-_START_AGAIN = Statement(
-    _start.on_conflict_do_update(
-        index_elements=["repository", "digest", "tag", "destination"],
-        set_={
-            "rule": _start.excluded.rule,
-            "target": _start.excluded.target,
-            "status": _start.excluded.status,
-            "failure_code": None,
-            "enqueued_at": _start.excluded.enqueued_at,
-            "completed_at": None,
-        },
-        where=replication_status.c.status != ReplicationState.COMPLETE.value,
-    )
-)
 
 
 def create(backfill: StoredBackfill) -> Steps[None]:
@@ -503,24 +471,3 @@ def take_back(backfill: str, limit: int) -> Steps[int]:
             yield from _DELETE_JOB(job=job)
             yield from _FORGET_STATUS(**place)
     return len(rows)
-
-
-# What backfills and anti-entropy ask of jobs and statuses
-
-
-def is_pending(kind: JobKind, key: str) -> Steps[bool]:
-    """Tell whether a job with this key waits or runs."""
-    return bool((yield from _IS_PENDING(job_kind=kind.value, job_key=key)))
-
-
-def start_again(replication: ReplicateImage, enqueued_at: float) -> Steps[None]:
-    """Note that a replication is under way, unless it is complete: it then is only looked at once more."""
-    yield from _START_AGAIN(
-        repository=replication.repository,
-        digest=replication.digest,
-        tag=replication.tag or _NO_TAG,
-        destination=str(replication.destination),
-        rule=replication.rule,
-        enqueued_at=enqueued_at,
-        target=replication.target or "",
-    )

@@ -219,6 +219,13 @@ _FREE_ALL = Statement(
     .where(jobs.c.state == JobState.LEASED.value)
     .values(state=JobState.QUEUED.value, not_before=sa.bindparam("now"), lease_owner=None, lease_until=None)
 )
+_IS_PENDING = Statement(
+    sa.select(jobs.c.id).where(
+        jobs.c.kind == sa.bindparam("job_kind"),
+        jobs.c.key == sa.bindparam("job_key"),
+        jobs.c.state != JobState.DEAD.value,
+    )
+)
 _GIVE_UP = Statement(
     sa.update(jobs)
     .where(jobs.c.lease_owner == sa.bindparam("owner"), jobs.c.state == JobState.LEASED.value)
@@ -314,6 +321,11 @@ def enqueue(job: NewJob, now: float) -> Steps[None]:
         priority=job.priority,
         now=now,
     )
+
+
+def is_pending(kind: JobKind, key: str) -> Steps[bool]:
+    """Tell whether a job with this key waits or runs."""
+    return bool((yield from _IS_PENDING(job_kind=kind.value, job_key=key)))
 
 
 def lease(

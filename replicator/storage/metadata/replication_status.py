@@ -65,19 +65,23 @@ _start = insert(replication_status).values(
     bytes=0,
     target=sa.bindparam("target"),
 )
-_START = Statement(
-    _start.on_conflict_do_update(
-        index_elements=["repository", "digest", "tag", "destination"],
-        set_={
-            "rule": _start.excluded.rule,
-            "target": _start.excluded.target,
-            "status": _start.excluded.status,
-            "failure_code": None,
-            "enqueued_at": _start.excluded.enqueued_at,
-            "completed_at": None,
-        },
-    )
-)
+
+
+def _begin(where: sa.ColumnElement[bool] | None = None) -> Statement:
+    begun = {
+        "rule": _start.excluded.rule,
+        "target": _start.excluded.target,
+        "status": _start.excluded.status,
+        "failure_code": None,
+        "enqueued_at": _start.excluded.enqueued_at,
+        "completed_at": None,
+    }
+    of = ["repository", "digest", "tag", "destination"]
+    return Statement(_start.on_conflict_do_update(index_elements=of, set_=begun, where=where))
+
+
+_START = _begin()
+_START_AGAIN = _begin(replication_status.c.status != ReplicationState.COMPLETE.value)
 _ONE = sa.and_(
     replication_status.c.repository == sa.bindparam("of_repository"),
     replication_status.c.digest == sa.bindparam("of_digest"),
@@ -129,15 +133,24 @@ _FORGET = Statement(
 
 def start(replication: ReplicateImage, enqueued_at: float) -> Steps[None]:
     """Note that a replication is under way."""
-    yield from _START(
-        repository=replication.repository,
-        digest=replication.digest,
-        tag=replication.tag or _NO_TAG,
-        destination=str(replication.destination),
-        rule=replication.rule,
-        enqueued_at=enqueued_at,
-        target=replication.target or "",
-    )
+    yield from _START(**_begun(replication, enqueued_at))
+
+
+def start_again(replication: ReplicateImage, enqueued_at: float) -> Steps[None]:
+    """Note that a replication is under way, unless it is complete: it then is only looked at once more."""
+    yield from _START_AGAIN(**_begun(replication, enqueued_at))
+
+
+def _begun(replication: ReplicateImage, enqueued_at: float) -> dict[str, str | float]:
+    return {
+        "repository": replication.repository,
+        "digest": replication.digest,
+        "tag": replication.tag or _NO_TAG,
+        "destination": str(replication.destination),
+        "rule": replication.rule,
+        "enqueued_at": enqueued_at,
+        "target": replication.target or "",
+    }
 
 
 def supersede(replication: ReplicateImage, now: float) -> Steps[None]:
