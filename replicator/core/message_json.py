@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 from replicator.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_VALUES = 150_000
 """Values in one message: more than the largest of ours has, and few enough to be decoded at once."""
@@ -30,6 +34,21 @@ def parse_message(body: bytes) -> object:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidInput("expected a JSON document") from error
+
+
+def object_of(value: object, what: str) -> Mapping[str, object]:
+    """Return the fields of an object; raises InvalidInput."""
+    if not isinstance(value, dict):
+        raise InvalidInput(f"expected {what} to be a JSON object")
+    return value
+
+
+def text_of(fields: Mapping[str, object], name: str) -> str:
+    """Return a field that holds text; raises InvalidInput."""
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise InvalidInput(f"expected {name!r} to be text")
+    return value
 
 
 def _refuse_constant(text: str) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from replicator.core.delivery import ImageOutcome
 from replicator.core.digest import Digest, parse_digest
 from replicator.core.errors import InvalidInput
+from replicator.core.message_json import object_of, text_of
 from replicator.core.names import RepositoryName, Tag, parse_node, parse_repository, parse_tag
 from replicator.core.revisions import MAX_SEEN, MergeOutcome, Revision, TagRegister, parse_revision
 
@@ -83,14 +84,14 @@ class Offer:
     @classmethod
     def from_json(cls, value: object) -> Offer:
         """Read the JSON form; raises InvalidInput."""
-        fields = _object(value, "an offer")
-        blobs = (_object(item, "a blob") for item in _items(fields, "blobs"))
+        fields = object_of(value, "an offer")
+        blobs = (object_of(item, "a blob") for item in _items(fields, "blobs"))
         return cls(
-            parse_repository(_text(fields, "repository")),
-            parse_digest(_text(fields, "digest")),
-            parse_revision(_text(fields, "revision")),
+            parse_repository(text_of(fields, "repository")),
+            parse_digest(text_of(fields, "digest")),
+            parse_revision(text_of(fields, "revision")),
             _digests(fields, "manifests"),
-            tuple(OfferedBlob(parse_digest(_text(blob, "digest")), _size(blob, "size")) for blob in blobs),
+            tuple(OfferedBlob(parse_digest(text_of(blob, "digest")), _size(blob, "size")) for blob in blobs),
             _tag(fields.get("tag")),
             fields.get("isFinal") is True,
         )
@@ -133,12 +134,12 @@ class Lacks:
     @classmethod
     def from_json(cls, value: object) -> Lacks:
         """Read the JSON form; raises InvalidInput."""
-        fields = _object(value, "an answer to an offer")
-        blobs = (_object(item, "a blob") for item in _items(fields, "blobs"))
+        fields = object_of(value, "an answer to an offer")
+        blobs = (object_of(item, "a blob") for item in _items(fields, "blobs"))
         image, receipt = fields.get("image"), fields.get("receipt")
         return cls(
             _digests(fields, "manifests"),
-            tuple(LackedBlob(parse_digest(_text(blob, "digest")), _size(blob, "offset")) for blob in blobs),
+            tuple(LackedBlob(parse_digest(text_of(blob, "digest")), _size(blob, "offset")) for blob in blobs),
             None if image is None else _outcome(image),
             _register(fields.get("tag")),
             fields.get("acceptsSparseIndex") is True,
@@ -161,7 +162,7 @@ class BlobProgress:
     @classmethod
     def from_json(cls, value: object) -> BlobProgress:
         """Read the JSON form; raises InvalidInput."""
-        fields = _object(value, "the progress of a blob")
+        fields = object_of(value, "the progress of a blob")
         return cls(_size(fields, "offset"), fields.get("isComplete") is True)
 
 
@@ -212,15 +213,16 @@ class Delivery:
     @classmethod
     def from_json(cls, value: object) -> Delivery:
         """Read the JSON form; raises InvalidInput. Whether a content has its digest is for the receiver to check."""
-        fields = _object(value, "a delivery")
-        sent = (_object(item, "a manifest") for item in _items(fields, "manifests"))
+        fields = object_of(value, "a delivery")
+        sent = (object_of(item, "a manifest") for item in _items(fields, "manifests"))
         digest = fields.get("digest")
         return cls(
-            parse_repository(_text(fields, "repository")),
+            parse_repository(text_of(fields, "repository")),
             tuple(
-                SentManifest(parse_digest(_text(one, "digest")), _text(one, "mediaType"), _content(one)) for one in sent
+                SentManifest(parse_digest(text_of(one, "digest")), text_of(one, "mediaType"), _content(one))
+                for one in sent
             ),
-            parse_revision(_text(fields, "revision")),
+            parse_revision(text_of(fields, "revision")),
             None if digest is None else parse_digest(str(digest)),
             _tag(fields.get("tag")),
             _digests(fields, "expectedManifests"),
@@ -258,7 +260,7 @@ class Receipt:
     @classmethod
     def from_json(cls, value: object) -> Receipt:
         """Read the JSON form; raises InvalidInput."""
-        fields = _object(value, "a receipt")
+        fields = object_of(value, "a receipt")
         outcome, loser = fields.get("tagOutcome"), fields.get("loser")
         return cls(
             _outcome(fields.get("image")),
@@ -291,11 +293,11 @@ class Deletion:
     @classmethod
     def from_json(cls, value: object) -> Deletion:
         """Read the JSON form; raises InvalidInput."""
-        fields = _object(value, "a deletion")
+        fields = object_of(value, "a deletion")
         return cls(
-            parse_repository(_text(fields, "repository")),
-            parse_digest(_text(fields, "digest")),
-            parse_revision(_text(fields, "revision")),
+            parse_repository(text_of(fields, "repository")),
+            parse_digest(text_of(fields, "digest")),
+            parse_revision(text_of(fields, "revision")),
             _tag(fields.get("tag")),
         )
 
@@ -314,8 +316,8 @@ class RepositoryHash:
     @classmethod
     def from_json(cls, value: object) -> RepositoryHash:
         """Read the JSON form; raises InvalidInput."""
-        fields = _object(value, "a repository hash")
-        return cls(parse_repository(_text(fields, "repository")), _text(fields, "fingerprint"))
+        fields = object_of(value, "a repository hash")
+        return cls(parse_repository(text_of(fields, "repository")), text_of(fields, "fingerprint"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,11 +354,11 @@ class HeldImage:
     @classmethod
     def from_json(cls, value: object) -> HeldImage:
         """Read the JSON form; raises InvalidInput."""
-        fields = _object(value, "a line of a listing")
+        fields = object_of(value, "a line of a listing")
         digest, tag = fields.get("digest"), fields.get("tag")
         return cls(
             None if digest is None else parse_digest(str(digest)),
-            parse_revision(_text(fields, "revision")),
+            parse_revision(text_of(fields, "revision")),
             None if tag is None else parse_tag(str(tag)),
             fields.get("isPresent") is True,
             fields.get("isReplica") is True,
@@ -367,23 +369,10 @@ class HeldImage:
 # Parts
 
 
-def _object(value: object, what: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise InvalidInput(f"expected {what} to be a JSON object")
-    return value
-
-
 def _items(fields: Mapping[str, object], name: str) -> Sequence[object]:
     value = fields.get(name)
     if not isinstance(value, list) or len(value) > MAX_ITEMS:
         raise InvalidInput(f"expected {name!r} to be a list of at most {MAX_ITEMS} items")
-    return value
-
-
-def _text(fields: Mapping[str, object], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise InvalidInput(f"expected {name!r} to be text")
     return value
 
 
@@ -400,7 +389,7 @@ def _digests(fields: Mapping[str, object], name: str) -> tuple[Digest, ...]:
 
 def _content(fields: Mapping[str, object]) -> bytes:
     try:
-        return base64.b64decode(_text(fields, "content"), validate=True)
+        return base64.b64decode(text_of(fields, "content"), validate=True)
     except binascii.Error as error:
         raise InvalidInput("expected 'content' to be Base64") from error
 
@@ -426,11 +415,11 @@ def _tag_json(tag: OfferedTag | None) -> Json | None:
 def _tag(value: object) -> OfferedTag | None:
     if value is None:
         return None
-    fields = _object(value, "a tag")
+    fields = object_of(value, "a tag")
     register = _register(fields.get("register"))
     if register is None:
         raise InvalidInput("expected a tag to have a register")
-    return OfferedTag(parse_tag(_text(fields, "name")), register)
+    return OfferedTag(parse_tag(text_of(fields, "name")), register)
 
 
 def _register_json(register: TagRegister | None) -> Json | None:
@@ -442,15 +431,15 @@ def _register_json(register: TagRegister | None) -> Json | None:
 def _register(value: object) -> TagRegister | None:
     if value is None:
         return None
-    fields = _object(value, "a tag's register")
+    fields = object_of(value, "a tag's register")
     digest = fields.get("digest")
-    seen = _object(fields.get("seen"), "a version vector")
+    seen = object_of(fields.get("seen"), "a version vector")
     if len(seen) > MAX_SEEN:
         raise InvalidInput(f"expected a version vector of at most {MAX_SEEN} nodes")
     for node in filter(None, seen):
         parse_node(node)
     return TagRegister(
         None if digest is None else parse_digest(str(digest)),
-        parse_revision(_text(fields, "revision")),
+        parse_revision(text_of(fields, "revision")),
         {node: _size(seen, node) for node in seen},
     )

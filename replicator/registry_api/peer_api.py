@@ -19,7 +19,7 @@ from replicator.core.access import Principal, PrincipalKind
 from replicator.core.blob_parts import BlobPart
 from replicator.core.digest import parse_digest
 from replicator.core.errors import Denied, InvalidInput, InvalidUpload, PageNotFound, Unauthenticated, Unsupported
-from replicator.core.message_json import parse_message
+from replicator.core.message_json import object_of, parse_message, text_of
 from replicator.core.names import parse_repository
 from replicator.core.peer_messages import MAX_DELIVERY_BYTES, Deletion, Delivery, Offer
 from replicator.core.reference import parse_reference
@@ -126,20 +126,20 @@ class PeerApi(Edge):
         return (await self._replicas.delete(peer, Deletion.from_json(message))).to_json()
 
     async def _hashes(self, peer: NodeId, message: object) -> Json:
-        fields = _fields(message)
-        hashes = await self._replicas.hashes(peer, _text(fields, "after"), _limit(fields))
+        fields = object_of(message, "a message")
+        hashes = await self._replicas.hashes(peer, text_of(fields, "after"), _limit(fields))
         return {"repositories": [one.to_json() for one in hashes]}
 
     async def _listing(self, peer: NodeId, message: object) -> Json:
-        fields = _fields(message)
-        repository = parse_repository(_text(fields, "repository"))
-        lines = await self._replicas.listing(peer, repository, _text(fields, "after"), _limit(fields))
+        fields = object_of(message, "a message")
+        repository = parse_repository(text_of(fields, "repository"))
+        lines = await self._replicas.listing(peer, repository, text_of(fields, "after"), _limit(fields))
         return {"images": [one.to_json() for one in lines]}
 
     async def _image(self, peer: NodeId, message: object) -> Json:
-        fields = _fields(message)
-        repository = parse_repository(_text(fields, "repository"))
-        found = await self._replicas.find_image(peer, repository, parse_reference(_text(fields, "reference")))
+        fields = object_of(message, "a message")
+        repository = parse_repository(text_of(fields, "repository"))
+        found = await self._replicas.find_image(peer, repository, parse_reference(text_of(fields, "reference")))
         return {"image": None if found is None else found.to_json()}
 
     async def _put_blob(self, request: web.BaseRequest, peer: NodeId, name: str) -> web.StreamResponse:
@@ -171,19 +171,6 @@ def _require_node(principal: Principal) -> NodeId:
 def _require_method(request: web.BaseRequest, method: str) -> None:
     if request.method != method:
         raise Unsupported(f"only {method} is supported here", allow=(method,))
-
-
-def _fields(message: object) -> Mapping[str, object]:
-    if not isinstance(message, dict):
-        raise InvalidInput("expected a JSON object")
-    return message
-
-
-def _text(fields: Mapping[str, object], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise InvalidInput(f"expected {name!r} to be text")
-    return value
 
 
 def _limit(fields: Mapping[str, object]) -> int:
