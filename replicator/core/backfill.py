@@ -1,4 +1,4 @@
-"""A backfill: bringing what a repository holds already to a destination that a rule added later (ecr.md §9.5).
+"""A backfill: bringing what a repository holds already to a destination that a rule added later (ECR §9.5).
 
     PREPARING --all queued--> IN_PROGRESS --all settled--> COMPLETE, or FAILED
         |                          |

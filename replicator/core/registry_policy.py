@@ -1,7 +1,7 @@
 """Which accounts may replicate into a registry: the part of ECR's registry policy that replication asks.
 
 A node of the registry's own account needs no permission. One of another account needs `ecr:ReplicateImage` on the
-repository, and `ecr:CreateRepository` where the repository is missing (ECR, "Registry permissions"; ecr.md §9.3).
+repository, and `ecr:CreateRepository` where the repository is missing (ECR, "Registry permissions"; ECR §9.3).
 """
 
 from __future__ import annotations
