@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,6 +58,28 @@ async def node(tmp_path: Path) -> AsyncIterator[PeerNode]:
 
 def token(source: NodeId = OTHER_NODE) -> dict[str, str]:
     return bearer(PeerTokens(source, PEER_SECRET, SystemClock()).issue(NODE))
+
+
+@dataclass
+class Turns:
+    """How often everybody else had a turn of the loop."""
+
+    count: int = 0
+
+
+@asynccontextmanager
+async def counting_turns() -> AsyncIterator[Turns]:
+    turns = Turns()
+
+    async def count() -> None:
+        while True:
+            await asyncio.sleep(0)
+            turns.count += 1
+
+    async with asyncio.TaskGroup() as group:
+        counting = group.create_task(count())
+        yield turns
+        counting.cancel()
 
 
 async def asked(node: PeerNode, name: str, message: object, source: NodeId = OTHER_NODE) -> Answer:
@@ -138,22 +161,12 @@ async def test_questions_are_small(node: PeerNode) -> None:
 async def test_a_large_offer_leaves_others_their_turn(node: PeerNode) -> None:
     digests = tuple(digest_of(b"%d" % number) for number in range(5000))
     offer = Offer(APP, digests[0], WRITTEN, digests, tuple(OfferedBlob(one, 1) for one in digests))
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            turns += 1
-
-    async with asyncio.TaskGroup() as group:
-        counting = group.create_task(count())
+    async with counting_turns() as turns:
         assert (await asked(node, "offer", offer.to_json())).status == 200
-        before = turns
+        before = turns.count
         lacks = await Replicas(node.node, node.uploads).offer(OTHER_NODE, offer)
-        counting.cancel()
     assert len(lacks.blobs) == len(digests)
-    assert turns - before > 2 * len(digests) / 500
+    assert turns.count - before > 2 * len(digests) / 500
 
 
 async def test_a_peer_that_never_sends_the_rest_holds_up_nobody_else(node: PeerNode) -> None:
@@ -222,21 +235,11 @@ async def test_what_an_image_consists_of_is_read_a_manifest_at_a_time(tmp_path: 
             below = index_of([digest_of(below)])
         await pushed(node, index_of([*digests, digest_of(below)] * 3), V1)
         await pushed(node, below)
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                await asyncio.sleep(0)
-                turns += 1
-
-        async with asyncio.TaskGroup() as group:
-            counting = group.create_task(count())
+        async with counting_turns() as turns:
             found = await Replicas(node, PeerUploads(node)).find_image(OTHER_NODE, APP, V1)
-            counting.cancel()
         assert found is not None
         assert len(found.expected_manifests) == len(found.manifests) == 300 + 1101 + 1
-        assert turns >= len(found.manifests) - 1
+        assert turns.count >= len(found.manifests) - 1
         assert found.manifests[-1].digest == found.digest
 
 

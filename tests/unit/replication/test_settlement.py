@@ -1,4 +1,4 @@
-"""What is written down about an attempt whose job another worker has by now: nothing."""
+"""What is written down about an attempt: what became of the image, and nothing where another worker has its job."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.unit.replication.conftest import EU, REPOSITORY
 
 if TYPE_CHECKING:
     from replicator.storage.metadata.jobs import LeasedJob
+    from tests.support.images import BuiltImage
     from tests.unit.replication.conftest import Scene
 
 IMAGE = build_image([b"layer"])
@@ -31,6 +32,19 @@ async def _lost_lease(scene: Scene) -> tuple[LeasedJob, LeasedJob]:
     (lost,) = await scene.database.write(lambda: jobs.lease(JobKind.REPLICATE, "slow", now, now + 30, 1))
     (taken,) = await scene.database.write(lambda: jobs.lease(JobKind.REPLICATE, "other", now + 31, now + 60, 1))
     return lost, taken
+
+
+async def _two_images(scene: Scene) -> tuple[LeasedJob, BuiltImage]:
+    """Push one image as `latest` and lease its job; return that, and an image that can take the tag."""
+    scene.replicate_only_to(EU)
+    newer = build_image([b"other layer"])
+    await scene.push(newer)
+    await scene.push(IMAGE)
+    await scene.put(IMAGE, "latest")
+    now = scene.clock.now()
+    leased = await scene.database.write(lambda: jobs.lease_replication("me", now, now + 30, 9, str(EU)))
+    (mine,) = [one for one in leased if one.job.payload["tag"] == "latest"]
+    return mine, newer
 
 
 @pytest.mark.parametrize("outcome", ["complete", "fail", "drop"])
@@ -63,15 +77,8 @@ async def test_bytes_of_failed_attempts_count(scene: Scene) -> None:
 
 
 async def test_a_superseded_image_whose_last_attempt_failed_stays_superseded(scene: Scene) -> None:
-    scene.replicate_only_to(EU)
-    other = build_image([b"other layer"])
-    await scene.push(other)
-    await scene.push(IMAGE)
-    await scene.put(IMAGE, "latest")
-    now = scene.clock.now()
-    leased = await scene.database.write(lambda: jobs.lease_replication("me", now, now + 30, 9, str(EU)))
-    (mine,) = [one for one in leased if one.job.payload["tag"] == "latest"]
-    await scene.put(other, "latest")
+    mine, newer = await _two_images(scene)
+    await scene.put(newer, "latest")
     settlement = Settlement(scene.registry, scene.recorder, lambda: 0.0)
     await settlement.fail(Lane(4), mine, ReplicateImage.from_payload(mine.job.payload), UpstreamDenied(), 5)
     found = await scene.database.read(replication_status.of_image(REPOSITORY, IMAGE.digest))
@@ -90,16 +97,9 @@ async def test_who_waits_for_an_image_is_told_of_its_outcome(scene: Scene) -> No
 
 
 async def test_an_image_that_failed_is_superseded_like_one_that_waits(scene: Scene) -> None:
-    scene.replicate_only_to(EU)
-    other = build_image([b"other layer"])
-    await scene.push(other)
-    await scene.push(IMAGE)
-    await scene.put(IMAGE, "latest")
-    now = scene.clock.now()
-    leased = await scene.database.write(lambda: jobs.lease_replication("me", now, now + 30, 9, str(EU)))
-    (mine,) = [one for one in leased if one.job.payload["tag"] == "latest"]
+    mine, newer = await _two_images(scene)
     settlement = Settlement(scene.registry, scene.recorder, lambda: 0.0)
     await settlement.fail(Lane(4), mine, ReplicateImage.from_payload(mine.job.payload), UpstreamDenied(), 5)
-    await scene.put(other, "latest")
+    await scene.put(newer, "latest")
     found = await scene.database.read(replication_status.of_image(REPOSITORY, IMAGE.digest))
     assert [(one.status, one.failure_code) for one in found if one.tag] == [(ReplicationState.FAILED, "Superseded")]
