@@ -90,7 +90,11 @@ class Regions:
         self.ways = {(a, b): self._proxies.add() for a in self.names for b in self.names if a != b}
         self.daemons = {name: self._daemon(name) for name in self.names}
         for name in self.names:
-            self._stack.enter_context(self.daemons[name])
+            self._stack.push(self.daemons[name].__exit__)
+            self.daemons[name].directory.mkdir(parents=True, exist_ok=True)
+            self.daemons[name].launch()
+        for name in self.names:
+            self.daemons[name].wait_until_ready()
             self._lead(name)
         return self
 
