@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
 def authorize(principal: Principal, action: Action, repository: RepositoryName) -> None:
     """Return if the caller may do `action`; raise Unauthenticated for a nameless caller, Denied for a known one."""
-    if not principal.may(action, repository):
-        refuse(principal, action, repository)
-
-
-def refuse(principal: Principal, action: Action, repository: RepositoryName) -> None:
-    """Raise the error that tells this caller what is missing."""
+    if principal.may(action, repository):
+        return
     if principal.kind is PrincipalKind.ANONYMOUS:
         raise Unauthenticated("authentication is required")
     raise Denied(f"{principal.kind} {principal.name} is not allowed to {action} in repository {repository}")

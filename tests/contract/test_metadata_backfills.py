@@ -28,7 +28,9 @@ from replicator.core.replication import Origin, ReplicateImage, ReplicationRule,
 from replicator.registry.node import RegistryNode
 from replicator.registry.settings import RegistrySettings
 from replicator.replication.backfill import Backfills
+from replicator.replication.backfill_preparation import prepare_page
 from replicator.replication.background import BackgroundWork
+from replicator.replication.expected import Expectation
 from replicator.storage.blobs.memory import MemoryBlobStore
 from replicator.storage.metadata import backfills, images, jobs, replication_status, repositories, tags
 from replicator.storage.metadata.images import StoredImage, StoredManifest
@@ -388,7 +390,8 @@ class TestRestart:
         backfill = await one.backfills.start(EU)
         (stored,) = await other.database.read(backfills.active())
         await one.backfills.work()
-        assert await other.backfills._prepare(stored) is None
+        again = partial(prepare_page, Expectation(other.node.settings, EU), stored, clock.now(), 3)
+        assert await other.database.write(again) is None
         shown = await other.backfills.get(backfill)
         assert shown.progress is not None
         assert shown.progress.total == 7
