@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.config.storage import SqliteSettings
+from replicator.replication.coverage import report_idle_rules
 from replicator.storage.metadata import jobs
 from replicator.storage.metadata.node import claim
 
@@ -54,6 +55,7 @@ class NodeParts:
             # The file is ours alone, so whoever leased a job is gone; after a crash nothing need wait for the lease.
             await self.registry.database.write(partial(jobs.free_all, self.registry.clock.now()))
         await self.janitor.tidy()
+        await report_idle_rules(self.registry)
 
     async def close(self) -> None:
         """Close fills, then clients, then the store. Safe after an `open` that failed half-way."""
