@@ -28,14 +28,13 @@ from replicator.config.base import (
 from replicator.config.units import DURATION_OR_OFF_SCHEMA, Duration, Size, positive_duration
 from replicator.core.destinations import DestinationId, RegistryRef
 from replicator.core.names import NodeId
+from replicator.core.platforms import Platform, parse_platform
 from replicator.core.registry_policy import Permission, PolicyStatement
 from replicator.core.replication import (
     DEFAULT_LAG_TARGET,
     DEFAULT_PRIORITY,
-    Platform,
     Rename,
     ReplicationRule,
-    parse_platform,
 )
 from replicator.core.replication_configuration import MAX_DESTINATIONS, MAX_FILTERS, MAX_RULES
 

@@ -9,13 +9,12 @@ renaming, platforms, chaining and priority are extensions of the configuration f
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.core.destinations import DestinationId, parse_destination
 from replicator.core.digest import Digest, parse_digest
-from replicator.core.errors import InvalidInput, InvalidName
+from replicator.core.errors import InvalidName
 from replicator.core.jobs import JobKind, NewJob, Priority
 from replicator.core.mutability import matches_wildcard
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_repository, parse_tag
@@ -24,10 +23,10 @@ from replicator.core.revisions import Revision, parse_revision
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from replicator.core.platforms import Platform
+
 DEFAULT_PRIORITY = 5
 DEFAULT_LAG_TARGET = 0.99
-_MAX_PLATFORM = 80
-_PLATFORM = re.compile(r"([a-z0-9]+)/([a-z0-9_]+)(?:/([a-z0-9.]+))?")
 
 
 class Origin(enum.StrEnum):
@@ -58,32 +57,6 @@ class Rename:
         if not repository.startswith(self.prefix):
             return None
         return parse_repository(self.to + repository.removeprefix(self.prefix))
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """`os/architecture`, optionally with `/variant`: which manifests of an index are copied."""
-
-    os: str
-    architecture: str
-    variant: str | None = None
-
-    def matches(self, platform: Mapping[str, object] | None) -> bool:
-        """Tell whether a descriptor's platform is this one; a manifest without a platform belongs to every one."""
-        if platform is None or "architecture" not in platform:
-            return True
-        if (platform.get("os"), platform.get("architecture")) == ("unknown", "unknown"):
-            return True  # attestations, as buildkit writes them
-        same = (platform.get("os"), platform.get("architecture")) == (self.os, self.architecture)
-        return same and self.variant in {None, platform.get("variant")}
-
-
-def parse_platform(text: str) -> Platform:
-    """Return `linux/amd64` or `linux/arm64/v8` as a platform; raise InvalidInput for anything else."""
-    found = _PLATFORM.fullmatch(text)
-    if found is None or len(text) > _MAX_PLATFORM:
-        raise InvalidInput(f"expected a platform such as linux/amd64 or linux/arm64/v8, got {text[:80]!r}")
-    return Platform(found[1], found[2], found[3])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.replication import Platform, Rename, ReplicationState
+from replicator.core.platforms import Platform
+from replicator.core.replication import Rename, ReplicationState
 from replicator.storage.metadata import tag_conflicts
 from tests.support.images import build_image, build_index
 from tests.support.nodes import NodePlan, cluster

@@ -16,8 +16,9 @@ from replicator.core.access import UNRESTRICTED
 from replicator.core.destinations import RegistryRef
 from replicator.core.jobs import JobKind
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.platforms import Platform
 from replicator.core.reference import parse_reference
-from replicator.core.replication import Platform, Rename, ReplicationRule, ReplicationState
+from replicator.core.replication import Rename, ReplicationRule, ReplicationState
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
 from replicator.registry.settings import RegistrySettings

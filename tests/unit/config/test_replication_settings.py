@@ -13,8 +13,9 @@ from replicator.core.destinations import RegistryRef
 from replicator.core.errors import ConfigurationError
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import parse_node, parse_repository
+from replicator.core.platforms import Platform
 from replicator.core.registry_policy import Permission, PolicyStatement, RegistryPolicy
-from replicator.core.replication import Platform, Rename, ReplicationRule
+from replicator.core.replication import Rename, ReplicationRule
 from replicator.core.templates import CreationCause, CreationTemplate
 from tests.support.configurations import AP, EU, US, node, peer
 

@@ -11,11 +11,11 @@ from replicator.core.digest import digest_of
 from replicator.core.errors import InvalidInput, InvalidName
 from replicator.core.jobs import JobKind, Priority
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
+from replicator.core.platforms import Platform
 from replicator.core.replication import (
     Change,
     DeleteReplica,
     Origin,
-    Platform,
     Rename,
     ReplicateImage,
     ReplicationRule,

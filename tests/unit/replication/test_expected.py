@@ -10,7 +10,8 @@ import pytest
 from replicator.core.access import UNRESTRICTED
 from replicator.core.manifest import parse_manifest
 from replicator.core.names import RepositoryName, Tag
-from replicator.core.replication import Origin, Platform, Rename, ReplicateImage, ReplicationRule, ReplicationState
+from replicator.core.platforms import Platform
+from replicator.core.replication import Origin, Rename, ReplicateImage, ReplicationRule, ReplicationState
 from replicator.registry.pushes import Pushes
 from replicator.replication.expected import Expectation
 from replicator.storage.metadata import images, replication_status
