@@ -173,7 +173,7 @@ class Expectation:
         tagged = tuple(
             self._image(image, place, tag, revision)
             for tag, revision in image.tags
-            if (place := self._place(image, tag)) is not None
+            if (place := self._place(image, tag, is_own=revision.node == str(self._source))) is not None
         )
         return tagged or (yield from self._untagged(image, depth))
 
@@ -220,13 +220,18 @@ class Expectation:
             self._known.popitem(last=False)
         return found
 
-    def _place(self, image: ImageWithTags, tag: Tag | None, *, is_referrer: bool = False) -> Destination | None:
-        """Return where an image goes under a tag. Replicas go on by rules that chain, and not back."""
+    def _place(
+        self, image: ImageWithTags, tag: Tag | None, *, is_referrer: bool = False, is_own: bool = True
+    ) -> Destination | None:
+        """Return where an image goes under a tag. Replicas go on by rules that chain, and not back.
+
+        So does a tag that another node has set (`is_own` is false), also where the image was pushed here as well.
+        """
         rules = self.rules
-        if image.origin is Origin.REPLICA:
+        if image.origin is Origin.REPLICA or not is_own:
             rules = tuple(rule for rule in rules if rule.chain)
-            if image.source == str(self.destination):
-                return None
+        if image.origin is Origin.REPLICA and image.source == str(self.destination):
+            return None
         referrer = is_referrer or image.subject is not None
         places = destinations_of(rules, self._source, image.repository, tag, is_referrer=referrer)
         return next((place for place in places if place.id == self.destination), None)

@@ -12,9 +12,10 @@ from replicator.core.manifest import parse_manifest
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.platforms import Platform
 from replicator.core.replication import Origin, Rename, ReplicateImage, ReplicationRule, ReplicationState
+from replicator.core.revisions import write
 from replicator.registry.pushes import Pushes
 from replicator.replication.expected import Expectation
-from replicator.storage.metadata import images, replication_status
+from replicator.storage.metadata import images, replication_status, tags
 from tests.support.images import build_image, build_index
 from tests.unit.replication.conftest import AP, EU, REPOSITORY, SOURCE
 
@@ -169,6 +170,19 @@ async def test_replicas_go_on_only_by_a_rule_that_chains_and_not_back(scene: Sce
     _rules(scene, replace(EVERYTHING, chain=True))
     assert await _places(scene, AP) == {(IMAGE.digest, "v1")}
     assert await _places(scene, EU) == set()
+
+
+async def test_a_tag_that_another_node_set_goes_on_only_by_a_rule_that_chains(scene: Scene) -> None:
+    """Also where its image was pushed here as well: one hop."""
+    await scene.push(IMAGE, "v1", "v2")
+    _rules(scene, EVERYTHING)
+    found = await scene.database.read(tags.find(REPOSITORY, Tag("v2")))
+    assert found is not None
+    theirs = write(found, IMAGE.digest, AP, 1_800_000_000.0)
+    await scene.database.write(lambda: tags.set_register(REPOSITORY, Tag("v2"), theirs, 1.0))
+    assert await _places(scene) == {(IMAGE.digest, "v1")}
+    _rules(scene, replace(EVERYTHING, chain=True))
+    assert await _places(scene) == {(IMAGE.digest, "v1"), (IMAGE.digest, "v2")}
 
 
 async def test_deletions_only_where_a_rule_replicates_them(scene: Scene) -> None:
