@@ -22,7 +22,7 @@ from aiohttp import web
 
 from replicator.cache.content import PullThroughContent
 from replicator.cache.pull_through import PullThrough
-from replicator.core.destinations import RegistryRef
+from replicator.core.destinations import DestinationId, RegistryRef
 from replicator.core.digest import Digest, algorithm_of, digest_of
 from replicator.core.jobs import JobState
 from replicator.core.mutability import MutabilityRule
@@ -258,7 +258,7 @@ class Node:
         await self.store.open()
         await self.database.open()
         self.registry = RegistryNode(settings, self.database, self.store, self._clock)
-        known = {*self.endpoints, *map(RegistryRef, plan.registries)}
+        known: set[DestinationId] = {*self.endpoints, *map(RegistryRef, plan.registries)}
         self.run_time_settings = RunTimeSettings(self.registry, known, "replicator.yaml")
         await self.run_time_settings.load()
         self.pulls, self.uploads = Pulls(self.registry), Uploads(self.registry)
