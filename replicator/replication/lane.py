@@ -69,10 +69,12 @@ class Lane:
         """Return for how many seconds nothing is to be started."""
         return max(0.0, self._paused_until - now)
 
-    def reached(self) -> None:
-        """Note that the destination answered, or that it shall be asked again at once."""
+    def reached(self) -> bool:
+        """Note that the destination answered, or that it shall be asked again at once; tell whether it was down."""
+        was_down = self._failures > 0
         self._failures = 0
         self._paused_until = float("-inf")
+        return was_down
 
     def failed(self, now: float, jitter: float, retry_after: float | None) -> float:
         """Note that the destination is down; return the pause that follows, in seconds.

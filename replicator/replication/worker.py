@@ -22,7 +22,7 @@ from replicator.core.destinations import RegistryRef
 from replicator.core.errors import InvalidInput, ManifestNotFound, ReplicatorError, ShuttingDown, StorageError
 from replicator.core.jobs import JobKind
 from replicator.core.replication import DeleteReplica, ReplicateImage, ReplicationRule
-from replicator.replication.failures import DestinationUnknown
+from replicator.replication.failures import QUICK, DestinationUnknown
 from replicator.replication.foreign import DeleteFromRegistry, RegistryAttempt
 from replicator.replication.lane import PARALLEL_BLOBS, Lane
 from replicator.replication.peer_attempt import PeerAttempt, PeerDeletion
@@ -282,9 +282,19 @@ class ReplicationWorker:
             self._settling(leased)
             await self._settlement.fail(lane, leased, task, error, attempt.sent if attempt else 0)
         else:
-            lane.reached()
             self._settling(leased)
+            if lane.reached():
+                await self._catch_up(str(task.destination))
             await self._settlement.complete(leased, task, delivered, attempt.sent)
+
+    async def _catch_up(self, lane: str) -> None:
+        """Try at once what failed because a destination was down that is up again."""
+        now = self._node.clock.now()
+        try:
+            await self._node.database.write(partial(_pulled_forward, lane, now))
+        except StorageError as error:
+            # It is tried when its own pause is over.
+            _log.warning("replication jobs could not be pulled forward", node=self._name, error=str(error))
 
     def _attempt(self, lane: Lane, leased: LeasedJob, task: Task) -> Attempt:
         """Return the attempt that carries a job out; raises DestinationUnknown."""
@@ -348,6 +358,11 @@ class ReplicationWorker:
     @property
     def _name(self) -> str:
         return str(self._node.settings.node)
+
+
+def _pulled_forward(lane: str, now: float) -> Steps[None]:
+    for kind in jobs.REPLICATION:
+        yield from jobs.pull_forward(kind, lane, now, now + QUICK.maximum)
 
 
 def _renewed(held: list[LeasedJob], until: float) -> Steps[list[int]]:

@@ -6,8 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from replicator.core.replication import ReplicationState
+from replicator.storage.metadata.schema import jobs as jobs_table
+from replicator.storage.metadata.statement import Statement
 from tests.support.images import build_image, build_index
 from tests.support.nodes import ACCOUNT, OTHER_ACCOUNT, NodePlan, cluster
 
@@ -35,6 +38,21 @@ async def test_a_destination_that_was_down_catches_up_by_itself(tmp_path: Path) 
         await nodes.until_quiet()
         for tag, image in images.items():
             await nodes[EU].check(image, REPOSITORY, tag)
+
+
+async def test_the_first_image_that_gets_through_brings_those_that_wait_for_their_next_attempt(tmp_path: Path) -> None:
+    async with cluster(tmp_path, US, EU) as nodes:
+        await nodes.wire(US, EU).refuse()
+        for number in range(3):
+            await nodes[US].push(build_image([b"image %d" % number]), REPOSITORY, f"v{number}")
+        await nodes.until_attempts(US, 1, "retry")
+        await nodes.until_resting()
+        later = sa.update(jobs_table).where(jobs_table.c.key.like("%:v0")).values(not_before=nodes.clock.now() + 55)
+        await nodes[US].database.write(Statement(later))
+        await nodes.wire(US, EU).heal()
+        await nodes.pass_time(5)
+        await nodes.until_quiet()  # without any more time
+        assert len(nodes[US].recorder.replications) == 3
 
 
 async def test_a_destination_that_is_down_for_long_is_asked_seldom(tmp_path: Path) -> None:

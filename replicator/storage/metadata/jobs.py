@@ -283,6 +283,11 @@ _MAKE_DUE = Statement(
     .values(not_before=sa.bindparam("now"))
     .returning(jobs.c.id)
 )
+_PULL_FORWARD = Statement(
+    sa.update(jobs)
+    .where(_queued, jobs.c.not_before > sa.bindparam("now"), jobs.c.not_before <= sa.bindparam("until"))
+    .values(not_before=sa.bindparam("now"))
+)
 _COUNTS = Statement(
     sa.select(jobs.c.kind, jobs.c.state, sa.func.count(), sa.func.min(jobs.c.enqueued_at)).group_by(
         jobs.c.kind, jobs.c.state
@@ -402,6 +407,11 @@ def make_due(kind: JobKind, lane: str, now: float, repository: str | None = None
         )
         found += len(rows)
     return found
+
+
+def pull_forward(kind: JobKind, lane: str, now: float, until: float) -> Steps[None]:
+    """Make due at once what waits in a lane until `until` or less."""
+    yield from _PULL_FORWARD(job_kind=kind.value, job_lane=lane, now=now, until=until)
 
 
 def bury(leased: LeasedJob, now: float, error: str) -> Steps[None]:
