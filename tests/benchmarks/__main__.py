@@ -25,7 +25,7 @@ _MEMORY, _REPLICATION = "memory", "replication"
 _CASE_BUDGET = 50.0
 """Seconds after which a case begins no further round: a machine that others use too must not make a run endless."""
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-_BEGIN, _END = "<!-- results: start -->", "<!-- results: end -->"
+_RESULTS = "results"
 
 
 def main() -> None:
@@ -41,15 +41,17 @@ def main() -> None:
         f"- Medians of up to {scale.rounds} rounds, the servers in a new order in each. Ratios above 1: ours is better"
     )
     _say("\n".join(lines))
+    tables: dict[str, list[str]] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="replicator-bench-", dir="/tmp") as directory:
-            lines += _measure(Path(directory), scale, names)
+            tables = _measure(Path(directory), scale, names)
     finally:
         for process in tuple(running):
             process.kill()
-    _say("\n".join(["", *lines]))
-    if options.write:
-        _write(lines)
+    for section, found in tables.items():
+        _say("\n".join(["", *found]))
+        if options.write:
+            _write(section, [*lines, *found])
 
 
 def _options() -> argparse.Namespace:
@@ -61,7 +63,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(directory: Path, scale: Scale, names: list[str]) -> list[str]:
+def _measure(directory: Path, scale: Scale, names: list[str]) -> dict[str, list[str]]:
+    """Return the tables by the section of the document that they belong to."""
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
     for caches in (False, True):
@@ -77,12 +80,13 @@ def _measure(directory: Path, scale: Scale, names: list[str]) -> list[str]:
                     if case.name == "crowd":
                         notes = ["", "The crowd:", "", *report.crowd_lines(results, scene.downloads)]
     lines = ["", *report.table(report.HEADING, rows), *notes] if rows else []
-    if _REPLICATION in names:
-        rows = replication.measure(directory / "replication", replication.QUICK if scale is QUICK else replication.FULL)
-        lines += ["", *report.table(replication.HEADING, rows)]
     if _MEMORY in names:
         lines += _memory(directory, scale)
-    return lines
+    found = {_RESULTS: lines} if lines else {}
+    if _REPLICATION in names:
+        size = replication.QUICK if scale is QUICK else replication.FULL
+        found[_REPLICATION] = ["", *report.table(replication.HEADING, replication.measure(directory, size))]
+    return found
 
 
 def _run(case: Case, scene: Scene) -> report.Results:
@@ -103,11 +107,11 @@ def _memory(directory: Path, scale: Scale) -> list[str]:
     return ["", *report.table(("resident memory, MB", "ours", "stock"), rows)]
 
 
-def _write(lines: list[str]) -> None:
-    text = _DOCUMENT.read_text()
-    before, _, rest = text.partition(_BEGIN)
-    after = rest.partition(_END)[2]
-    _DOCUMENT.write_text("\n".join([f"{before}{_BEGIN}", "", *lines, "", f"{_END}{after}"]))
+def _write(section: str, lines: list[str]) -> None:
+    begin, end = f"<!-- {section}: start -->", f"<!-- {section}: end -->"
+    before, _, rest = _DOCUMENT.read_text().partition(begin)
+    after = rest.partition(end)[2]
+    _DOCUMENT.write_text("\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"]))
 
 
 def _say(text: str) -> None:
