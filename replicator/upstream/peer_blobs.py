@@ -41,6 +41,7 @@ PARALLEL_FROM = 32 * 1024 * 1024
 """Bytes from which it pays to use several connections."""
 
 CONNECTIONS = 4
+"""Connections for one large blob; where several blobs are on their way they share them, for each connection costs."""
 
 SLOWEST_COMMIT = 32.0 * 1024 * 1024
 """Bytes a second at which a peer may take in a blob after its last byte: verify it, move it to its place."""
@@ -61,13 +62,19 @@ class PeerBlobs:
         self.exchange = exchange
         self.limits = limits
         self.clock = clock
+        self.under_way = 0
+        """Blobs that are being sent."""
 
     async def put(
         self, repository: RepositoryName, digest: Digest, size: int, content: BlobContent, offset: int
     ) -> int:
         """Send a blob; see `PeerClient.put_blob`."""
         transfer = _Transfer(self, repository, digest, size, content)
-        await transfer.run(offset)
+        self.under_way += 1
+        try:
+            await transfer.run(offset)
+        finally:
+            self.under_way -= 1
         return transfer.sent
 
 
@@ -78,6 +85,7 @@ class _Transfer:
         self, blobs: PeerBlobs, repository: RepositoryName, digest: Digest, size: int, content: BlobContent
     ) -> None:
         self.sent = 0
+        self._blobs = blobs
         self._endpoint = blobs.endpoint
         self._exchange = blobs.exchange
         self._limits = blobs.limits
@@ -107,11 +115,12 @@ class _Transfer:
 
     async def _send(self, offset: int) -> bool:
         """Send what is left from `offset`, and return whether the peer has the whole then."""
-        if self._size - offset < PARALLEL_FROM:
+        connections = CONNECTIONS // self._blobs.under_way
+        if connections < 2 or self._size - offset < PARALLEL_FROM:
             return (await self._put_resumably(whole_part(offset, self._size))).is_complete
         try:
             async with asyncio.TaskGroup() as group:
-                parts = interleaved(offset, self._size, CONNECTIONS)
+                parts = interleaved(offset, self._size, connections)
                 puts = [group.create_task(self._put_resumably(part)) for part in parts]
         except ExceptionGroup as failures:
             raise _weightiest(failures) from failures
