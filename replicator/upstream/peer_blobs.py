@@ -41,7 +41,7 @@ PARALLEL_FROM = 32 * 1024 * 1024
 """Bytes from which it pays to use several connections."""
 
 CONNECTIONS = 4
-"""Connections for one large blob; where several blobs are on their way they share them, for each connection costs."""
+"""Connections for one large blob; where several are on their way they share them, for each connection costs."""
 
 SLOWEST_COMMIT = 32.0 * 1024 * 1024
 """Bytes a second at which a peer may take in a blob after its last byte: verify it, move it to its place."""
@@ -62,19 +62,20 @@ class PeerBlobs:
         self.exchange = exchange
         self.limits = limits
         self.clock = clock
-        self.under_way = 0
-        """Blobs that are being sent."""
+        self.large = 0
+        """Large blobs that are being sent."""
 
     async def put(
         self, repository: RepositoryName, digest: Digest, size: int, content: BlobContent, offset: int
     ) -> int:
         """Send a blob; see `PeerClient.put_blob`."""
         transfer = _Transfer(self, repository, digest, size, content)
-        self.under_way += 1
+        is_large = size >= PARALLEL_FROM
+        self.large += is_large
         try:
             await transfer.run(offset)
         finally:
-            self.under_way -= 1
+            self.large -= is_large
         return transfer.sent
 
 
@@ -115,7 +116,7 @@ class _Transfer:
 
     async def _send(self, offset: int) -> bool:
         """Send what is left from `offset`, and return whether the peer has the whole then."""
-        connections = CONNECTIONS // self._blobs.under_way
+        connections = CONNECTIONS // max(1, self._blobs.large)
         if connections < 2 or self._size - offset < PARALLEL_FROM:
             return (await self._put_resumably(whole_part(offset, self._size))).is_complete
         try:

@@ -66,6 +66,18 @@ async def test_a_blob_arrives(tmp_path: Path, size: int) -> None:
         assert len(node.statuses()) == (4 if size > 32 * MIB else 1)
 
 
+async def test_large_blobs_share_connections_and_small_ones_take_none(tmp_path: Path) -> None:
+    sizes = (1000, 40 * MIB, 41 * MIB)
+    blobs = [blob(size) for size in sizes]
+    async with serve_peer(tmp_path) as node, peer_client(node.port) as client:
+        async with asyncio.TaskGroup() as group:
+            for (digest, content), size in zip(blobs, sizes, strict=True):
+                group.create_task(client.put_blob(REPOSITORY, digest, size, content))
+        for digest, content in blobs:
+            assert await held(node, digest) == content._content
+        assert len(node.statuses()) == 1 + 4 + 2
+
+
 async def arrived(node: PeerNode, digest: Digest, least: int) -> int:
     """Return how much of a blob has come, once it is that much."""
     async with asyncio.timeout(10):
