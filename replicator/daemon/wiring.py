@@ -24,10 +24,10 @@ from replicator.daemon.store_factory import make_blob_store, make_database
 from replicator.maintenance.janitor import Janitor
 from replicator.registry.listings import Listings
 from replicator.registry.node import RegistryNode
+from replicator.registry.peer_reads import PeerReads
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
-from replicator.registry.read_through import PeerReads
 from replicator.registry.run_time_settings import RunTimeSettings
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from replicator.core.access import Principal
     from replicator.core.names import RepositoryName
     from replicator.registry.listings import Listings
+    from replicator.registry.peer_reads import PeerReads
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
-    from replicator.registry.read_through import PeerReads
     from replicator.registry.settings import RegistrySettings
     from replicator.registry.uploads import Uploads
     from replicator.registry_api.endpoint import Endpoint

@@ -14,8 +14,8 @@ from replicator.core.digest import digest_of
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.listener import Listener
 from replicator.registry.listings import Listings
+from replicator.registry.peer_reads import PeerReads
 from replicator.registry.peer_tokens import PeerTokens
-from replicator.registry.read_through import PeerReads
 from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator
 from replicator.registry_api.call import Services

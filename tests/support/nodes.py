@@ -34,11 +34,11 @@ from replicator.daemon.http_server import HttpServer
 from replicator.daemon.listener import Listener
 from replicator.registry.listings import Listings
 from replicator.registry.node import RegistryNode
+from replicator.registry.peer_reads import PeerReads
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.peer_uploads import PeerUploads
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
-from replicator.registry.read_through import PeerReads
 from replicator.registry.replicas import Replicas
 from replicator.registry.run_time_settings import RunTimeSettings
 from replicator.registry.settings import RegistrySettings

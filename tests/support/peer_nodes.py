@@ -14,11 +14,11 @@ from replicator.core.names import AccountId, NodeId, Region
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.listener import Listener
 from replicator.registry.listings import Listings
+from replicator.registry.peer_reads import PeerReads
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.peer_uploads import PeerUploads
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
-from replicator.registry.read_through import PeerReads
 from replicator.registry.replicas import Replicas
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi

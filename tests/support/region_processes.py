@@ -173,14 +173,6 @@ class Regions:
             reference = tag if tag is not None and one is image else one.digest
             self.put_manifest(region, repository, reference, one)
 
-    def try_push(self, region: str, repository: str, tag: str, image: Built) -> bool:
-        """Push to a region that may be down or go down; tell whether the whole was acknowledged."""
-        try:
-            self.push(region, repository, tag, image)
-        except (OSError, HTTPException, AssertionError):
-            return False
-        return True
-
     def _put_blob(self, region: str, repository: str, digest: str, content: bytes) -> None:
         url = self.daemons[region].url(f"/v2/{repository}/blobs/uploads/?digest={quote(digest)}", region)
         answer = call("POST", url, content, {"Content-Type": "application/octet-stream"})

@@ -16,10 +16,10 @@ from replicator.daemon.http_server import HttpServer
 from replicator.daemon.listener import Listener
 from replicator.registry.listings import Listings
 from replicator.registry.node import RegistryNode
+from replicator.registry.peer_reads import PeerReads
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
-from replicator.registry.read_through import PeerReads
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import Outcome, RegistryApi

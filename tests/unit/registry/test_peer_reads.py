@@ -23,8 +23,8 @@ from replicator.core.peer_messages import (
 from replicator.core.replication import Rename, ReplicationRule
 from replicator.core.revisions import NEVER
 from replicator.registry import replicas as replicas_module
+from replicator.registry.peer_reads import PeerReads
 from replicator.registry.pushes import Pushes
-from replicator.registry.read_through import PeerReads
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.metadata import images, tags
 from tests.support.images import build_image, build_index
@@ -234,7 +234,7 @@ class TestFindImage:
     async def test_a_blob_goes_where_any_of_many_images_that_share_it_goes(
         self, open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("replicator.registry.read_through._PAGE", 2)
+        monkeypatch.setattr("replicator.registry.peer_reads._PAGE", 2)
         scene = await open_scene(replication_rules=(ReplicationRule("tags", (SOURCE,), tags=("v*",)),))
         reads = PeerReads(scene.node)
         shared = digest_of(b"shared")
@@ -275,7 +275,7 @@ class TestFindImage:
     async def test_a_very_large_graph_comes_one_manifest_at_a_time(
         self, open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("replicator.registry.read_through.MAX_SENT_BYTES", 10)
+        monkeypatch.setattr("replicator.registry.peer_reads.MAX_SENT_BYTES", 10)
         scene = await open_scene(replication_rules=(ReplicationRule("all", (SOURCE,)),))
         index = build_index([A, B])
         await scene.push(index, V1)
