@@ -166,7 +166,9 @@ class TestRel32Disorder:
         star.fail(US, EU, Fault(corrupt_after=150_000))
         star.push(US, APP, "v1", image("damaged on the way", 400_000))
         star.until_has(AP, APP, "v1", image("damaged on the way", 400_000))
-        assert star.digest(EU, APP, "v1") is None
+        eventually(lambda: star.ways[US, EU].damaged, "a bit to be flipped")
+        arrived = star.digest(EU, APP, "v1")  # by now perhaps, over a connection that is past the damage
+        assert arrived is None or star.holds(EU, APP, image("damaged on the way", 400_000))
         star.heal()
         star.until_has(EU, APP, "v1", image("damaged on the way", 400_000))
         star.check(APP)

@@ -53,12 +53,13 @@ WHOLE = Fault()
 
 
 class Proxy:
-    """One way to one port. `carried` counts the bytes that went there, `connections` the connections made."""
+    """One way to one port. `carried` counts the bytes that went there, `connections` those made, `damaged` the flipped bits."""
 
     def __init__(self, proxies: Proxies) -> None:
         self.port = 0
         self.carried = 0
         self.connections = 0
+        self.damaged = 0
         self._proxies = proxies
         self._target = 0
         self._fault = WHOLE
@@ -140,7 +141,8 @@ class Proxy:
             while self._fault.half_open:
                 await self._changed.wait()
             if counts:
-                data = _damaged(data, passed, fault)
+                whole, data = data, _damaged(data, passed, fault)
+                self.damaged += data != whole
                 _cut_where_due(data, passed, fault.cut_after if limit is None else limit, writer)
             passed += len(data)
             if fault.delay:
