@@ -53,7 +53,7 @@ WHOLE = Fault()
 
 
 class Proxy:
-    """One way to one port. `carried` counts the bytes that went there, `connections` those made, `damaged` the flipped bits."""
+    """One way to one port. It counts the bytes `carried` there, the `connections` made, and the bits `damaged`."""
 
     def __init__(self, proxies: Proxies) -> None:
         self.port = 0
