@@ -190,15 +190,12 @@ class CachedBlobs:
         return fill
 
     async def _publish(self, blob: StoredBlob, takers: _Takers) -> StoredBlob:
-        """Make a filled blob readable for everybody who joined. Where there is another copy, a whole one, ours goes."""
+        """Make a filled blob readable for everybody who joined."""
         now = self._node.clock.now()
         repositories = tuple(takers.repositories)
-        known = await self._node.commit(takers.first, lambda: self._record(blob, repositories, now))
-        while known.location != blob.location and await self._node.is_damaged(known):
-            known = await self._node.commit(takers.first, lambda: self._record(blob, repositories, now))
-        if known.location != blob.location:
-            await self._node.store.delete_blob(blob.location)
-        return known
+        return await self._node.make_known(
+            blob, lambda: self._node.commit(takers.first, lambda: self._record(blob, repositories, now))
+        )
 
     def _record(self, blob: StoredBlob, repositories: Collection[RepositoryName], now: float) -> Steps[StoredBlob]:
         yield from blobs.record(blob, now)

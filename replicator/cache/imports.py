@@ -16,7 +16,7 @@ from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
 from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
-from replicator.storage.metadata import cache_entries, cached_content, images, repositories, tags
+from replicator.storage.metadata import cache_entries, images, repositories, tags
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 
@@ -94,7 +94,7 @@ class Imports:
         yield from ensure_repository(self._node, repository, now, CreationCause.PULL_THROUGH_CACHE)
         yield from images.put(repository, image, self._node.settings.node, now)
         # An index takes its manifests with it when it is replicated.
-        listed = yield from cached_content.has_parent(repository, image.manifest.digest)
+        listed = yield from images.is_child(repository, image.manifest.digest)
         if not listed:
             yield from plan_follow_up(self._node, change_of(repository, image, ()), now)
 

@@ -12,7 +12,7 @@ from replicator.storage.metadata import blobs
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from replicator.core.clock import Clock
     from replicator.core.content import BlobContent
@@ -88,6 +88,19 @@ class RegistryNode:
                 return False
         except CorruptBlob:
             return True
+
+    async def make_known(self, blob: StoredBlob, record: Callable[[], Awaitable[StoredBlob]]) -> StoredBlob:
+        """Make committed bytes known, and return the copy that is known then.
+
+        `record` stores what refers to them and returns the copy that the node has. Where that is another one, a whole
+        one, ours goes; a damaged one is quarantined, so that ours takes its place.
+        """
+        known = await record()
+        while known.location != blob.location and await self.is_damaged(known):
+            known = await record()
+        if known.location != blob.location:
+            await self.store.delete_blob(blob.location)
+        return known
 
     def on_settled(self, listener: Callable[[RepositoryName, Digest], None]) -> None:
         """Call `listener` whenever the replication status of an image of this node has changed."""

@@ -28,7 +28,6 @@ from replicator.core.errors import (
     Conflict,
     DigestMismatch,
     InvalidUpload,
-    ReplicationDenied,
     ReplicatorError,
     SizeMismatch,
     StorageError,
@@ -38,8 +37,8 @@ from replicator.core.errors import (
     UploadOutOfOrder,
 )
 from replicator.core.peer_messages import BlobProgress
-from replicator.core.registry_policy import RegistryPolicy
 from replicator.core.templates import CreationCause
+from replicator.registry.access import authorize_replication
 from replicator.registry.pushes import ensure_repository
 from replicator.storage.metadata import blobs, repositories, uploads
 from replicator.storage.metadata.uploads import UploadSession
@@ -132,14 +131,7 @@ class PeerUploads:
     def _is_here(self, peer: NodeId, repository: RepositoryName, digest: Digest) -> Steps[bool]:
         """Tell whether the repository holds the blob already; raise ReplicationDenied for a peer that may not ask."""
         exists = (yield from repositories.find(repository)) is not None
-        settings = self._node.settings
-        policy = settings.registry_policy or RegistryPolicy(settings.node.account)
-        missing = policy.missing(peer.account, repository, exists=exists)
-        if missing is not None:
-            raise ReplicationDenied(
-                f"the registry policy does not allow account {peer.account} {missing} on {repository}",
-                permission=missing,
-            )
+        authorize_replication(self._node.settings, peer, repository, exists=exists)
         return (yield from blobs.find_linked(repository, digest)) is not None
 
     @asynccontextmanager
@@ -207,7 +199,7 @@ class PeerUploads:
                 await upload.suspend()
 
     async def _publish(self, session: UploadSession, ingest: Ingest, digest: Digest, size: int) -> None:
-        """Commit the bytes, then the rows. Where there is another copy, a whole one, ours goes."""
+        """Commit the bytes, then the rows."""
         node = self._node
         try:
             blob = await ingest.commit(digest, size)
@@ -215,11 +207,7 @@ class PeerUploads:
             await node.database.write(lambda: uploads.delete(session.id))
             raise
         now = node.clock.now()
-        known = await node.database.write(lambda: self._record(session, blob, now))
-        while known.location != blob.location and await node.is_damaged(known):
-            known = await node.database.write(lambda: self._record(session, blob, now))
-        if known.location != blob.location:
-            await node.store.delete_blob(blob.location)
+        await node.make_known(blob, lambda: node.database.write(lambda: self._record(session, blob, now)))
 
     def _record(self, session: UploadSession, blob: StoredBlob, now: float) -> Steps[StoredBlob]:
         yield from uploads.delete(session.id)

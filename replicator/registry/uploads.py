@@ -285,12 +285,9 @@ class Uploads:
             if session_id is not None:
                 await self._node.database.write(lambda: uploads.delete(session_id))
         now = self._node.clock.now()
-        known = await self._node.database.write(lambda: self._record(repository, blob, now))
-        while known.location != blob.location and await self._node.is_damaged(known):
-            known = await self._node.database.write(lambda: self._record(repository, blob, now))
-        if known.location != blob.location:
-            await self._node.store.delete_blob(blob.location)
-        return known
+        return await self._node.make_known(
+            blob, lambda: self._node.database.write(lambda: self._record(repository, blob, now))
+        )
 
     def _record(self, repository: RepositoryName, blob: StoredBlob, now: float) -> Steps[StoredBlob]:
         yield from ensure_repository(self._node, repository, now)

@@ -192,7 +192,7 @@ class Expectation:
 
     def _carried(self, image: ImageWithTags, depth: int) -> Steps[tuple[ExpectedImage, ...] | None]:
         """Return an image of an index as what travels with the index; None when no index of it is expected."""
-        parents = yield from expected_images.parents_of(image.repository, image.digest, _MAX_PARENTS)
+        parents = yield from images.parents(image.repository, image.digest, _MAX_PARENTS)
         for parent in parents:
             above = yield from self._known_of(image.repository, parent, depth - 1)
             if above:

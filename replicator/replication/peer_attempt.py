@@ -8,6 +8,7 @@ whoever sees its tag sees its signatures as well.
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.core.delivery import ImageOutcome
@@ -22,12 +23,12 @@ from replicator.core.errors import (
 from replicator.core.peer_messages import Deletion, OfferedTag
 from replicator.core.replication import Origin
 from replicator.core.revisions import MergeOutcome, TagRegister
+from replicator.registry.deliveries import note_conflict
 from replicator.replication.attempt import Delivered
 from replicator.replication.graph import GraphReader
 from replicator.replication.image_copy import ImageCopy, Route
 from replicator.replication.source import OwnContent
-from replicator.storage.metadata import images, tag_conflicts, tags
-from replicator.storage.metadata.tag_conflicts import TagConflict
+from replicator.storage.metadata import images, tags
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.push_image import for_each
 
@@ -158,9 +159,8 @@ class PeerAttempt:
         """Report here as well what the destination reports: that somebody's image lost the tag."""
         if receipt.loser is None or receipt.tag is None or tag is None:
             return
-        repository, winner, now = self._replication.repository, receipt.tag, self._node.clock.now()
-        conflict = TagConflict(repository, tag.name, receipt.loser, winner.digest, str(winner.revision), now)
-        await self._node.database.write(lambda: tag_conflicts.put(conflict))
+        repository, now = self._replication.repository, self._node.clock.now()
+        await self._node.database.write(partial(note_conflict, repository, tag, receipt.tag, receipt.loser, now))
 
     def _note(self, event: str) -> None:
         replication = self._replication

@@ -254,14 +254,11 @@ class ReadThrough:
         return self._fills.start(wanted.lane, wanted.digest, fetched, partial(self._publish, wanted.here))
 
     async def _publish(self, repository: RepositoryName, blob: StoredBlob) -> StoredBlob:
-        """Make a blob readable here. Where there is another copy, a whole one, ours goes."""
+        """Make a blob readable here."""
         now = self._node.clock.now()
-        known = await self._node.commit(repository, lambda: self._record(repository, blob, now))
-        while known.location != blob.location and await self._node.is_damaged(known):
-            known = await self._node.commit(repository, lambda: self._record(repository, blob, now))
-        if known.location != blob.location:
-            await self._node.store.delete_blob(blob.location)
-        return known
+        return await self._node.make_known(
+            blob, lambda: self._node.commit(repository, lambda: self._record(repository, blob, now))
+        )
 
     def _record(self, repository: RepositoryName, blob: StoredBlob, now: float) -> Steps[StoredBlob]:
         yield from blobs.record(blob, now)

@@ -6,13 +6,12 @@ destination.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from replicator.core.errors import StorageUnavailable, UpstreamError
+from replicator.transfer.push_image import source_failures
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
@@ -29,12 +28,12 @@ class OwnContent:
 
     async def find_manifest(self, repository: RepositoryName, digest: Digest) -> StoredManifest | None:
         """Return a manifest, or None when the source does not have it. Raises StorageError."""
-        with _source_failures(f"manifest {digest}"):
+        with source_failures(f"manifest {digest}"):
             return await self._source.find_manifest(repository, digest)
 
     async def open_blob(self, repository: RepositoryName, digest: Digest) -> BlobContent:
         """Open a blob. Raises BlobNotFound, CorruptBlob or StorageError; reading it raises the latter two."""
-        with _source_failures(f"blob {digest}"):
+        with source_failures(f"blob {digest}"):
             return _OwnBlob(await self._source.open_blob(repository, digest))
 
 
@@ -47,7 +46,7 @@ class _OwnBlob:
         self._content = content
 
     async def read(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
-        with _source_failures(f"blob {self.digest}"):
+        with source_failures(f"blob {self.digest}"):
             async for piece in self._content.read(start, length):
                 yield piece
 
@@ -57,11 +56,3 @@ class _OwnBlob:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._content.__aexit__(*exc_info)
-
-
-@contextmanager
-def _source_failures(what: str) -> Iterator[None]:
-    try:
-        yield
-    except UpstreamError as error:
-        raise StorageUnavailable(f"the source cannot give {what}: {error}") from error

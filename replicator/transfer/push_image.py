@@ -250,7 +250,7 @@ class ImagePush:
                 top.height = max(top.height, heights.get(child.digest, -1) + 1)
 
     async def _find(self, repository: RepositoryName, digest: Digest) -> StoredManifest | None:
-        with _source_failures(f"manifest {digest}"):
+        with source_failures(f"manifest {digest}"):
             return await self._source.find_manifest(repository, digest)
 
     # Blobs
@@ -296,7 +296,7 @@ class ImagePush:
 
     async def _open(self, repository: RepositoryName, blob: Descriptor) -> BlobContent | None:
         """Open a blob; None for a non-distributable layer that is not here, as it need not be."""
-        with _source_failures(f"blob {blob.digest}"):
+        with source_failures(f"blob {blob.digest}"):
             try:
                 return await self._source.open_blob(repository, blob.digest)
             except BlobNotFound:
@@ -355,13 +355,13 @@ def _again(first: Descriptor, rest: Iterator[Descriptor]) -> Iterator[Descriptor
 
 
 async def _read(content: BlobContent, start: int) -> AsyncIterator[bytes | memoryview]:
-    with _source_failures(f"blob {content.digest}"):
+    with source_failures(f"blob {content.digest}"):
         async for piece in content.read(start, content.size - start):
             yield piece
 
 
 @contextmanager
-def _source_failures(what: str) -> Iterator[None]:
+def source_failures(what: str) -> Iterator[None]:
     """Keep an upstream that the source reads through apart from the destination, whose failures are UpstreamErrors."""
     try:
         yield

@@ -465,9 +465,9 @@ class TestCachedContent:
         assert await database.read(cached_content.find_referring_manifest(REPOSITORY, only_pushed)) is None
         assert await database.read(cached_content.cached_holders(shared)) == [REPOSITORY]
         assert await database.read(cached_content.cached_holders(only_pushed)) == []
-        assert await database.read(cached_content.has_parent(REPOSITORY, cached.digest))
-        assert not await database.read(cached_content.has_parent(REPOSITORY, index.digest))
-        assert not await database.read(cached_content.has_parent(OTHER, cached.digest))
+        assert await database.read(images.is_child(REPOSITORY, cached.digest))
+        assert not await database.read(images.is_child(REPOSITORY, index.digest))
+        assert not await database.read(images.is_child(OTHER, cached.digest))
 
 
 async def references(database: Database) -> list[tuple[str, str, str]]:

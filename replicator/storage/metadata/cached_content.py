@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from replicator.core.names import RepositoryName
 from replicator.core.replication import Origin
-from replicator.storage.metadata.images import BLOB, CHILD, StoredManifest
+from replicator.storage.metadata.images import BLOB, StoredManifest
 from replicator.storage.metadata.schema import images, manifest_references, manifests, repository_blobs
 from replicator.storage.metadata.statement import Statement, Steps
 
@@ -49,16 +49,6 @@ _HOLDERS = Statement(
     .order_by(repository_blobs.c.repository)
     .limit(_MAX_HOLDERS)
 )
-_PARENT = Statement(
-    sa.select(images.c.digest)
-    .join(manifest_references, manifest_references.c.parent == images.c.digest)
-    .where(
-        images.c.repository == sa.bindparam("repository"),
-        manifest_references.c.child == sa.bindparam("digest"),
-        manifest_references.c.kind == CHILD,
-    )
-    .limit(1)
-)
 
 
 def find_referring_manifest(repository: RepositoryName, blob: Digest) -> Steps[StoredManifest | None]:
@@ -71,9 +61,3 @@ def cached_holders(blob: Digest) -> Steps[list[RepositoryName]]:
     """Return the repositories that hold a blob for a manifest that came from their upstream; a hundred at most."""
     rows = yield from _HOLDERS(digest=blob)
     return [RepositoryName(row[0]) for row in rows]
-
-
-def has_parent(repository: RepositoryName, manifest: Digest) -> Steps[bool]:
-    """Tell whether an index of this repository lists a manifest."""
-    rows = yield from _PARENT(repository=repository, digest=manifest)
-    return bool(rows)

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from replicator.core.names import Tag
 from replicator.core.replication import Origin, ReplicationState
-from replicator.core.revisions import NEVER, Revision, parse_revision
-from replicator.storage.metadata.images import CHILD
+from replicator.core.revisions import Revision
+from replicator.storage.metadata.images import CHILD, stored_revision
 from replicator.storage.metadata.replication_status import SUPERSEDED
 from replicator.storage.metadata.schema import images, manifest_references, replication_status, tags
 from replicator.storage.metadata.statement import Row, Statement, Steps
@@ -98,13 +98,6 @@ def _with_tags(*conditions: sa.ColumnElement[bool]) -> Statement:
 
 _PAGE = _with_tags(images.c.digest > sa.bindparam("after"))
 _ONE = _with_tags(images.c.digest == sa.bindparam("digest"))
-_PARENTS = Statement(
-    sa.select(images.c.digest)
-    .join(manifest_references, manifest_references.c.parent == images.c.digest)
-    .where(_OF_REPOSITORY, manifest_references.c.kind == CHILD, manifest_references.c.child == sa.bindparam("digest"))
-    .order_by(images.c.digest)
-    .limit(sa.bindparam("limit", type_=sa.Integer))
-)
 
 
 def page_after(repository: RepositoryName, destination: str, after: str, limit: int) -> Steps[list[ImageWithTags]]:
@@ -117,12 +110,6 @@ def find(repository: RepositoryName, destination: str, digest: Digest) -> Steps[
     """Return one image."""
     rows = yield from _ONE(repository=repository, destination=destination, digest=digest, limit=1)
     return next(iter(_grouped(repository, rows)), None)
-
-
-def parents_of(repository: RepositoryName, digest: Digest, limit: int) -> Steps[list[Digest]]:
-    """Return up to `limit` indexes of the repository that list an image, in order."""
-    rows = yield from _PARENTS(repository=repository, digest=digest, limit=limit)
-    return [row[0] for row in rows]
 
 
 def _grouped(repository: RepositoryName, rows: Sequence[Row]) -> list[ImageWithTags]:
@@ -138,7 +125,7 @@ def _grouped(repository: RepositoryName, rows: Sequence[Row]) -> list[ImageWithT
             repository,
             row[0],
             Origin(row[1]),
-            parse_revision(row[2]) if row[2] else NEVER,
+            stored_revision(row[2]),
             row[3],
             row[4],
             bool(row[5]),

@@ -64,11 +64,6 @@ _FIND_BY_TAG = Statement(
     .join(tags, tags.c.digest == manifests.c.digest)
     .where(tags.c.repository == sa.bindparam("repository"), tags.c.tag == sa.bindparam("tag"))
 )
-_EXISTS = Statement(
-    sa.select(images.c.origin).where(
-        images.c.repository == sa.bindparam("repository"), images.c.digest == sa.bindparam("digest")
-    )
-)
 _PUT_MANIFEST = Statement(
     insert(manifests)
     .values(
@@ -140,16 +135,6 @@ _FORGET_DELETION = Statement(
         deleted_images.c.repository == sa.bindparam("repository"), deleted_images.c.digest == sa.bindparam("digest")
     )
 )
-_IS_CHILD = Statement(
-    sa.select(images.c.digest)
-    .join(manifest_references, manifest_references.c.parent == images.c.digest)
-    .where(
-        images.c.repository == sa.bindparam("repository"),
-        manifest_references.c.kind == CHILD,
-        manifest_references.c.child == sa.bindparam("digest"),
-    )
-    .limit(1)
-)
 _PARENTS = Statement(
     sa.select(images.c.digest)
     .join(manifest_references, manifest_references.c.parent == images.c.digest)
@@ -173,13 +158,14 @@ _WITH_BLOB = Statement(
     .order_by(images.c.digest)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
+_LISTED = (images.c.digest, images.c.origin, images.c.revision, images.c.source, images.c.subject)
 _FIND_LISTED = Statement(
-    sa.select(images.c.digest, images.c.origin, images.c.revision, images.c.source, images.c.subject).where(
+    sa.select(*_LISTED).where(
         images.c.repository == sa.bindparam("repository"), images.c.digest == sa.bindparam("digest")
     )
 )
 _LIST = Statement(
-    sa.select(images.c.digest, images.c.origin, images.c.revision, images.c.source, images.c.subject)
+    sa.select(*_LISTED)
     .where(images.c.repository == sa.bindparam("repository"), images.c.digest > sa.bindparam("after"))
     .order_by(images.c.digest)
     .limit(sa.bindparam("limit", type_=sa.Integer))
@@ -236,7 +222,7 @@ def find_by_tag(repository: RepositoryName, tag: Tag) -> Steps[StoredManifest | 
 
 def find_origin(repository: RepositoryName, digest: Digest) -> Steps[Origin | None]:
     """Return how an image came into this repository, or None when it is not there."""
-    rows = yield from _EXISTS(repository=repository, digest=digest)
+    rows = yield from _REGISTER(repository=repository, digest=digest)
     return Origin(rows[0][0]) if rows else None
 
 
@@ -305,9 +291,9 @@ def find_register(repository: RepositoryName, digest: Digest) -> Steps[ImageRegi
     """Return since when an image is here, or is deleted; None when the repository never knew it."""
     rows = yield from _REGISTER(repository=repository, digest=digest)
     if rows:
-        return ImageRegister(Origin(rows[0][0]), _revision(rows[0][1]))
+        return ImageRegister(Origin(rows[0][0]), stored_revision(rows[0][1]))
     rows = yield from _DELETED(repository=repository, digest=digest)
-    return ImageRegister(None, _revision(rows[0][0])) if rows else None
+    return ImageRegister(None, stored_revision(rows[0][0])) if rows else None
 
 
 def remember_deletion(repository: RepositoryName, digest: Digest, revision: Revision, deleted_at: float) -> Steps[None]:
@@ -340,7 +326,7 @@ def with_blob(repository: RepositoryName, digest: Digest, after: str, limit: int
 
 def is_child(repository: RepositoryName, digest: Digest) -> Steps[bool]:
     """Tell whether an index of this repository lists an image."""
-    return bool((yield from _IS_CHILD(repository=repository, digest=digest)))
+    return bool((yield from parents(repository, digest, 1)))
 
 
 def list_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[ListedImage]]:
@@ -352,15 +338,16 @@ def list_after(repository: RepositoryName, after: str, limit: int) -> Steps[list
 def deletions_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[tuple[Digest, Revision]]]:
     """Return up to `limit` deleted images whose digests sort after `after`, with their deletions, in order."""
     rows = yield from _LIST_DELETED(repository=repository, after=after, limit=limit)
-    return [(row[0], _revision(row[1])) for row in rows]
+    return [(row[0], stored_revision(row[1])) for row in rows]
 
 
 def _listed(row: Row) -> ListedImage:
     digest, origin, revision, source, subject = row
-    return ListedImage(digest, Origin(origin), _revision(revision), source, subject)
+    return ListedImage(digest, Origin(origin), stored_revision(revision), source, subject)
 
 
-def _revision(text: str) -> Revision:
+def stored_revision(text: str) -> Revision:
+    """Return the revision that a row states; one from before there were revisions states none."""
     return parse_revision(text) if text else NEVER
 
 

@@ -284,9 +284,7 @@ _MAKE_DUE = Statement(
     .returning(jobs.c.id)
 )
 _PULL_FORWARD = Statement(
-    sa.update(jobs)
-    .where(_queued, jobs.c.not_before > sa.bindparam("now"), jobs.c.not_before <= sa.bindparam("until"))
-    .values(not_before=sa.bindparam("now"))
+    sa.update(jobs).where(_waiting, jobs.c.not_before <= sa.bindparam("until")).values(not_before=sa.bindparam("now"))
 )
 _COUNTS = Statement(
     sa.select(jobs.c.kind, jobs.c.state, sa.func.count(), sa.func.min(jobs.c.enqueued_at)).group_by(
