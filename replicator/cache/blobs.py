@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from replicator.cache.observer import CacheResult
+from replicator.core.cache_status import CacheResult
 from replicator.core.errors import BlobNotFound, CorruptBlob, UpstreamContent, UpstreamNotFound
 from replicator.core.manifest import parse_manifest
 from replicator.core.templates import CreationCause
@@ -174,14 +174,14 @@ class CachedBlobs:
         return None
 
     async def _prove(self, source: UpstreamRepository, digest: Digest) -> None:
-        if not await source.client.blob_exists(source.name, digest):
+        if not await source.sources.blob_exists(digest):
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}")
 
     def _start(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> Fill:
         takers = _Takers(source)
         upstream = source.rule.upstream
         fetched = FillSource(
-            open_from=partial(source.client.open_blob, source.name, digest),
+            open_from=partial(source.sources.open_blob, digest),
             size=None if descriptor is None else descriptor.size,
             received=lambda size: self._observer.upstream_bytes(upstream, size),
         )
@@ -206,7 +206,7 @@ class CachedBlobs:
 
     async def _ask_size(self, source: UpstreamRepository, digest: Digest) -> int:
         try:
-            async with source.client.open_blob(source.name, digest) as stream:
+            async with source.sources.open_blob(digest) as stream:
                 if stream.size is None:
                     raise UpstreamContent(f"the upstream does not say how large {digest} is")
                 return stream.size

@@ -17,10 +17,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from replicator.cache.imports import TagImport
-from replicator.cache.observer import CacheResult
 from replicator.cache.tag_checks import CheckOutcome
-from replicator.core.cache_rules import Freshness, evaluate_freshness
+from replicator.core.cache_status import CacheResult
 from replicator.core.errors import ManifestNotFound, ShuttingDown, UpstreamNotFound
+from replicator.core.freshness import PullPlan, plan_pull
 from replicator.core.reference import as_tag
 from replicator.storage.metadata import cache_entries
 from replicator.upstream.single_flight import SingleFlight
@@ -178,4 +178,5 @@ def is_due(source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
     """Tell whether a cached tag must be checked before it is served."""
     if entry.upstream != source.rule.upstream and entry.failed_at is None:
         return True
-    return evaluate_freshness(source.rule, entry.checked_at, entry.failed_at, now) is Freshness.DUE
+    plan = plan_pull(source.rule, entry.tag, entry.checked_at, entry.failed_at, now)
+    return plan not in {PullPlan.FRESH, PullPlan.SERVE}

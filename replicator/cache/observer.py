@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Protocol
-
-
-class CacheResult(enum.StrEnum):
-    """What became of one pull: served from here, fetched, served without a check that was due, or confirmed first."""
-
-    HIT = "hit"
-    MISS = "miss"
-    STALE = "stale"
-    REVALIDATED = "revalidated"
 
 
 class CacheObserver(Protocol):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from replicator.cache.observer import CacheObserver
     from replicator.cache.upstreams import UpstreamRepository
     from replicator.core.cache_rules import CacheRule
+    from replicator.core.cache_status import PullTrace
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
@@ -71,7 +72,11 @@ class PullThrough:
         self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer)
 
     async def get_manifest(
-        self, principal: Principal, repository: RepositoryName, reference: Reference
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        reference: Reference,
+        trace: PullTrace | None = None,
     ) -> StoredManifest:
         """Return a manifest by tag or digest, cached or fetched; see PullSource."""
         authorize(principal, Action.PULL, repository)
@@ -80,7 +85,9 @@ class PullThrough:
             return await self._pulls.get_manifest(principal, repository, reference)
         return await self._manifests.get(source, reference)
 
-    async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
+    async def get_blob_size(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
+    ) -> int:
         """Return the size of a blob, which is not fetched for that; see PullSource."""
         authorize(principal, Action.PULL, repository)
         source = self._source_for(principal, repository)
@@ -88,7 +95,9 @@ class PullThrough:
             return await self._pulls.get_blob_size(principal, repository, digest)
         return await self._blobs.get_size(source, digest)
 
-    async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
+    async def open_blob(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
+    ) -> BlobContent:
         """Open a blob that is here or on its way; see PullSource."""
         authorize(principal, Action.PULL, repository)
         source = self._source_for(principal, repository)

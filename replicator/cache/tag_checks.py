@@ -81,7 +81,7 @@ class TagChecks:
         """Fetch and verify a manifest; raises UpstreamError, UpstreamTimeout when it takes too long altogether."""
         try:
             async with asyncio.timeout(self._limits.cold_wait):
-                fetched = await source.client.get_manifest(source.name, reference)
+                fetched = (await source.sources.get_manifest(reference)).value
         except TimeoutError as error:
             raise UpstreamTimeout(f"{source.rule.upstream}: {source.name} {reference}: no answer in time") from error
         self._observer.upstream_bytes(source.rule.upstream, len(fetched.content))
@@ -116,7 +116,7 @@ class TagChecks:
     async def _stated_digest(self, source: UpstreamRepository, tag: Tag, *, fall_back: bool) -> Digest | None:
         """Return the digest that the upstream states, or None when only fetching the manifest can tell."""
         try:
-            head = await source.client.head_manifest(source.name, tag)
+            head = (await source.sources.head_manifest(tag)).value
         except (UpstreamNotFound, UpstreamContent, UpstreamRefused):
             # Caches and registries of the simpler kind know nothing of HEAD until there was a GET.
             if fall_back:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.cache.sources import Sources
 from replicator.core.cache_rules import ROOT, CacheRule, match_cache_rule
 from replicator.core.errors import ConfigurationError
 
@@ -20,11 +21,11 @@ _REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRepository:
-    """A repository of ours with the one that it is filled from: `name` at `client`, as `rule` says."""
+    """A repository of ours with the one that it is filled from: `name` at `sources`, as `rule` says."""
 
     repository: RepositoryName
     rule: CacheRule
-    client: UpstreamClient
+    sources: Sources
     name: RepositoryName
 
     @property
@@ -34,14 +35,24 @@ class UpstreamRepository:
 
 
 class UpstreamRepositories:
-    """The cache rules of a node with their clients. A repository that no rule covers has no upstream, ever."""
+    """The cache rules of a node with their clients. A repository that no rule covers has no upstream, ever.
 
-    def __init__(self, rules: Sequence[CacheRule], clients: Mapping[str, UpstreamClient]) -> None:
+    `peers` are clients of the nodes that a rule names, by the rule's prefix.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[CacheRule],
+        clients: Mapping[str, UpstreamClient],
+        peers: Mapping[str, Sequence[UpstreamClient]] | None = None,
+    ) -> None:
         for rule in rules:
-            if rule.upstream not in clients:
-                raise ConfigurationError(f"cache rule {rule.prefix}: there is no upstream {rule.upstream!r}")
+            for name in rule.sources:
+                if name not in clients:
+                    raise ConfigurationError(f"cache rule {rule.prefix}: there is no upstream {name!r}")
         self.rules = tuple(rules)
         self._clients = dict(clients)
+        self._peers = dict(peers or {})
         self._found: OrderedDict[RepositoryName, UpstreamRepository | None] = OrderedDict()
 
     def find(self, repository: RepositoryName) -> UpstreamRepository | None:
@@ -58,4 +69,6 @@ class UpstreamRepositories:
         match = match_cache_rule(self.rules, repository)
         if match is None:
             return None
-        return UpstreamRepository(repository, match.rule, self._clients[match.rule.upstream], match.upstream_repository)
+        rule, name = match.rule, match.upstream_repository
+        clients = (*self._peers.get(rule.prefix, ()), *(self._clients[one] for one in rule.sources))
+        return UpstreamRepository(repository, rule, Sources(clients, name), name)

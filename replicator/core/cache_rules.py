@@ -1,13 +1,17 @@
-"""Pull-through cache: which upstream answers for a repository, and when its answer must be checked again.
+"""Pull-through cache rules: which upstream answers for a repository, what may be pulled, and how long it stays fresh.
 
 Matching is ECR's: the longest prefix wins, a slash is implied after it, and `ROOT` covers what no other rule does (ECR,
-"Sync an upstream registry"). Digests are never checked again: content under a digest cannot change.
+"Sync an upstream registry"). Everything beyond ECR's rule, which is prefix, upstream and upstream prefix, is an
+extension. Digests are never checked again: content under a digest cannot change.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from fnmatch import translate
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from replicator.core.errors import InvalidName
@@ -16,21 +20,99 @@ from replicator.core.names import RepositoryName, parse_repository
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from replicator.core.names import NodeId, Tag
+    from replicator.core.platforms import Platform
+
 ROOT = "ROOT"
+LIBRARY = "library"
+"""Where Docker Hub keeps the repositories that people write without a slash."""
+
 DEFAULT_FRESH_FOR = 24 * 3600.0
+DEFAULT_STALE_WHILE_REVALIDATE = 7 * 24 * 3600.0
+DEFAULT_NEGATIVE_FOR = 30.0
+
+_SEMVER = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?(?:_[0-9A-Za-z.-]+)?")
+SEMVER = "semver"
+"""Stands for every tag that looks like a whole version, such as `1.27.3`, `v2.0.1` or `1.27.3-alpine`."""
+
+
+class OnNotFound(enum.StrEnum):
+    """What to do with a cached tag that the upstream says is gone: serve what is here, or follow."""
+
+    KEEP = "keep"
+    FOLLOW = "follow"
+
+
+@dataclass(frozen=True, slots=True)
+class FreshnessProfile:
+    """Tags that match one of `tags` are fresh for `fresh_for` seconds.
+
+    A pattern is a literal with `*` for any characters, or `semver`.
+    """
+
+    tags: tuple[str, ...]
+    fresh_for: float
+
+    def covers(self, tag: Tag) -> bool:
+        """Tell whether the profile is for `tag`."""
+        return any(_SEMVER.fullmatch(tag) if one == SEMVER else matches(one, tag) for one in self.tags)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What may be pulled: what `allow` matches, everything if it is empty, without what `deny` matches.
+
+    A pattern is a literal with `*` for any characters, slashes too.
+    """
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+    def permits(self, name: str) -> bool:
+        """Tell whether `name` may be pulled."""
+        if any(matches(pattern, name) for pattern in self.deny):
+            return False
+        return not self.allow or any(matches(pattern, name) for pattern in self.allow)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRule:
     """Repositories under `prefix` come from repositories under `upstream_prefix` of the upstream named `upstream`.
 
-    `fresh_for` is how many seconds a tag is served without asking the upstream.
+    `mirrors` are upstreams that are asked before it, in order, under the same names; `peers` are nodes that are asked
+    before those. What `upstream` says counts: that a mirror or a peer lacks something means nothing. `namespaces` are
+    the registry hosts that the rule stands for when the node is used as a mirror. `repositories` selects by the
+    upstream's names. All times are seconds, `max_size` is bytes.
     """
 
     prefix: str
     upstream: str
     upstream_prefix: str = ROOT
     fresh_for: float = DEFAULT_FRESH_FOR
+    mirrors: tuple[str, ...] = ()
+    peers: tuple[NodeId, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    repositories: Selection = field(default_factory=Selection)
+    tags: Selection = field(default_factory=Selection)
+    platforms: tuple[Platform, ...] = ()
+    """Platforms whose manifests and blobs are fetched as soon as an index is; none: only what is asked for."""
+    fill_library: bool = False
+    """Whether an upstream name without a slash gets `library/` in front."""
+    freshness: tuple[FreshnessProfile, ...] = ()
+    """Exceptions from `fresh_for` by tag; the first that covers a tag holds."""
+    stale_while_revalidate: float = DEFAULT_STALE_WHILE_REVALIDATE
+    """How long after its freshness a tag is served at once, and checked behind the puller's back."""
+    max_stale: float | None = None
+    """How long after it was last confirmed a tag is still served when it cannot be; None: for ever."""
+    on_not_found: OnNotFound = OnNotFound.KEEP
+    negative_for: float = DEFAULT_NEGATIVE_FOR
+    """How long the upstream is not asked again for what it did not have, or did not have right."""
+    cool_down: float = 0.0
+    """How long a digest must have been known before a tag moves to it."""
+    max_size: int | None = None
+    """Bytes of blobs that the rule's repositories may take up."""
+    accept_pushes: bool = False
+    """Whether users may push into the rule's repositories, which the cache alone fills otherwise."""
 
     def covers(self, repository: RepositoryName) -> bool:
         """Tell whether the rule answers for `repository`."""
@@ -39,10 +121,28 @@ class CacheRule:
     def upstream_repository(self, repository: RepositoryName) -> RepositoryName | None:
         """Return the upstream's name for a repository that the rule covers, or None when it would be no name."""
         rest = repository if self.prefix == ROOT else repository[len(self.prefix) + 1 :]
-        try:
-            return parse_repository(rest if self.upstream_prefix == ROOT else f"{self.upstream_prefix}/{rest}")
-        except InvalidName:
-            return None
+        name = rest if self.upstream_prefix == ROOT else f"{self.upstream_prefix}/{rest}"
+        if self.fill_library and "/" not in name:
+            name = f"{LIBRARY}/{name}"
+        return _parsed(name)
+
+    def local_repository(self, upstream_repository: RepositoryName) -> RepositoryName | None:
+        """Return our name for a repository of the upstream, or None when the rule does not reach it."""
+        rest: str = upstream_repository
+        if self.upstream_prefix != ROOT:
+            if not rest.startswith(f"{self.upstream_prefix}/"):
+                return None
+            rest = rest[len(self.upstream_prefix) + 1 :]
+        return _parsed(rest if self.prefix == ROOT else f"{self.prefix}/{rest}")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The upstreams in the order in which they are asked; the last one has the last word."""
+        return (*(mirror for mirror in self.mirrors if mirror != self.upstream), self.upstream)
+
+    def freshness_of(self, tag: Tag) -> float:
+        """Return how many seconds `tag` is served without asking the upstream."""
+        return next((profile.fresh_for for profile in self.freshness if profile.covers(tag)), self.fresh_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +166,45 @@ def match_cache_rule(rules: Sequence[CacheRule], repository: RepositoryName) -> 
     return None if upstream_repository is None else CacheMatch(rule, upstream_repository)
 
 
-class Freshness(enum.StrEnum):
-    """What to do with a cached tag."""
+def match_namespace(
+    rules: Sequence[CacheRule], namespace: str, repository: RepositoryName
+) -> tuple[CacheRule, RepositoryName] | None:
+    """Return the rule for a repository of another registry, with our name for it; None when none stands for it.
 
-    FRESH = "fresh"
-    DUE = "due"
-
-
-FAILED_CHECK_PAUSE = 30.0
-"""Seconds after a failed check during which a due tag is served without asking again."""
-
-
-def evaluate_freshness(rule: CacheRule, checked_at: float, failed_at: float | None, now: float) -> Freshness:
-    """Tell whether a tag last confirmed at `checked_at` may be served as it is, or is due for a check.
-
-    A check that failed at `failed_at` is not repeated at once, but it does not make the tag fresh either: after a short
-    pause the next pull asks again.
+    `namespace` is the registry's host as clients write it in image names. A repository may also be written with the
+    rule's prefix already in front, as clients do that rewrite paths. Of several rules, the one that reaches the
+    repository by the longest upstream prefix is taken; a name that another rule would answer for is refused (None).
     """
-    if 0 <= now - checked_at < rule.fresh_for:
-        return Freshness.FRESH
-    if failed_at is not None and 0 <= now - failed_at < FAILED_CHECK_PAUSE:
-        return Freshness.FRESH
-    return Freshness.DUE
+    wanted = namespace.lower()
+    standing = [rule for rule in rules if wanted in rule.namespaces]
+    for rule in standing:
+        if rule.prefix != ROOT and rule.covers(repository) and _answers(rules, rule, repository):
+            return rule, repository
+    reaching = [(rule, name) for rule in standing if (name := rule.local_repository(repository)) is not None]
+    reaching = [(rule, name) for rule, name in reaching if _answers(rules, rule, name)]
+    if not reaching:
+        return None
+    return max(reaching, key=lambda found: -1 if found[0].upstream_prefix == ROOT else len(found[0].upstream_prefix))
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether `name` matches a literal in which `*` stands for any characters."""
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+def _answers(rules: Sequence[CacheRule], rule: CacheRule, repository: RepositoryName) -> bool:
+    match = match_cache_rule(rules, repository)
+    return match is not None and match.rule is rule
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    literal = "*".join(part.replace("[", "[[]").replace("?", "[?]") for part in pattern.split("*"))
+    return re.compile(translate(literal))
+
+
+def _parsed(name: str) -> RepositoryName | None:
+    try:
+        return parse_repository(name)
+    except InvalidName:
+        return None

@@ -25,6 +25,7 @@ class JobKind(enum.StrEnum):
 
     REPLICATE = "replicate"
     DELETE_REPLICA = "delete-replica"
+    PREFETCH = "prefetch"
 
 
 class JobState(enum.StrEnum):

@@ -95,6 +95,7 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
         replication_rules=settings.replication_rules(),
         registry_policy=settings.registry_policy(),
         templates=settings.templates(),
+        cache_rules=settings.cache_rules(),
     )
     database = make_database(shared.settings, settings, shared.environ)
     store = make_blob_store(shared.settings, settings, shared.environ)

@@ -17,6 +17,7 @@ from replicator.registry.access import authorize
 from replicator.storage.metadata import blobs, images, repositories
 
 if TYPE_CHECKING:
+    from replicator.core.cache_status import PullTrace
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
@@ -27,19 +28,30 @@ if TYPE_CHECKING:
 
 
 class PullSource(Protocol):
-    """Where an edge pulls from: a node's own content, or the cache in front of an upstream."""
+    """Where an edge pulls from: a node's own content, or the cache in front of an upstream.
+
+    A cache says in `trace` how it answered, also when it raises.
+    """
 
     async def get_manifest(
-        self, principal: Principal, repository: RepositoryName, reference: Reference
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        reference: Reference,
+        trace: PullTrace | None = None,
     ) -> StoredManifest:
         """Return the manifest; raises ManifestNotFound, RepositoryNotFound, an AccessError or an UpstreamError."""
         ...
 
-    async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
+    async def get_blob_size(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
+    ) -> int:
         """Return a blob's size in bytes; raises like `open_blob`."""
         ...
 
-    async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
+    async def open_blob(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
+    ) -> BlobContent:
         """Open a blob; raises BlobNotFound (a damaged one, too), RepositoryNotFound, AccessError, UpstreamError."""
         ...
 
@@ -51,7 +63,11 @@ class Pulls:
         self._node = node
 
     async def get_manifest(
-        self, principal: Principal, repository: RepositoryName, reference: Reference
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        reference: Reference,
+        trace: PullTrace | None = None,
     ) -> StoredManifest:
         """Return the exact bytes pushed under a tag or digest; see PullSource."""
         authorize(principal, Action.PULL, repository)
@@ -73,13 +89,17 @@ class Pulls:
             index.keep(repository, reference, manifest, len(manifest.content) + 512, mark)
         return manifest
 
-    async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
+    async def get_blob_size(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
+    ) -> int:
         """Return the size of a blob that the repository holds; see PullSource."""
         async with await self.open_blob(principal, repository, digest) as blob:
             # Opened, because a client that hears of a damaged blob does not push it, and nothing would repair it.
             return blob.size
 
-    async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
+    async def open_blob(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
+    ) -> BlobContent:
         """Open a blob that the repository holds; see PullSource."""
         blob = await self._get_blob(principal, repository, digest)
         try:

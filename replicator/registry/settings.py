@@ -9,6 +9,7 @@ from replicator.core.manifest import MAX_MANIFEST_BYTES
 from replicator.core.mutability import MutabilityRule
 
 if TYPE_CHECKING:
+    from replicator.core.cache_rules import CacheRule
     from replicator.core.names import NodeId
     from replicator.core.registry_policy import RegistryPolicy
     from replicator.core.replication import ReplicationRule
@@ -34,3 +35,5 @@ class RegistrySettings:
     registry_policy: RegistryPolicy | None = None
     """Who may replicate into this registry; None: nodes of the own account only."""
     templates: tuple[CreationTemplate, ...] = ()
+    cache_rules: tuple[CacheRule, ...] = ()
+    """Which repositories the cache fills, from where."""

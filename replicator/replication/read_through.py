@@ -47,6 +47,7 @@ from replicator.transfer.push_image import for_each
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from replicator.core.cache_status import PullTrace
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
@@ -102,12 +103,16 @@ class ReadThrough:
         self._closed = False
 
     async def get_manifest(
-        self, principal: Principal, repository: RepositoryName, reference: Reference
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        reference: Reference,
+        trace: PullTrace | None = None,
     ) -> StoredManifest:
         """Return a manifest that is here, or that a source will bring; see PullSource."""
         authorize(principal, Action.PULL, repository)
         try:
-            return await self._behind.get_manifest(principal, repository, reference)
+            return await self._behind.get_manifest(principal, repository, reference, trace)
         except (ManifestNotFound, RepositoryNotFound):
             if not self._may_ask(principal, repository):
                 raise
@@ -116,26 +121,30 @@ class ReadThrough:
                 raise
             return manifest
 
-    async def get_blob_size(self, principal: Principal, repository: RepositoryName, digest: Digest) -> int:
+    async def get_blob_size(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
+    ) -> int:
         """Return the size of a blob that is here; one of an early image is fetched first; see PullSource.
 
         Whoever hears that a blob is here does not push it, so it must be.
         """
         authorize(principal, Action.PULL, repository)
         try:
-            return await self._behind.get_blob_size(principal, repository, digest)
+            return await self._behind.get_blob_size(principal, repository, digest, trace)
         except (BlobNotFound, RepositoryNotFound):
             image = self._images.find_blob(repository, digest) if self._may_ask(principal, repository) else None
             if image is None or await self._is_deleted(image):
                 raise
             await self._fetch(image, digest)
-            return await self._behind.get_blob_size(principal, repository, digest)
+            return await self._behind.get_blob_size(principal, repository, digest, trace)
 
-    async def open_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> BlobContent:
+    async def open_blob(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
+    ) -> BlobContent:
         """Open a blob that is here, or that a source has, as it arrives; see PullSource."""
         authorize(principal, Action.PULL, repository)
         try:
-            return await self._behind.open_blob(principal, repository, digest)
+            return await self._behind.open_blob(principal, repository, digest, trace)
         except (BlobNotFound, RepositoryNotFound):
             if not self._may_ask(principal, repository):
                 raise

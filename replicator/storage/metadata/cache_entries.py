@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A cached tag. `failed_at` and `last_error` tell of a check that failed since `checked_at`."""
+    """A cached tag. `failed_at` and `last_error` tell of a check that failed since `checked_at`.
+
+    `gone_at` is since when the upstream says that there is no such tag. `pending_digest` is what the upstream has and
+    what is not served yet, because it is too new; `drift_digest` what the upstream has and what is never served, as
+    the tag is immutable here. `rolled_back_at` is when the upstream last went back to an older digest.
+    """
 
     repository: RepositoryName
     tag: Tag
@@ -29,6 +34,10 @@ class CacheEntry:
     used_at: float
     failed_at: float | None = None
     last_error: str | None = None
+    gone_at: float | None = None
+    pending_digest: Digest | None = None
+    drift_digest: Digest | None = None
+    rolled_back_at: float | None = None
 
 
 _NAMES = [column.name for column in cache_entries.columns]
@@ -73,6 +82,10 @@ def put(entry: CacheEntry) -> Steps[None]:
         used_at=entry.used_at,
         failed_at=entry.failed_at,
         last_error=entry.last_error,
+        gone_at=entry.gone_at,
+        pending_digest=entry.pending_digest,
+        drift_digest=entry.drift_digest,
+        rolled_back_at=entry.rolled_back_at,
     )
 
 

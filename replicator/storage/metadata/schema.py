@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 """The migration that this code expects."""
 
 metadata = sa.MetaData()
@@ -237,5 +237,30 @@ cache_entries = sa.Table(
     sa.Column("used_at", sa.Double, nullable=False),
     sa.Column("failed_at", sa.Double),
     sa.Column("last_error", Text),
+    sa.Column("gone_at", sa.Double),
+    sa.Column("pending_digest", Text),
+    sa.Column("drift_digest", Text),
+    sa.Column("rolled_back_at", sa.Double),
     sa.Index("cache_entries_by_check", "checked_at"),
+)
+
+cache_history = sa.Table(
+    "cache_history",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("reference", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("first_seen_at", sa.Double, nullable=False),
+    sa.Column("served_at", sa.Double),
+)
+
+cached_images = sa.Table(
+    "cached_images",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("fetched_at", sa.Double, nullable=False),
+    sa.Column("used_at", sa.Double, nullable=False),
+    sa.Column("pinned_at", sa.Double),
+    sa.Index("cached_images_by_use", "used_at"),
 )
