@@ -6,7 +6,7 @@ A password is held here and shown nowhere: neither value's representation contai
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -15,6 +15,8 @@ from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from replicator.upstream.addresses import Network
 
 DOCKER_HUB_API = "https://registry-1.docker.io"
 _DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io"})
@@ -29,6 +31,63 @@ class Credentials:
 
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, password=***)"
+
+
+class CredentialSource(Protocol):
+    """Knows who we are to one upstream, where that changes: a helper program, a token that expires, a mounted secret.
+
+    Asked before every use; what takes long to find is kept by the source itself.
+    """
+
+    async def get(self) -> Credentials | None:
+        """Return who we are now, None for nobody in particular. Raises UpstreamDenied when that cannot be found out."""
+        ...
+
+    def refused(self, credentials: Credentials) -> None:
+        """Note that the upstream did not accept `credentials`: a source that can get others does at the next `get`."""
+        ...
+
+
+class FixedCredentials:
+    """The credentials that a configuration states, which stay as they are."""
+
+    def __init__(self, credentials: Credentials | None) -> None:
+        self._credentials = credentials
+
+    async def get(self) -> Credentials | None:
+        """Return them."""
+        return self._credentials
+
+    def refused(self, credentials: Credentials) -> None:
+        """Do nothing: there are no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """An HTTP proxy that an upstream is reached through: https upstreams by CONNECT, http ones by absolute URLs.
+
+    Raises ConfigurationError when `url` is not the plain address of a proxy.
+    """
+
+    url: str
+    credentials: Credentials | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ConfigurationError("proxy: expected an http or https URL with a host")
+        if "@" in parts.netloc:
+            raise ConfigurationError("proxy: expected a URL without user and password; use credentials")
+        if parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise ConfigurationError("proxy: expected a URL of a host and a port alone")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """The files of a certificate and its key, in PEM, that prove who we are to the upstream in the TLS handshake."""
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,8 +115,12 @@ class UpstreamEndpoint:
 
     `realm_hosts` are token hosts, besides the registry's own and the known ones, that may receive the credentials.
     `ca_file` is trusted in addition to the system's authorities. `stall_timeout` bounds the silence within an answer,
-    `total_timeout` a whole small request, and the wait for the first byte of a large one. Raises ConfigurationError
-    when `url` is not the plain address of a registry.
+    `total_timeout` a whole small request, and the wait for the first byte of a large one. `client_certificate` is shown
+    to the registry itself, never to hosts that it names. `networks` are the kinds of network that the registry's name
+    may lead to, public ones always; None allows any, and an address (or `localhost`) in `url` is its own permission.
+    `namespace` is the registry that we want of one that stands for others (distribution-spec, "Registry Proxying").
+    `via` is our entry in the Via of every request, and `breaker` says whether an upstream that keeps failing is left
+    alone for a while. Raises ConfigurationError when `url` is not the plain address of a registry.
     """
 
     name: str
@@ -71,6 +134,12 @@ class UpstreamEndpoint:
     max_connections: int = 32
     requests_per_second: float | None = None
     bytes_per_second: float | None = None
+    proxy: ProxySettings | None = None
+    client_certificate: ClientCertificate | None = None
+    networks: frozenset[Network] | None = None
+    namespace: str | None = None
+    via: str | None = None
+    breaker: bool = False
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
