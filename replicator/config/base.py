@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, Vali
 from replicator.config.units import shown
 from replicator.core.errors import InvalidInput
 from replicator.core.names import AccountId, NodeId, Region, parse_account, parse_region
+from replicator.core.platforms import Platform, parse_platform
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):([0-9]{1,5})")
@@ -231,6 +232,11 @@ Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_NAME)]
 RegistryName = Annotated[str, Field(pattern=_REGISTRY_NAME)]
 RepositoryPattern = Annotated[str, Field(min_length=1, max_length=256, pattern=_REPOSITORY_PATTERN)]
 TagPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=_TAG_PATTERN)]
+PlatformText = Annotated[
+    Platform,
+    BeforeValidator(checked(parse_platform)),
+    WithJsonSchema({"type": "string", "examples": ["linux/arm64/v8"]}),
+]
 
 
 class NodeRef(Model):

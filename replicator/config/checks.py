@@ -90,7 +90,7 @@ def _shared_directories(settings: Settings) -> Iterator[Finding]:
 
 def _upstreams(settings: Settings) -> Iterator[Finding]:
     names = {one.name for one in settings.upstreams}
-    used = {rule.upstream for node in settings.nodes for rule in node.cache.rules}
+    used = {name for node in settings.nodes for rule in node.cache.rules for name in rule.sources}
     for i, node in enumerate(settings.nodes):
         for j, rule in enumerate(node.cache.rules):
             if rule.upstream not in names:

@@ -17,6 +17,7 @@ from replicator.config.upstreams import DestinationRegistrySettings, PeerSetting
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from replicator.core.cache_rules import CacheRule
     from replicator.core.names import NodeId
 
 
@@ -90,6 +91,11 @@ class Settings(Model):
             if registry.name == name:
                 return registry
         raise ConfigurationError(f"there is no registry {name} in this configuration")
+
+    def cache_rules(self, node: NodeSettings) -> tuple[CacheRule, ...]:
+        """Return a node's cache rules as the core's values; a rule stands for its upstream's hosts unless it says."""
+        hosts = {one.name: one.namespaces for one in self.upstreams}
+        return tuple(rule.to_rule(hosts.get(rule.upstream, frozenset())) for rule in node.cache.rules)
 
     def directory(self, node: NodeSettings) -> Path:
         """Return the node's own directory."""

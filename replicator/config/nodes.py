@@ -19,7 +19,6 @@ from replicator.core.templates import CreationCause, CreationTemplate
 
 if TYPE_CHECKING:
     from replicator.core.access import Grant
-    from replicator.core.cache_rules import CacheRule
     from replicator.core.replication import ReplicationRule
 
 MIN_MANIFEST_LIMIT = 4 * 2**20
@@ -156,10 +155,6 @@ class NodeSettings(NodeRef):
     def replication_rules(self) -> tuple[ReplicationRule, ...]:
         """Return the core's replication rules."""
         return tuple(rule.to_rule() for rule in self.replication.rules)
-
-    def cache_rules(self) -> tuple[CacheRule, ...]:
-        """Return the core's cache rules."""
-        return tuple(rule.to_rule() for rule in self.cache.rules)
 
     def mutability(self) -> MutabilityRule:
         """Return the core's mutability rule for repositories of this node."""

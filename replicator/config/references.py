@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from replicator.config.nodes import TlsSettings
 from replicator.config.problems import Finding, KeyPath
 from replicator.config.secrets import Secret, SecretRef, resolve_secret
+from replicator.config.upstreams import ClientCertificateSettings
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from replicator.config.model import Settings
 
-_FILE_KEYS = {"ca_file", "certificate", "key"}
+_FILE_KEYS = {"ca_file", "certificate", "key", "docker_config"}
 
 
 MIN_PEER_SECRET = 16
@@ -36,8 +38,10 @@ def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator
             yield from _check_secret(path, value, environ)
         elif isinstance(value, Path) and path[-1] in _FILE_KEYS:
             yield from _check_file(path, value)
-        elif isinstance(value, TlsSettings):
+        elif isinstance(value, (TlsSettings, ClientCertificateSettings)):
             yield from _check_pair(path, value)
+        elif path[-2:] == ("credentials", "helper") and isinstance(value, str):
+            yield from _check_helper(path, value, environ)
 
 
 def _check_secret(path: KeyPath, ref: SecretRef, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -62,7 +66,7 @@ def _check_file(path: KeyPath, file: Path) -> Iterator[Finding]:
             yield Finding(path, f"{file} holds no certificate in PEM form")
 
 
-def _check_pair(path: KeyPath, tls: TlsSettings) -> Iterator[Finding]:
+def _check_pair(path: KeyPath, tls: TlsSettings | ClientCertificateSettings) -> Iterator[Finding]:
     if not (tls.certificate.is_file() and tls.key.is_file()):
         return
     try:
@@ -71,6 +75,12 @@ def _check_pair(path: KeyPath, tls: TlsSettings) -> Iterator[Finding]:
     except (OSError, ValueError):  # an SSLError is an OSError
         expected = "expected a certificate and its own private key, in PEM form and in clear"
         yield Finding(path, f"{expected}, got {tls.certificate} and {tls.key}")
+
+
+def _check_helper(path: KeyPath, name: str, environ: Mapping[str, str]) -> Iterator[Finding]:
+    program = f"docker-credential-{name}"
+    if shutil.which(program, path=environ.get("PATH")) is None:
+        yield Finding(path, f"there is no program {program} on PATH")
 
 
 def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:

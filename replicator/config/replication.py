@@ -18,17 +18,16 @@ from replicator.config.base import (
     Model,
     Name,
     NodeRef,
+    PlatformText,
     Rate,
     RegionName,
     RegistryName,
     RepositoryPattern,
     TagPattern,
-    checked,
 )
-from replicator.config.units import DURATION_OR_OFF_SCHEMA, Duration, Size, positive_duration
+from replicator.config.units import DURATION_OR_OFF_SCHEMA, OFF, Duration, Size, positive_duration
 from replicator.core.destinations import DestinationId, RegistryRef
 from replicator.core.names import NodeId
-from replicator.core.platforms import Platform, parse_platform
 from replicator.core.registry_policy import Permission, PolicyStatement
 from replicator.core.replication import (
     DEFAULT_LAG_TARGET,
@@ -39,15 +38,9 @@ from replicator.core.replication import (
 from replicator.core.replication_configuration import MAX_DESTINATIONS, MAX_FILTERS, MAX_RULES
 
 _LEAST_URGENT = 9
-OFF = "off"
 
 PrefixFilter = Annotated[str, Field(min_length=2, max_length=256, pattern=REPOSITORY_START)]
 NamePart = Annotated[str, Field(max_length=255, pattern=REPOSITORY_PART)]
-PlatformText = Annotated[
-    Platform,
-    BeforeValidator(checked(parse_platform)),
-    WithJsonSchema({"type": "string", "examples": ["linux/arm64/v8"]}),
-]
 
 
 class TargetSettings(Model):

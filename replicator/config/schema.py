@@ -9,10 +9,19 @@ from typing import Any, cast
 
 from replicator.config.model import Settings
 from replicator.config.problems import KeyPath, child_of
-from replicator.config.units import DURATION_OR_OFF_SCHEMA, DURATION_SCHEMA, SIZE_SCHEMA, format_duration, format_size
+from replicator.config.units import (
+    DURATION_OR_ANY_SCHEMA,
+    DURATION_OR_OFF_SCHEMA,
+    DURATION_SCHEMA,
+    SIZE_SCHEMA,
+    format_duration,
+    format_size,
+)
 
 _Schema = Mapping[str, object]
-_DURATION_PATTERNS = (DURATION_SCHEMA["pattern"], DURATION_OR_OFF_SCHEMA["pattern"])
+_DURATION_PATTERNS = tuple(
+    schema["pattern"] for schema in (DURATION_SCHEMA, DURATION_OR_OFF_SCHEMA, DURATION_OR_ANY_SCHEMA)
+)
 
 
 @dataclass(frozen=True, slots=True)

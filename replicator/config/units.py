@@ -30,8 +30,11 @@ _DURATION_PATTERN = r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+"
 _DURATION = re.compile(_DURATION_PATTERN)
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DAY = 86400
 _MAX_DURATION = 100 * 365 * 86400.0
 _MAX_TEXT = 40
+OFF = "off"
+FOREVER = "forever"
 _MAX_SHOWN = 60
 
 
@@ -72,6 +75,16 @@ def positive_duration(value: object) -> float:
     return seconds
 
 
+def duration_or_off(value: object) -> float:
+    """Return a duration that is not zero, or zero for `off`; raise ValueError otherwise."""
+    return 0.0 if value == OFF else positive_duration(value)
+
+
+def duration_or_any(value: object) -> float:
+    """Return a duration, zero for `off`, or for `forever` the longest there is; raise ValueError otherwise."""
+    return _MAX_DURATION if value == FOREVER else duration_or_off(value)
+
+
 def format_size(size: int) -> str:
     """Return a size as the file writes it: `8MiB`."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
@@ -82,7 +95,11 @@ def format_size(size: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as the file writes it: `24h`."""
+    """Return a duration as the file writes it: `24h`, `7d`; `off` for none at all."""
+    if seconds == 0:
+        return OFF
+    if seconds > _DAY and seconds % _DAY == 0:
+        return f"{seconds / _DAY:.0f}d"
     for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):
         if seconds and seconds % factor == 0:
             return f"{seconds / factor:.0f}{unit}"
@@ -111,6 +128,13 @@ SIZE_SCHEMA = {
 }
 DURATION_SCHEMA = {"type": "string", "pattern": f"^{_DURATION_PATTERN}$", "examples": ["30s", "24h", "1h30m"]}
 DURATION_OR_OFF_SCHEMA = {**DURATION_SCHEMA, "pattern": f"^(off|{_DURATION_PATTERN})$", "examples": ["15m", "off"]}
+DURATION_OR_ANY_SCHEMA = {
+    **DURATION_SCHEMA,
+    "pattern": f"^(off|forever|{_DURATION_PATTERN})$",
+    "examples": ["24h", "off", "forever"],
+}
 
 Size = Annotated[int, BeforeValidator(positive_size), WithJsonSchema(SIZE_SCHEMA)]
 Duration = Annotated[float, BeforeValidator(positive_duration), WithJsonSchema(DURATION_SCHEMA)]
+DurationOrOff = Annotated[float, BeforeValidator(duration_or_off), WithJsonSchema(DURATION_OR_OFF_SCHEMA)]
+DurationOrAny = Annotated[float, BeforeValidator(duration_or_any), WithJsonSchema(DURATION_OR_ANY_SCHEMA)]

@@ -2,22 +2,124 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import enum
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from replicator.config.base import BaseUrl, Count, FilePath, Host, Model, Name, NodeRef, Rate, RegistryName
+from replicator.config.base import (
+    BaseUrl,
+    Count,
+    FilePath,
+    Host,
+    Model,
+    Name,
+    NodeRef,
+    Rate,
+    RegionName,
+    RegistryName,
+)
 from replicator.config.secrets import SecretRef
 from replicator.config.units import Duration, Size
+from replicator.core.upstream_presets import PRESETS, UpstreamPreset
+
+HELPER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+PresetName = Literal[
+    "docker-hub",
+    "ecr-public",
+    "quay",
+    "k8s",
+    "github-container-registry",
+    "gitlab-container-registry",
+    "azure-container-registry",
+    "chainguard",
+    "ecr",
+]
+
+
+class InternalNetwork(enum.StrEnum):
+    """Networks that are not the internet's."""
+
+    PRIVATE = "private"
+    LOOPBACK = "loopback"
+    LINK_LOCAL = "link-local"
+
+
+class AwsCredentialSettings(Model):
+    """An identity at AWS, which private ECR gives tokens of twelve hours for; needs the extra `replicator[ecr]`."""
+
+    region: RegionName
+    """Region of the registry."""
+    access_key_id: SecretRef | None = None
+    """Access key: `{env: NAME}` or `{file: path}`; the machine's own identity, if absent."""
+    secret_access_key: SecretRef | None = None
+    """Secret of the access key: `{env: NAME}` or `{file: path}`."""
+    session_token: SecretRef | None = None
+    """Session token of a temporary access key: `{env: NAME}` or `{file: path}`."""
+    endpoint: BaseUrl | None = None
+    """Address of the ECR API; Amazon's of the region, if absent."""
+
+    @model_validator(mode="after")
+    def _whole_key(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("expected both access_key_id and secret_access_key, or neither")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("session_token has no effect without access_key_id")
+        return self
 
 
 class CredentialSettings(Model):
-    """A user name and password at somebody else's registry."""
+    """Who we are at somebody else's registry: a user and a password, or where to learn them."""
+
+    username: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """User name there; with `password`."""
+    password: SecretRef | None = None
+    """Password or access token: `{env: NAME}` or `{file: path}`; a file is read again when it is refused."""
+    docker_config: FilePath | None = None
+    """Docker's `config.json`, with passwords or the helpers that know them; read again when it changed."""
+    helper: Annotated[str, Field(pattern=HELPER_NAME)] | None = None
+    """NAME of a program `docker-credential-NAME` on PATH that knows the password."""
+    aws: AwsCredentialSettings | None = None
+    """Identity at AWS, for private ECR."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        pair = self.username is not None or self.password is not None
+        others = (self.docker_config, self.helper, self.aws)
+        if pair + sum(one is not None for one in others) != 1:
+            raise ValueError("expected username and password, or one of docker_config, helper and aws")
+        if pair and (self.username is None or self.password is None):
+            raise ValueError("expected both username and password")
+        return self
+
+
+class PairSettings(Model):
+    """A user name and a password."""
 
     username: Annotated[str, Field(min_length=1, max_length=512)]
     """User name there."""
     password: SecretRef
-    """Password or access token: `{env: NAME}` or `{file: path}`."""
+    """Password: `{env: NAME}` or `{file: path}`."""
+
+
+class ProxySettings(Model):
+    """An HTTP proxy on the way to a registry."""
+
+    url: BaseUrl
+    """Address of the proxy, `http[s]://host[:port]`; https registries are reached through it by CONNECT."""
+    credentials: PairSettings | None = None
+    """Who we are to the proxy; nobody in particular, if absent."""
+
+
+class ClientCertificateSettings(Model):
+    """The certificate that we show to a registry."""
+
+    certificate: FilePath
+    """PEM file of the certificate with its chain."""
+    key: FilePath
+    """PEM file of its private key."""
 
 
 class RemoteSettings(Model):
@@ -52,6 +154,46 @@ class UpstreamSettings(RemoteSettings):
 
     name: Name
     """Name of the upstream in cache rules, logs and metrics; unique."""
+    url: BaseUrl = ""
+    """Address of the registry, `http[s]://host[:port]`; the preset's, if absent."""
+    preset: PresetName | None = None
+    """A well-known registry, by ECR's name for it: its address, its token service and the hosts of its image names."""
+    networks: tuple[InternalNetwork, ...] = ()
+    """Networks that its name may lead to besides the internet; an address or `localhost` in `url` needs none of them."""
+    proxy: ProxySettings | None = None
+    """HTTP proxy that it is reached through."""
+    client_certificate: ClientCertificateSettings | None = None
+    """Certificate that we show to it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_of_preset(cls, data: object) -> object:
+        if not isinstance(data, dict) or "url" in data or not isinstance(data.get("preset"), str):
+            return data
+        preset = PRESETS.get(data["preset"])
+        return data if preset is None or preset.url is None else {**data, "url": preset.url}
+
+    @model_validator(mode="after")
+    def _has_address(self) -> Self:
+        if self.url:
+            return self
+        if self.preset is None:
+            raise ValueError("expected url, or a preset that has one")
+        suffix = PRESETS[self.preset].host_suffix
+        raise ValueError(f"expected url: preset {self.preset} has a host for each user, which ends with {suffix}")
+
+    @property
+    def known_as(self) -> UpstreamPreset | None:
+        """What is known of the registry, by its preset's name or else by its address."""
+        if self.preset is not None:
+            return PRESETS[self.preset]
+        return next((one for one in PRESETS.values() if one.url == self.url), None)
+
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """The hosts that names of its images begin with."""
+        known = self.known_as
+        return known.namespaces if known is not None and known.namespaces else frozenset({urlsplit(self.url).netloc})
 
 
 class DestinationRegistrySettings(RemoteSettings):

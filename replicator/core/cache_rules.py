@@ -58,6 +58,13 @@ class FreshnessProfile:
         return any(_SEMVER.fullmatch(tag) if one == SEMVER else matches(one, tag) for one in self.tags)
 
 
+DEFAULT_FRESHNESS = (
+    FreshnessProfile((SEMVER,), 7 * 24 * 3600.0),
+    FreshnessProfile(("latest", "edge", "nightly", "main", "master", "dev"), 3600.0),
+)
+"""What holds for a rule that says nothing of freshness: versions seldom move, moving tags often do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What may be pulled: what `allow` matches, everything if it is empty, without what `deny` matches.

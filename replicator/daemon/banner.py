@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator.config.rule_samples import covered_names, sample_tags
+from replicator.core.cache_rules import ROOT
 from replicator.core.names import NodeId, RepositoryName, Tag
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _node_lines(node: NodeSettings, url: str) -> list[str]:
         what = ", ".join((*(f"{prefix}*" for prefix in rule.filters), *rule.repositories)) or "every repository"
         where = ", ".join(str(destination) for destination in rule.destinations)
         lines.append(f"      replicates {what} to {where}")
-    prefixes = ", ".join(f"{rule.prefix}/" for rule in node.cache_rules())
+    prefixes = ", ".join("every other name" if one.prefix == ROOT else f"{one.prefix}/" for one in node.cache.rules)
     if prefixes:
         lines.append(f"      pulls through {prefixes}")
     return lines
@@ -61,11 +62,10 @@ def suggestions(settings: Settings, config: str, urls: Mapping[NodeId, str]) -> 
         if other is not None:
             there = f"{other.partition('://')[2]}/{rules[0].renamed(name)}"
             commands.append(f"skopeo inspect {at_source}--tls-verify=false docker://{there}:{tag}   # it has arrived")
-    caches = first.cache_rules()
+    caches = first.cache.rules
     if caches:
-        commands.append(
-            f"skopeo inspect {at_source}--tls-verify=false docker://{host}/{caches[0].prefix}/library/alpine:latest"
-        )
+        place = host if caches[0].prefix == ROOT else f"{host}/{caches[0].prefix}"
+        commands.append(f"skopeo inspect {at_source}--tls-verify=false docker://{place}/library/alpine:latest")
     commands.append(f"curl {urls[first.id]}/metrics")
     return commands
 

@@ -36,10 +36,10 @@ class SecretStore:
 
     def credentials(self, remote: RemoteSettings) -> Credentials | None:
         """Return who we are to somebody else's registry."""
-        if remote.credentials is None:
+        known = remote.credentials
+        if known is None or known.username is None or known.password is None:
             return None
-        password = self._revealed(remote.credentials.password)
-        return Credentials(remote.credentials.username, password)
+        return Credentials(known.username, self._revealed(known.password))
 
     def users(self, node: NodeSettings) -> tuple[User, ...]:
         """Return a node's users."""

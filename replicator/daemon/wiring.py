@@ -95,7 +95,7 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
         replication_rules=settings.replication_rules(),
         registry_policy=settings.registry_policy(),
         templates=settings.templates(),
-        cache_rules=settings.cache_rules(),
+        cache_rules=shared.settings.cache_rules(settings),
     )
     database = make_database(shared.settings, settings, shared.environ)
     store = make_blob_store(shared.settings, settings, shared.environ)
@@ -136,7 +136,7 @@ class _NodeBuilder:
         upstreams = self._upstream_metrics()
         cache = CacheRecorder(metrics.cache(self._name), upstreams)
         clients = {name: open_client(endpoints.upstream(name), clock, used.request) for name, used in upstreams.items()}
-        pull_through = PullThrough(registry, pulls, self._settings.cache_rules(), clients, cache)
+        pull_through = PullThrough(registry, pulls, registry.settings.cache_rules, clients, cache)
         builder = ReplicationBuilder(shared.settings, self._settings, self._registries, pull_through)
         replication = builder.build(endpoints, tokens, recorder, shared.draining)
         gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag)
@@ -194,7 +194,7 @@ class _NodeBuilder:
 
     def _upstream_metrics(self) -> dict[str, UpstreamMetrics]:
         """Return what counts the use of each upstream that this node's rules name."""
-        names = dict.fromkeys(rule.upstream for rule in self._settings.cache_rules())
+        names = dict.fromkeys(name for rule in self._settings.cache.rules for name in rule.sources)
         return {name: self._shared.metrics.upstream(self._name, name) for name in names}
 
     def _authenticator(self, tokens: PeerTokens) -> Authenticator:

@@ -83,11 +83,17 @@ def test_three_regions_replicate_as_promised(configs: Path) -> None:
 def test_three_regions_pull_through_as_promised(configs: Path) -> None:
     settings = load(configs, "three-regions.yaml")
     for node in settings.nodes:
-        match = match_cache_rule(node.cache_rules(), parse_repository("docker-hub/library/alpine"))
+        match = match_cache_rule(settings.cache_rules(node), parse_repository("docker-hub/library/alpine"))
         assert match is not None
         assert match.upstream_repository == "library/alpine"
         assert settings.upstream(match.rule.upstream).url == "https://registry-1.docker.io"
-        assert {rule.prefix for rule in node.cache_rules()} == {"docker-hub", "quay", "ecr-public", "k8s", "local"}
+        assert {rule.prefix for rule in settings.cache_rules(node)} == {
+            "docker-hub",
+            "quay",
+            "ecr-public",
+            "k8s",
+            "local",
+        }
     assert settings.upstream("local").url == "http://127.0.0.1:5100"
 
 

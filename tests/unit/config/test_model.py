@@ -10,7 +10,7 @@ from replicator.config.base import Address, parse_address, parse_base_url
 from replicator.config.model import LogFormat, LogLevel, Settings
 from replicator.config.nodes import NodeSettings, Sparse
 from replicator.core.access import Action, Grant
-from replicator.core.cache_rules import CacheRule
+from replicator.core.cache_rules import DEFAULT_FRESHNESS, CacheRule
 from replicator.core.errors import ConfigurationError
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import parse_node, parse_repository
@@ -97,7 +97,9 @@ def test_rules_become_the_cores_values() -> None:
         repositories={"tag_mutability": "IMMUTABLE_WITH_EXCLUSION", "tag_mutability_exclusions": ["dev-*"]},
     )
     assert one.replication_rules() == (ReplicationRule("r", (parse_node("111122223333/eu-west-1"),), ("team-a/",)),)
-    assert one.cache_rules() == (CacheRule("hub", "docker-hub", "ROOT", 3600), CacheRule("ROOT", "q"))
+    hub, root = (rule.to_rule() for rule in one.cache.rules)
+    assert hub == CacheRule("hub", "docker-hub", "ROOT", 3600)
+    assert root == CacheRule("ROOT", "q", freshness=DEFAULT_FRESHNESS)
     assert one.mutability() == MutabilityRule(TagMutability.IMMUTABLE_WITH_EXCLUSION, ("dev-*",))
 
 
@@ -148,7 +150,7 @@ def test_exclusions_come_with_the_settings_that_have_them(mutability: str, exclu
 def test_a_cache_prefix_follows_the_grammar(prefix: str) -> None:
     rule = {"prefix": prefix, "upstream": "hub"}
     if prefix == "root":
-        assert node(cache={"rules": [rule]}).cache_rules()[0].prefix == "root"
+        assert node(cache={"rules": [rule]}).cache.rules[0].prefix == "root"
     else:
         refused(cache={"rules": [rule]})
 
@@ -166,7 +168,7 @@ def test_rules_have_ecrs_limits() -> None:
     refused(replication={"rules": [{"name": "r", "destinations": []}]})
     refused(replication={"rules": [{"name": "r", "destinations": [eu], "filters": ["team"] * 101}]})
     cache = [{"prefix": f"hub{i}", "upstream": "hub"} for i in range(51)]
-    assert len(node(cache={"rules": cache[:50]}).cache_rules()) == 50
+    assert len(node(cache={"rules": cache[:50]}).cache.rules) == 50
     refused(cache={"rules": cache})
 
 

@@ -45,7 +45,7 @@ def test_every_key_has_a_description_and_a_kind() -> None:
 def test_defaults_are_written_as_in_the_file() -> None:
     defaults = {key.key: key.default for key in describe_keys()}
     assert defaults["shutdown_grace"] == "30s"
-    assert defaults["nodes[].cache.rules[].fresh_for"] == "24h"
+    assert defaults["nodes[].cache.rules[].stale_while_revalidate"] == "7d"
     assert defaults["nodes[].limits.max_manifest_size"] == "8MiB"
     assert defaults["log.access_log"] is True
 
