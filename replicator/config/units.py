@@ -95,9 +95,7 @@ def format_size(size: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as the file writes it: `24h`, `7d`; `off` for none at all."""
-    if seconds == 0:
-        return OFF
+    """Return a duration as the file writes it: `24h`, `7d`."""
     if seconds > _DAY and seconds % _DAY == 0:
         return f"{seconds / _DAY:.0f}d"
     for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):

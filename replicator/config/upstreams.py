@@ -159,7 +159,7 @@ class UpstreamSettings(RemoteSettings):
     preset: PresetName | None = None
     """A well-known registry, by ECR's name for it: its address, its token service and the hosts of its image names."""
     networks: tuple[InternalNetwork, ...] = ()
-    """Networks that its name may lead to besides the internet; an address or `localhost` in `url` needs none of them."""
+    """Networks that its name may lead to besides the internet; an address or `localhost` in `url` needs none."""
     proxy: ProxySettings | None = None
     """HTTP proxy that it is reached through."""
     client_certificate: ClientCertificateSettings | None = None
