@@ -207,6 +207,10 @@ class Unsupported(ReplicatorError):
         """The methods that would be accepted."""
 
 
+class LoopDetected(ReplicatorError):
+    """the request has come back to where it was before."""
+
+
 class CorruptBlob(ReplicatorError):
     """stored content is damaged."""
 

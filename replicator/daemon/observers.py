@@ -47,6 +47,8 @@ class RequestRecorder:
                 outcome.principal,
                 outcome.agent,
                 outcome.request_id,
+                outcome.cache,
+                outcome.upstream,
             )
 
 

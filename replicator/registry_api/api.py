@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -11,9 +12,12 @@ from replicator.core.access import Principal, PrincipalKind
 from replicator.core.digest import parse_digest
 from replicator.core.errors import Denied, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
-from replicator.registry_api.call import Call, Services
+from replicator.registry_api.call import Call, Services, proxy_headers
 from replicator.registry_api.edge import Edge, Observer, Outcome, Visit, path_of
 from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
+from replicator.registry_api.loops import LoopGuard
+from replicator.registry_api.namespaces import parse_namespace, resolve
+from replicator.upstream.via import on_behalf_of
 
 if TYPE_CHECKING:
     from replicator.core.clock import Clock
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     from replicator.registry_api.rate_limit import RateLimit
 
 __all__ = ["HANDLERS", "Observer", "Outcome", "RegistryApi"]
+
+_READS = ("GET", "HEAD")
+_PROXIED = frozenset({Route.BASE, Route.TAGS, Route.MANIFEST, Route.BLOB, Route.REFERRERS})
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
@@ -56,24 +63,57 @@ class RegistryApi(Edge):
         observe: Observer,
         rate_limit: RateLimit | None = None,
         public_url: str | None = None,
+        via: str | None = None,
     ) -> None:
         super().__init__(authenticator, clock, observe, rate_limit, public_url)
         self._services = services
+        self._loops = LoopGuard(services.settings.node, via)
+        self._own_hosts = frozenset() if public_url is None else frozenset({urlsplit(public_url).netloc.lower()})
 
     async def serve(self, visit: Visit) -> web.StreamResponse:
         """Answer one request below `/v2`."""
         request = visit.request
         visit.principal = self.identify(request)
+        with on_behalf_of(self._loops.admit(request.headers.getall("Via", ()))):
+            return await self._serve(visit)
+
+    async def _serve(self, visit: Visit) -> web.StreamResponse:
+        request, principal = visit.request, visit.principal
+        assert principal is not None  # noqa: S101 - set by serve
         endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
-        await self._keep_node_to_its_own(visit.principal, request.method, endpoint)
+        endpoint = self._of_namespace(visit, endpoint)
+        await self._keep_node_to_its_own(principal, request.method, endpoint)
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
             return self._entrance(visit, endpoint)
         methods = HANDLERS[endpoint.route]
         handler = methods.get(request.method)
         if handler is None:
             raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
-        return await handler(Call(request, endpoint, visit.principal, self._services, visit.id))
+        return await handler(Call(request, endpoint, principal, self._services, visit.id, visit.trace))
+
+    def _of_namespace(self, visit: Visit, endpoint: Endpoint) -> Endpoint:
+        """Return the endpoint that is meant when a client takes this node for another registry (`ns`)."""
+        if "?" not in visit.request.raw_path:
+            return endpoint
+        given = visit.request.query.getall("ns", ())
+        if not given or endpoint.route is Route.TOKEN:
+            return endpoint
+        principal = visit.principal
+        if principal is not None and principal.kind is PrincipalKind.ANONYMOUS and not principal.grants:
+            raise Unauthenticated("authentication is required")  # which registries we stand for is not for everybody
+        namespace = parse_namespace(given)
+        hosts = self._own_hosts | {visit.request.headers.get("Host", "").lower()}
+        found = resolve(self._services.settings.cache_rules, namespace, endpoint, hosts)
+        visit.namespace = found.namespace
+        if found.namespace is not None and (visit.request.method not in _READS or endpoint.route not in _PROXIED):
+            raise Unsupported(f"registry {namespace} can only be read through this node", allow=_READS)
+        return found
+
+    def headers_of(self, visit: Visit) -> dict[str, str]:
+        """Return what an answer carries besides what it says, such as how the cache answered."""
+        node = self._services.settings.node
+        return super().headers_of(visit) | proxy_headers(node, visit.namespace, visit.trace)
 
     async def _keep_node_to_its_own(self, principal: Principal, method: str, endpoint: Endpoint) -> None:
         """Let a node read the blobs of what this node's rules send to it, for read-through, and do nothing else.

@@ -22,9 +22,9 @@ async def get_blob(call: Call) -> web.StreamResponse:
     """GET a blob or a part of it, or HEAD it."""
     digest = call.digest
     if call.request.method == "HEAD":
-        size = await call.services.pulls.get_blob_size(call.principal, call.repository, digest)
+        size = await call.services.pulls.get_blob_size(call.principal, call.repository, digest, call.trace)
         return web.Response(headers=_headers(digest) | {"Content-Length": str(size)})
-    async with await call.services.pulls.open_blob(call.principal, call.repository, digest) as blob:
+    async with await call.services.pulls.open_blob(call.principal, call.repository, digest, call.trace) as blob:
         part = _wanted(call.request, blob)
         return await _send(call, blob, part)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from replicator.core.cache_status import PullTrace, render_age, render_cache_status
 from replicator.core.digest import Digest, parse_digest
 from replicator.core.reference import Reference, parse_reference
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from replicator.core.access import Principal
-    from replicator.core.names import RepositoryName
+    from replicator.core.names import NodeId, RepositoryName
     from replicator.registry.listings import Listings
     from replicator.registry.peer_reads import PeerReads
     from replicator.registry.pulls import PullSource
@@ -36,22 +37,27 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request with the endpoint it names and the caller it comes from."""
+    """A request with the endpoint it names and the caller it comes from; `trace` collects how a cache answered it."""
 
     request: web.BaseRequest
     endpoint: Endpoint
     principal: Principal
     services: Services
     request_id: str
+    trace: PullTrace = field(default_factory=PullTrace)
 
     @property
     def common_headers(self) -> dict[str, str]:
         """What every answer carries."""
-        return {"Docker-Distribution-Api-Version": "registry/2.0", "X-Request-Id": self.request_id}
+        return {
+            "Docker-Distribution-Api-Version": "registry/2.0",
+            "X-Request-Id": self.request_id,
+            **proxy_headers(self.services.settings.node, self.endpoint.namespace, self.trace),
+        }
 
     @property
     def repository(self) -> RepositoryName:
-        """The repository in the path."""
+        """The repository that is meant, by our name for it."""
         return self.endpoint.repository
 
     @property
@@ -67,3 +73,13 @@ class Call:
     def query(self, name: str) -> str | None:
         """Return a query parameter, the first if it is given several times."""
         return self.request.query.get(name)
+
+
+def proxy_headers(node: NodeId, namespace: str | None, trace: PullTrace) -> dict[str, str]:
+    """Return what an answer says of the registry that this node stood for, and of how its cache answered."""
+    rendered = {
+        "OCI-Namespace": namespace,
+        "Cache-Status": render_cache_status(str(node), trace),
+        "Age": None if trace.result is None else render_age(trace),
+    }
+    return {name: value for name, value in rendered.items() if value is not None}

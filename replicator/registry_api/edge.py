@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 
 from replicator.core.access import Principal, PrincipalKind
+from replicator.core.cache_status import PullTrace
 from replicator.core.errors import InvalidInput, ReplicatorError, Unauthenticated
 from replicator.registry_api.answer_body import AnswerBroken
 from replicator.registry_api.errors import RenderedError, render, render_unexpected
@@ -47,6 +48,10 @@ class Outcome:
     principal: str
     remote: str
     agent: str
+    cache: str = ""
+    """How the cache answered, where the repository is a cached one (`CacheResult`)."""
+    upstream: str = ""
+    """The upstream that the content came from, or would have come from."""
 
 
 class Observer(Protocol):
@@ -80,6 +85,10 @@ class Edge(ABC):
     @abstractmethod
     async def serve(self, visit: Visit) -> web.StreamResponse:
         """Answer a request, noting on `visit` who asks and what; raises ReplicatorError."""
+
+    def headers_of(self, visit: Visit) -> dict[str, str]:
+        """Return what an answer carries besides what it says; for one that has not begun."""
+        return {"Docker-Distribution-Api-Version": _API_VERSION, "X-Request-Id": visit.id}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -166,8 +175,7 @@ class Edge(ABC):
     def _finish(self, visit: Visit, response: web.StreamResponse, seconds: float) -> None:
         request = visit.request
         if not response.prepared:
-            response.headers["Docker-Distribution-Api-Version"] = _API_VERSION
-            response.headers["X-Request-Id"] = visit.id
+            response.headers.update(self.headers_of(visit))
         sent = response.content_length or 0
         self._observe(
             Outcome(
@@ -182,6 +190,8 @@ class Edge(ABC):
                 principal=visit.principal.name if visit.principal else "",
                 remote=request.remote or "",
                 agent=request.headers.get("User-Agent", ""),
+                cache=visit.trace.result or "",
+                upstream=visit.trace.upstream,
             )
         )
 
@@ -189,13 +199,15 @@ class Edge(ABC):
 class Visit:
     """What is known of a request so far; kept for its log line whatever happens."""
 
-    __slots__ = ("id", "principal", "request", "route")
+    __slots__ = ("id", "namespace", "principal", "request", "route", "trace")
 
     def __init__(self, request: web.BaseRequest, request_id: str) -> None:
         self.request = request
         self.id = request_id
         self.route = "unknown"
         self.principal: Principal | None = None
+        self.namespace: str | None = None
+        self.trace = PullTrace()
 
 
 def path_of(request: web.BaseRequest) -> str:

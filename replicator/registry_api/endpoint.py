@@ -31,11 +31,22 @@ class Route(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A route with its repository and what follows it in the path: a reference, a digest or a session id, unchecked."""
+    """A route with its repository and what follows it in the path: a reference, a digest or a session id, unchecked.
+
+    `namespace` is the registry that the client takes this node for (its `ns` parameter), if it is another one; then
+    `repository` is our name, and `named` the name that the client uses, for that registry's repository.
+    """
 
     route: Route
     repository: RepositoryName
     argument: str = ""
+    namespace: str | None = None
+    client_name: RepositoryName | None = None
+
+    @property
+    def named(self) -> RepositoryName:
+        """The repository as the client names it."""
+        return self.repository if self.client_name is None else self.client_name
 
 
 _NO_REPOSITORY = RepositoryName("")

@@ -69,6 +69,7 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.ReplicationDenied: Answer(403, "DENIED"),
     errors.Throttled: Answer(429, "TOOMANYREQUESTS"),
     errors.Unsupported: Answer(405, "UNSUPPORTED"),
+    errors.LoopDetected: Answer(508, "UNSUPPORTED"),
     errors.CorruptBlob: Answer(500, "UNKNOWN"),
     errors.UpstreamError: Answer(502, "UNAVAILABLE"),
     errors.UpstreamNotFound: Answer(404, "MANIFEST_UNKNOWN"),

@@ -23,8 +23,9 @@ async def list_tags(call: Call) -> web.StreamResponse:
     """GET the tags of a repository, in bytewise order."""
     page = parse_page(call.query("n"), call.query("last"))
     listing = await call.services.listings.list_tags(call.principal, call.repository, page)
-    headers = _next_link(f"/v2/{call.repository}/tags/list", listing.next_last, {"n": str(page.size)})
-    return _json({"name": call.repository, "tags": listing.entries}, headers)
+    path = f"/v2/{call.endpoint.named}/tags/list"
+    headers = _next_link(path, listing.next_last, {"n": str(page.size), **_namespace(call)})
+    return _json({"name": call.endpoint.named, "tags": listing.entries}, headers)
 
 
 async def list_repositories(call: Call) -> web.StreamResponse:
@@ -43,8 +44,8 @@ async def list_referrers(call: Call) -> web.StreamResponse:
     page = parse_page(call.query("n"), call.query("last"))
     listing = await call.services.listings.list_referrers(call.principal, call.repository, digest, artifact_type, page)
     filters = {"artifactType": artifact_type} if artifact_type else {}
-    path = f"/v2/{call.repository}/referrers/{digest}"
-    headers = _next_link(path, listing.next_last, {"n": str(page.size), **filters})
+    path = f"/v2/{call.endpoint.named}/referrers/{digest}"
+    headers = _next_link(path, listing.next_last, {"n": str(page.size), **filters, **_namespace(call)})
     if artifact_type:
         headers["OCI-Filters-Applied"] = "artifactType"
     document = {
@@ -66,6 +67,11 @@ def _descriptors(entries: Sequence[Descriptor]) -> list[Mapping[str, object]]:
         }
         for entry in entries
     ]
+
+
+def _namespace(call: Call) -> dict[str, str]:
+    """Return the parameter without which the next page would be asked of this registry itself."""
+    return {} if call.endpoint.namespace is None else {"ns": call.endpoint.namespace}
 
 
 def _next_link(path: str, last: str | None, parameters: Mapping[str, str]) -> dict[str, str]:

@@ -45,7 +45,7 @@ async def _find(call: Call) -> StoredManifest:
     except InvalidReference as error:
         # A string that cannot be a tag names nothing here; it is malformed only for a push.
         raise ManifestNotFound(str(error)) from error
-    return await call.services.pulls.get_manifest(call.principal, call.repository, reference)
+    return await call.services.pulls.get_manifest(call.principal, call.repository, reference, call.trace)
 
 
 def _unchanged(request: web.BaseRequest, digest: str) -> bool:

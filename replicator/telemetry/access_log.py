@@ -68,8 +68,13 @@ class AccessLog:
         user: str = "",
         agent: str = "",
         request_id: str = "",
+        cache: str = "",
+        upstream: str = "",
     ) -> None:
-        """Note one finished request. `path` comes without its query, which may carry credentials."""
+        """Note one finished request. `path` comes without its query, which may carry credentials.
+
+        `cache` and `upstream`, an operator's name, say how a cached repository answered, and where from.
+        """
         now = self._clock.now()
         if int(now) != self._second:
             self._second = int(now)
@@ -79,15 +84,17 @@ class AccessLog:
             client, method, path = self._safe(client), self._safe(method), self._safe(path)
             user, agent, request_id = self._safe(user), self._safe(agent), self._safe(request_id)
         if self._as_json:
+            cached = f',"cache":"{cache}","upstream":"{upstream}"' if cache else ""
             line = (
                 f'{{"time":"{self._time}","node":"{node}","client":"{client}","method":"{method}","path":"{path}",'
                 f'"status":{status},"seconds":{seconds:.6f},"sent":{sent},"received":{received},'
-                f'"user":"{user}","agent":"{agent}","request_id":"{request_id}"}}\n'
+                f'"user":"{user}","agent":"{agent}","request_id":"{request_id}"{cached}}}\n'
             )
         else:
+            cached = f" cache={cache} upstream={upstream}" if cache else ""
             line = (
                 f"{self._time} access  {method} {path} {status} {seconds * 1000:.1f}ms"
-                f" sent={sent} received={received} node={node} client={client} user={user or '-'}\n"
+                f" sent={sent} received={received} node={node} client={client} user={user or '-'}{cached}\n"
             )
         self._lines.append(line)
         self._characters += len(line)

@@ -60,6 +60,23 @@ def test_a_request_is_one_json_object() -> None:
     ]  # fmt: skip
 
 
+def test_a_pull_of_a_cached_repository_says_how_the_cache_answered() -> None:
+    output = Output()
+    log = access_log(output)
+    record(log, cache="stale", upstream="hub")
+    log.close()
+    [line] = [json.loads(line) for line in output.lines()]
+    assert (line["request_id"], line["cache"], line["upstream"]) == ("r-1", "stale", "hub")
+
+
+def test_a_pull_of_a_cached_repository_says_so_to_people_too() -> None:
+    output = Output()
+    log = access_log(output, as_json=False)
+    record(log, cache="miss", upstream="hub")
+    log.close()
+    assert output.lines()[0].endswith("user=ci cache=miss upstream=hub")
+
+
 def test_a_request_is_one_line_for_people() -> None:
     output = Output()
     log = access_log(output, as_json=False)
