@@ -22,7 +22,8 @@ class CacheEntry:
 
     `gone_at` is since when the upstream says that there is no such tag. `pending_digest` is what the upstream has and
     what is not served yet, because it is too new; `drift_digest` what the upstream has and what is never served, as
-    the tag is immutable here. `rolled_back_at` is when the upstream last went back to an older digest.
+    the tag is immutable here. `rolled_back_at` is when the upstream last went back to an older digest. `due_at` is when
+    it should be checked again, as was known when it was last checked.
     """
 
     repository: RepositoryName
@@ -38,6 +39,7 @@ class CacheEntry:
     pending_digest: Digest | None = None
     drift_digest: Digest | None = None
     rolled_back_at: float | None = None
+    due_at: float = 0.0
 
 
 _NAMES = [column.name for column in cache_entries.columns]
@@ -60,6 +62,19 @@ _TOUCH = Statement(
         cache_entries.c.reference == sa.bindparam("of_reference"),
     )
     .values(used_at=sa.bindparam("now"))
+)
+_DELETE = Statement(
+    sa.delete(cache_entries).where(
+        cache_entries.c.repository == sa.bindparam("repository"), cache_entries.c.reference == sa.bindparam("reference")
+    )
+)
+_OF_REPOSITORY = Statement(
+    sa.select(cache_entries)
+    .where(
+        cache_entries.c.repository == sa.bindparam("repository"), cache_entries.c.reference > sa.bindparam("after")
+    )
+    .order_by(cache_entries.c.reference)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
 )
 _COUNT = Statement(sa.select(sa.func.count()).select_from(cache_entries))
 
@@ -86,7 +101,19 @@ def put(entry: CacheEntry) -> Steps[None]:
         pending_digest=entry.pending_digest,
         drift_digest=entry.drift_digest,
         rolled_back_at=entry.rolled_back_at,
+        due_at=entry.due_at,
     )
+
+
+def delete(repository: RepositoryName, tag: Tag) -> Steps[None]:
+    """Forget what is known of a cached tag."""
+    yield from _DELETE(repository=repository, reference=tag)
+
+
+def tags_of(repository: RepositoryName, after: str, limit: int) -> Steps[list[CacheEntry]]:
+    """Return up to `limit` cached tags of a repository that sort after `after`, in order."""
+    rows = yield from _OF_REPOSITORY(repository=repository, after=after, limit=limit)
+    return [CacheEntry(*row) for row in rows]
 
 
 def touch(repository: RepositoryName, tag: Tag, now: float) -> Steps[None]:

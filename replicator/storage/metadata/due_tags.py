@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 
 def due_tags(
-    below: str | None, without: Sequence[str], checked_before: float, used_since: float, limit: int
+    below: str | None, without: Sequence[str], due_before: float, used_since: float, limit: int
 ) -> Steps[list[CacheEntry]]:
-    """Return cached tags last confirmed before one time and used since another, longest unconfirmed first.
+    """Return cached tags that are due before one time and were used since another, longest due first.
 
     Only repositories below the prefix `below` count (None: all), and none below one of the prefixes `without`.
     """
     statement = _statement(below, tuple(without))
-    rows = yield from statement(checked_before=checked_before, used_since=used_since, limit=limit)
+    rows = yield from statement(due_before=due_before, used_since=used_since, limit=limit)
     return [CacheEntry(*row) for row in rows]
 
 
 @lru_cache(maxsize=256)
 def _statement(below: str | None, without: tuple[str, ...]) -> Statement:
     query = sa.select(cache_entries).where(
-        cache_entries.c.checked_at <= sa.bindparam("checked_before"),
+        cache_entries.c.due_at <= sa.bindparam("due_before"),
         cache_entries.c.used_at >= sa.bindparam("used_since"),
         *(sa.not_(_is_below(prefix)) for prefix in without),
     )
     if below is not None:
         query = query.where(_is_below(below))
-    return Statement(query.order_by(cache_entries.c.checked_at).limit(sa.bindparam("limit", type_=sa.Integer)))
+    return Statement(query.order_by(cache_entries.c.due_at).limit(sa.bindparam("limit", type_=sa.Integer)))
 
 
 def _is_below(prefix: str) -> sa.ColumnElement[bool]:

@@ -241,7 +241,8 @@ cache_entries = sa.Table(
     sa.Column("pending_digest", Text),
     sa.Column("drift_digest", Text),
     sa.Column("rolled_back_at", sa.Double),
-    sa.Index("cache_entries_by_check", "checked_at"),
+    sa.Column("due_at", sa.Double, nullable=False, server_default=sa.text("0")),
+    sa.Index("cache_entries_by_due", "due_at"),
 )
 
 cache_history = sa.Table(

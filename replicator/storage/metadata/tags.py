@@ -60,8 +60,15 @@ _OF_DIGEST = Statement(
     .where(tags.c.repository == sa.bindparam("repository"), tags.c.digest == sa.bindparam("digest"))
     .order_by(tags.c.tag)
 )
-
-
+_REMOVE = Statement(
+    sa.delete(tags)
+    .where(
+        tags.c.repository == sa.bindparam("repository"),
+        tags.c.tag == sa.bindparam("tag"),
+        tags.c.digest == sa.bindparam("digest"),
+    )
+    .returning(tags.c.tag)
+)
 _STATES = Statement(
     sa.select(tags.c.tag, tags.c.digest, tags.c.epoch, tags.c.counter, tags.c.origin_node, tags.c.seen)
     .where(tags.c.repository == sa.bindparam("repository"), tags.c.tag > sa.bindparam("after"))
@@ -84,6 +91,15 @@ def put(
     register = write(previous, digest, by, changed_at)
     yield from set_register(repository, tag, register, changed_at)
     return register
+
+
+def remove(repository: RepositoryName, tag: Tag, digest: Digest) -> Steps[bool]:
+    """Remove a tag that points to a digest as if it had never been; return whether it did.
+
+    For what the cache brought: no other node needs to learn of it, and it may come again.
+    """
+    rows = yield from _REMOVE(repository=repository, tag=tag, digest=digest)
+    return bool(rows)
 
 
 def set_register(repository: RepositoryName, tag: Tag, register: TagRegister, changed_at: float) -> Steps[None]:

@@ -19,6 +19,10 @@ def upgrade() -> None:
     op.add_column("cache_entries", sa.Column("pending_digest", TEXT, nullable=True))
     op.add_column("cache_entries", sa.Column("drift_digest", TEXT, nullable=True))
     op.add_column("cache_entries", sa.Column("rolled_back_at", sa.Double(), nullable=True))
+    op.add_column("cache_entries", sa.Column("due_at", sa.Double(), nullable=False, server_default=sa.text("0")))
+    op.drop_index("cache_entries_by_check", "cache_entries")
+    op.create_index("cache_entries_by_due", "cache_entries", ["due_at"], unique=False)
+    op.execute("UPDATE cache_entries SET due_at = checked_at + 86400")
     op.create_table(
         "cache_history",
         sa.Column("repository", TEXT, nullable=False),
