@@ -32,6 +32,7 @@ class Readiness:
 
 
 REPLICATION_PREFIX = "/_replicator/v1/replication/"
+CACHE_PREFIX = "/_replicator/v1/cache/"
 
 _CHALLENGE = 'Basic realm="replicator"'
 
@@ -43,14 +44,14 @@ GetStatus = Callable[[Callable[[RepositoryName], bool]], Awaitable[Mapping[str, 
 """Given which repositories the caller may know of."""
 
 
-ServeReplication = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-"""What answers everything below `REPLICATION_PREFIX`; it renders its own errors."""
+ServeBelow = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""What answers everything below a prefix, such as `REPLICATION_PREFIX`; it renders its own errors."""
 
 
 class Operations:
     """Serves `/healthz`, `/readyz`, `/metrics` and `/_replicator/v1/` of one node.
 
-    `replication` serves what operators ask of replication, below a prefix of its own.
+    `replication` and `cache` serve what operators ask of these, below prefixes of their own.
     """
 
     def __init__(
@@ -60,14 +61,16 @@ class Operations:
         render_metrics: Callable[[], Awaitable[tuple[bytes, str]]],
         get_status: GetStatus,
         rate_limit: RateLimit | None = None,
-        replication: ServeReplication | None = None,
+        replication: ServeBelow | None = None,
+        cache: ServeBelow | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._check = check
         self._render_metrics = render_metrics
         self._get_status = get_status
         self._rate_limit = rate_limit
-        self._replication = replication
+        below = {REPLICATION_PREFIX: replication, CACHE_PREFIX: cache}
+        self._below = {prefix: serve for prefix, serve in below.items() if serve is not None}
         self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -77,8 +80,9 @@ class Operations:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request that is not below `/v2`."""
-        if self._replication is not None and request.path.startswith(REPLICATION_PREFIX):
-            return await self._replication(request)
+        for prefix, serve in self._below.items():
+            if request.path.startswith(prefix):
+                return await serve(request)
         try:
             page = self._pages.get(request.path)
             if page is None:

@@ -37,7 +37,7 @@ class Asked:
         return self.principal.may(Action.PULL, repository)
 
 
-Page = Callable[[Asked], Awaitable[web.Response]]
+Page = Callable[[Asked], Awaitable[web.StreamResponse]]
 
 Pages = Mapping[str, Mapping[str, Page]]
 """What answers a path and a method; `{id}` stands for the one part of a path that is not fixed."""

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action, Principal, PrincipalKind
-from replicator.core.errors import Denied, PageNotFound, Unauthenticated, Unsupported
+from replicator.core.access import Action, PrincipalKind
 from replicator.core.reference import as_tag
 from replicator.registry_api.backfill_pages import BackfillPages
-from replicator.registry_api.edge import Edge, path_of
 from replicator.registry_api.long_polls import LongPolls
 from replicator.registry_api.operations import REPLICATION_PREFIX
+from replicator.registry_api.operator_api import OperatorApi
 from replicator.registry_api.operator_input import body_fields, query_fields
-from replicator.registry_api.operator_request import Asked, Pages, answer
+from replicator.registry_api.operator_request import Asked, answer
 from replicator.registry_api.replication_json import conflict_json, destination_json, status_json, wait_json
 from replicator.registry_api.sync_pages import SyncPages
 from replicator.replication.status import summarise
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from replicator.core.clock import Clock
     from replicator.registry_api.authentication import Authenticator
-    from replicator.registry_api.edge import Observer, Visit
+    from replicator.registry_api.edge import Observer
     from replicator.registry_api.rate_limit import RateLimit
     from replicator.replication.backfill import Backfills
     from replicator.replication.conflicts import ConflictReader
@@ -58,7 +57,7 @@ class ReplicationUseCases:
     syncs: SyncRequests
 
 
-class ReplicationApi(Edge):
+class ReplicationApi(OperatorApi):
     """Serves `/_replicator/v1/replication/` of one node."""
 
     def __init__(
@@ -69,10 +68,10 @@ class ReplicationApi(Edge):
         observe: Observer,
         rate_limit: RateLimit | None = None,
     ) -> None:
-        super().__init__(authenticator, clock, observe, rate_limit)
+        super().__init__("replication", REPLICATION_PREFIX, authenticator, clock, observe, rate_limit)
         self._use_cases = use_cases
         self._polls = LongPolls(clock)
-        self._pages: Pages = {
+        self.pages = {
             "wait": {"POST": self._wait},
             "images": {"GET": self._images},
             "retry": {"POST": self._retry},
@@ -80,28 +79,6 @@ class ReplicationApi(Edge):
             **BackfillPages(use_cases.backfills).pages,
             **SyncPages(use_cases.syncs, use_cases.backfills).pages,
         }
-
-    async def serve(self, visit: Visit) -> web.StreamResponse:
-        """Answer one request below the prefix; raises ReplicatorError."""
-        request = visit.request
-        visit.principal = principal = self.identify(request)
-        self._require_user(principal)
-        _require_no_page(request)
-        name, found = _split(path_of(request).removeprefix(REPLICATION_PREFIX))
-        methods = self._pages.get(name)
-        if methods is None:
-            raise PageNotFound("there is nothing at this path")
-        visit.route = f"replication_{name.partition('/')[0]}"
-        page = methods.get(request.method)
-        if page is None:
-            raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
-        return await page(Asked(request, principal, found))
-
-    def _require_user(self, principal: Principal) -> None:
-        if principal.kind is PrincipalKind.NODE:
-            raise Denied("a peer may not ask this")
-        if principal.kind is PrincipalKind.ANONYMOUS and self.authenticator.challenge("") is not None:
-            raise Unauthenticated("authentication is required")
 
     async def _wait(self, asked: Asked) -> web.Response:
         fields = await body_fields(
@@ -146,17 +123,3 @@ class ReplicationApi(Edge):
         limit = query_fields(asked.request, "limit").number("limit", 20, MAX_CONFLICTS)
         found = await self._use_cases.conflicts.latest(asked.may_pull, limit)
         return answer({"conflicts": [conflict_json(one) for one in found]})
-
-
-def _require_no_page(request: web.BaseRequest) -> None:
-    """Raise Denied for what a web page has a browser send, with whatever passwords that knows; tools send no Origin."""
-    if request.method not in {"GET", "HEAD"} and "Origin" in request.headers:
-        raise Denied("a web page may not ask this")
-
-
-def _split(path: str) -> tuple[str, str]:
-    """Return a path with `{id}` in the place of its second part, and that part."""
-    name, *rest = path.split("/")
-    if not rest or not rest[0]:
-        return path, ""
-    return "/".join((name, "{id}", *rest[1:])), rest[0]

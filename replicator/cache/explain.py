@@ -1,0 +1,153 @@
+"""Why an image is answered as it is: which rule, from where, how fresh, what the last check said.
+
+A report is made from what this node knows. No upstream is asked for it, nothing is fetched, and nothing that is
+remembered of failures changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.cache.image_lookup import ImageLookup, NoRule
+from replicator.cache.own_repositories import CREATED_BY_CACHE
+from replicator.core.cache_rules import ROOT, matches
+from replicator.core.reference import as_tag
+from replicator.storage.metadata import repositories
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from replicator.cache.image_lookup import LocalImage
+    from replicator.cache.inventory import CachedImageReport, Inventory
+    from replicator.cache.upstreams import UpstreamRepositories, UpstreamRepository
+    from replicator.core.cache_rules import CacheRule, Selection
+    from replicator.core.names import RepositoryName
+    from replicator.core.reference import Reference
+    from replicator.registry.node import RegistryNode
+    from replicator.registry.pulls import Pulls
+    from replicator.upstream.client import UpstreamClient
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """A registry that would be asked, in its place: what it is, where, and under which name it has the repository."""
+
+    name: str
+    url: str
+    kind: str
+    """`peer`, `mirror` or `authority`."""
+    repository: RepositoryName
+    client: UpstreamClient
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a rule lets something be pulled, and by which of its patterns it does not, or does."""
+
+    allowed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a pull of an image would meet. `problem` says why no upstream would be asked at all, where that is so."""
+
+    asked: str
+    image: LocalImage | None
+    rule: CacheRule | None
+    problem: str | None
+    created_by: str | None
+    """Who created the repository: `cache`, or whoever pushed there first; None while it does not exist."""
+    repository_verdict: Verdict | None
+    tag_verdict: Verdict | None
+    sources: Sequence[SourceReport]
+    cached: CachedImageReport | None
+
+
+class Explainer:
+    """Explains the images of one node."""
+
+    def __init__(self, node: RegistryNode, pulls: Pulls, upstreams: UpstreamRepositories, inventory: Inventory) -> None:
+        self._node = node
+        self._pulls = pulls
+        self._upstreams = upstreams
+        self._inventory = inventory
+        self.lookup = ImageLookup(node)
+
+    async def explain(self, text: str, own_hosts: Collection[str] = ()) -> Explanation:
+        """Report on the image that a name means; raises InvalidInput when it is no name, StorageError."""
+        try:
+            image = await self.lookup.find(text, own_hosts)
+        except NoRule as error:
+            return Explanation(text, None, None, str(error), None, None, None, (), None)
+        return await self.explain_image(text, image)
+
+    async def explain_image(self, text: str, image: LocalImage) -> Explanation:
+        """Report on an image of ours, which was asked for as `text`; raises StorageError."""
+        repository, reference = image.repository, image.reference
+        rule = self._rule(repository)
+        source = self._upstreams.find(repository)
+        known = await self._node.database.read(repositories.find(repository))
+        created_by = None if known is None else known.created_by
+        problem = _problem(repository, rule, source, created_by)
+        cached = await self._cached(repository, reference)
+        if source is None:
+            return Explanation(text, image, rule, problem, created_by, None, None, (), cached)
+        tag = as_tag(reference)
+        return Explanation(
+            text,
+            image,
+            source.rule,
+            problem,
+            created_by,
+            judge(source.rule.repositories, source.name),
+            None if tag is None else judge(source.rule.tags, tag),
+            _sources(source),
+            cached,
+        )
+
+    def _rule(self, repository: RepositoryName) -> CacheRule | None:
+        covering = [rule for rule in self._upstreams.rules if rule.covers(repository)]
+        return max(covering, key=lambda rule: (rule.prefix != ROOT, len(rule.prefix))) if covering else None
+
+    async def _cached(self, repository: RepositoryName, reference: Reference) -> CachedImageReport | None:
+        manifest = await self._pulls.find_manifest(repository, reference)
+        if manifest is None:
+            return None
+        return await self._inventory.describe(repository, as_tag(reference), manifest.digest)
+
+
+def judge(selection: Selection, name: str) -> Verdict:
+    """Return whether a selection permits a name, and why."""
+    for pattern in selection.deny:
+        if matches(pattern, name):
+            return Verdict(allowed=False, reason=f"denied by {pattern!r}")
+    if not selection.allow:
+        return Verdict(allowed=True, reason="everything is allowed that is not denied")
+    for pattern in selection.allow:
+        if matches(pattern, name):
+            return Verdict(allowed=True, reason=f"allowed by {pattern!r}")
+    return Verdict(allowed=False, reason="no allowed pattern matches")
+
+
+def _problem(
+    repository: RepositoryName, rule: CacheRule | None, source: UpstreamRepository | None, created_by: str | None
+) -> str | None:
+    if rule is None:
+        return "no cache rule covers this repository: it is this registry's own"
+    if source is None:
+        return f"the rule covers {repository}, but its name at the upstream would be no repository name"
+    if source.is_catch_all and created_by not in {None, CREATED_BY_CACHE}:
+        return "the repository was pushed here, and the rule for all names does not apply to such ones"
+    return None
+
+
+def _sources(source: UpstreamRepository) -> list[SourceReport]:
+    clients, rule = source.sources.clients, source.rule
+    peers = len(clients) - len(rule.sources)
+    kinds = ["peer"] * peers + ["mirror"] * (len(rule.sources) - 1) + ["authority"]
+    return [
+        SourceReport(client.endpoint.name, client.endpoint.url, kind, source.name, client)
+        for client, kind in zip(clients, kinds, strict=True)
+    ]
