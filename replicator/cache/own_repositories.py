@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.registry.access import CREATED_BY_CACHE
 from replicator.storage.metadata import repositories
 
 if TYPE_CHECKING:
     from replicator.cache.upstreams import UpstreamRepository
     from replicator.registry.node import RegistryNode
 
-CREATED_BY_CACHE = "cache"
+__all__ = ["CREATED_BY_CACHE", "OwnRepositories"]
 
 
 class OwnRepositories:

@@ -165,12 +165,29 @@ def match_cache_rule(rules: Sequence[CacheRule], repository: RepositoryName) -> 
 
     That rule alone decides: what it cannot name is not looked for at the upstream of another one.
     """
+    rule = covering_rule(rules, repository)
+    upstream_repository = None if rule is None else rule.upstream_repository(repository)
+    return None if rule is None or upstream_repository is None else CacheMatch(rule, upstream_repository)
+
+
+def covering_rule(rules: Sequence[CacheRule], repository: RepositoryName) -> CacheRule | None:
+    """Return the rule with the longest prefix that covers `repository`, whether or not it can name it upstream."""
     covering = [rule for rule in rules if rule.covers(repository)]
-    if not covering:
+    return max(covering, key=lambda rule: (rule.prefix != ROOT, len(rule.prefix)), default=None)
+
+
+def refusing_rule(
+    rules: Sequence[CacheRule], repository: RepositoryName, *, is_cached: bool = False
+) -> CacheRule | None:
+    """Return the rule because of which users may not push into `repository`, or None when they may.
+
+    What lies below a prefix is filled by the cache alone, or whoever may push could say what an upstream's image is.
+    `ROOT` covers every name, so of those only what the cache made (`is_cached`) is its own.
+    """
+    rule = covering_rule(rules, repository)
+    if rule is None or rule.accept_pushes or (rule.prefix == ROOT and not is_cached):
         return None
-    rule = max(covering, key=lambda rule: (rule.prefix != ROOT, len(rule.prefix)))
-    upstream_repository = rule.upstream_repository(repository)
-    return None if upstream_repository is None else CacheMatch(rule, upstream_repository)
+    return rule
 
 
 def match_namespace(

@@ -23,7 +23,7 @@ from replicator.core.reference import Reference, as_digest, as_tag
 from replicator.core.replication import Change, Origin, ReplicateImage, plan_deletion, plan_replication
 from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
-from replicator.registry.access import authorize
+from replicator.registry.access import CREATED_BY_CACHE, authorize, authorize_push, check_pushable
 from replicator.storage.metadata import (
     blobs,
     images,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _CREATED_BY = {
     CreationCause.CREATE_ON_PUSH: "push",
-    CreationCause.PULL_THROUGH_CACHE: "cache",
+    CreationCause.PULL_THROUGH_CACHE: CREATED_BY_CACHE,
     CreationCause.REPLICATION: "replication",
 }
 
@@ -91,7 +91,7 @@ class Pushes:
         InvalidManifest, ManifestTooLarge, DigestMismatch, MissingReferences, TagImmutable, RepositoryNotFound or a
         StorageError; nothing is changed then.
         """
-        authorize(principal, Action.PUSH, repository)
+        authorize_push(self._node.settings, principal, repository)
         self._check_size(content)
         image = _image(reference, content, content_type)
         tag = as_tag(reference)
@@ -109,7 +109,7 @@ class Pushes:
             raise ManifestTooLarge(f"the manifest has {len(content)} bytes; this registry accepts up to {limit}")
 
     def _put(self, push: _Push) -> Steps[None]:
-        repository = yield from ensure_repository(self._node, push.repository, push.now)
+        repository = yield from ensure_pushable(self._node, push.repository, push.now)
         yield from self._check_references(push.repository, push.image.parsed)
         yield from _check_tags(repository, push)
         newest = NEVER
@@ -287,6 +287,16 @@ def ensure_repository(
     created = Repository(name, now, _CREATED_BY[cause], mutability)
     yield from repositories.create(created)
     return created
+
+
+def ensure_pushable(node: RegistryNode, name: RepositoryName, now: float) -> Steps[Repository]:
+    """Return the repository that a user pushes into, like `ensure_repository`; raise Denied where a cache fills it.
+
+    Looked at in the transaction of the push, because the cache may have made the repository a moment ago.
+    """
+    repository = yield from ensure_repository(node, name, now)
+    check_pushable(node.settings, repository)
+    return repository
 
 
 def require_repository(name: RepositoryName) -> Steps[Repository]:

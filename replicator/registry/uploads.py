@@ -19,15 +19,17 @@ from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of
 from replicator.core.errors import (
     BlobNotFound,
     BlobTooLarge,
+    Denied,
+    RepositoryNotFound,
     SizeMismatch,
     StorageError,
     UploadNotFound,
     UploadOutOfOrder,
 )
 from replicator.core.templates import CreationCause
-from replicator.registry.access import authorize
-from replicator.registry.pushes import ensure_repository, may_create, require_repository
-from replicator.storage.metadata import blobs, uploads
+from replicator.registry.access import authorize, authorize_push, check_pushable
+from replicator.registry.pushes import ensure_pushable, may_create, require_repository
+from replicator.storage.metadata import blobs, repositories, uploads
 from replicator.storage.metadata.uploads import UploadSession
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class Uploads:
 
         Raises an AccessError, RepositoryNotFound or a StorageError.
         """
-        authorize(principal, Action.PUSH, repository)
+        authorize_push(self._node.settings, principal, repository)
         now = self._node.clock.now()
         session = UploadSession(
             id=secrets.token_urlsafe(_ID_BYTES),
@@ -83,7 +85,7 @@ class Uploads:
         return session
 
     def _start(self, session: UploadSession) -> Steps[None]:
-        yield from ensure_repository(self._node, session.repository, session.started_at)
+        yield from ensure_pushable(self._node, session.repository, session.started_at)
         yield from uploads.create(session)
 
     async def get_offset(self, principal: Principal, repository: RepositoryName, session_id: str) -> int:
@@ -157,8 +159,8 @@ class Uploads:
         chunks: Chunks,
     ) -> StoredBlob:
         """Store a whole blob in one request (end-4b); nothing is left of one that breaks off. Raises like `finish`."""
-        authorize(principal, Action.PUSH, repository)
-        await self._node.database.read(self._may_create(repository))
+        authorize_push(self._node.settings, principal, repository)
+        await self._node.database.read(self._may_push(repository))
         ingest = await self._node.store.create_ingest(secrets.token_urlsafe(_ID_BYTES), algorithm_of(digest))
         try:
             await self._receive(ingest, chunks, None)
@@ -167,9 +169,13 @@ class Uploads:
             raise
         return await self._publish(ingest, repository, digest, None)
 
-    def _may_create(self, repository: RepositoryName) -> Steps[None]:
-        if not may_create(self._node.settings, repository, CreationCause.CREATE_ON_PUSH):
-            yield from require_repository(repository)
+    def _may_push(self, repository: RepositoryName) -> Steps[None]:
+        """Say at once what the transaction would say when all the bytes are here."""
+        found = yield from repositories.find(repository)
+        if found is not None:
+            check_pushable(self._node.settings, found)
+        elif not may_create(self._node.settings, repository, CreationCause.CREATE_ON_PUSH):
+            raise RepositoryNotFound(f"there is no repository {repository}")
 
     async def cancel(self, principal: Principal, repository: RepositoryName, session_id: str) -> None:
         """End a session and drop its bytes (end-14); raises UploadNotFound or an AccessError."""
@@ -188,7 +194,7 @@ class Uploads:
 
         Only repositories that the caller may pull from are considered, whether `source` names one or not.
         """
-        authorize(principal, Action.PUSH, repository)
+        authorize_push(self._node.settings, principal, repository)
         now = self._node.clock.now()
         holder = await self._readable_holder(principal, digest, source)
         if holder is None:
@@ -216,7 +222,7 @@ class Uploads:
         found = yield from blobs.find_linked(source, digest)
         if found is None:
             return False
-        yield from ensure_repository(self._node, repository, now)
+        yield from ensure_pushable(self._node, repository, now)
         yield from blobs.link(repository, digest, now)
         return True
 
@@ -285,12 +291,16 @@ class Uploads:
             if session_id is not None:
                 await self._node.database.write(lambda: uploads.delete(session_id))
         now = self._node.clock.now()
-        return await self._node.make_known(
-            blob, lambda: self._node.database.write(lambda: self._record(repository, blob, now))
-        )
+        try:
+            return await self._node.make_known(
+                blob, lambda: self._node.database.write(lambda: self._record(repository, blob, now))
+            )
+        except (Denied, RepositoryNotFound):
+            await self._node.store.delete_blob(blob.location)  # nothing refers to the bytes
+            raise
 
     def _record(self, repository: RepositoryName, blob: StoredBlob, now: float) -> Steps[StoredBlob]:
-        yield from ensure_repository(self._node, repository, now)
+        yield from ensure_pushable(self._node, repository, now)
         yield from blobs.record(blob, now)
         yield from blobs.link(repository, blob.digest, now)
         return (yield from blobs.find(blob.digest)) or blob
