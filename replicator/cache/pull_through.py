@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.cache.blobs import CachedBlobs
+from replicator.cache.completion import Completion
 from replicator.cache.imports import Imports
 from replicator.cache.limits import CacheLimits
 from replicator.cache.manifests import CachedManifests
 from replicator.cache.own_repositories import OwnRepositories
+from replicator.cache.peer_access import PeerAccess
 from replicator.cache.tag_checks import TagChecks
 from replicator.cache.tag_memory import TagMemory
 from replicator.cache.upstreams import UpstreamRepositories
@@ -45,7 +47,8 @@ class PullThrough:
     """A `PullSource` that asks upstreams where the node's cache rules say so. Close it before its clients and stores.
 
     `clients` are the upstreams by name, those of all rules at least; none of them is used before somebody pulls. Raises
-    ConfigurationError when a rule names an upstream that has no client.
+    ConfigurationError when a rule names an upstream that has no client. `peers` are the nodes that are asked first, by
+    the prefix of the rule.
     """
 
     def __init__(
@@ -57,19 +60,22 @@ class PullThrough:
         observer: CacheObserver,
         limits: CacheLimits | None = None,
         fill_limits: FillLimits | None = None,
+        peers: Mapping[str, Sequence[UpstreamClient]] | None = None,
     ) -> None:
         limits = limits or CacheLimits()
         self.node = node
-        self.upstreams = UpstreamRepositories(rules, clients)
+        self.upstreams = UpstreamRepositories(rules, clients, peers)
         self.memory = TagMemory()
         imports = Imports(node)
         self.checks = TagChecks(pulls, imports, self.memory, node.clock, observer, limits)
         own = OwnRepositories(node)
+        self._peers = PeerAccess(node.settings.node, own, self.upstreams.peer_calls)
         fill_limits = fill_limits or FillLimits(max_blob_size=node.settings.max_blob_size)
         self.fills = FillRegistry(node.store, node.clock, fill_limits)
         self._pulls = pulls
         self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, observer, limits)
         self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer)
+        self.completion = Completion(node, self)
 
     async def get_manifest(
         self,
@@ -83,7 +89,8 @@ class PullThrough:
         source = self._source_for(principal, repository)
         if source is None:
             return await self._pulls.get_manifest(principal, repository, reference)
-        return await self._manifests.get(source, reference)
+        async with self._peers.admit(principal, source, reference):
+            return await self._manifests.get(source, reference)
 
     async def get_blob_size(
         self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
@@ -93,7 +100,8 @@ class PullThrough:
         source = self._source_for(principal, repository)
         if source is None:
             return await self._pulls.get_blob_size(principal, repository, digest)
-        return await self._blobs.get_size(source, digest)
+        async with self._peers.admit(principal, source, digest):
+            return await self._blobs.get_size(source, digest)
 
     async def open_blob(
         self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
@@ -103,15 +111,18 @@ class PullThrough:
         source = self._source_for(principal, repository)
         if source is None:
             return await self._pulls.open_blob(principal, repository, digest)
-        return await self._blobs.open(source, digest)
+        async with self._peers.admit(principal, source, digest):
+            return await self._blobs.open(source, digest)
 
     def _source_for(self, principal: Principal, repository: RepositoryName) -> UpstreamRepository | None:
-        """Return where a repository comes from: for a peer from nowhere.
+        """Return where a repository comes from: for a peer from nowhere, unless it pulls through this node.
 
         A peer asks what this node holds before it sends the rest. Told what an upstream holds, it would leave out blobs
         that the image it brings then lacks.
         """
-        return None if principal.kind is PrincipalKind.NODE else self.upstreams.find(repository)
+        if principal.kind is PrincipalKind.NODE and not principal.pulls_through:
+            return None
+        return self.upstreams.find(repository)
 
     async def find_manifest_for_engine(self, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
         """Return a manifest as it is here, asking nobody's permission; a missing one is fetched, by its digest only.

@@ -3,20 +3,29 @@
 The last one is the authority: that it does not have something counts, and its failure is the failure of all. Those
 before it, peers and mirrors, save it work; what goes wrong at one of them is passed over, and one that is slow to
 begin is left for the next.
+
+Nodes that name each other as peers must not wait for each other in a circle. What is fetched because a peer asked is
+fetched past our own peers (`for_peer`), and while peers are being asked for something, `PeerCalls` knows it: whoever
+asks us for the same is let wait only in one direction of an order of all nodes. So of any number of nodes that want
+one image at once, one goes to the upstream, and the others wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from replicator.core.errors import UpstreamError, UpstreamTimeout
+from replicator.core.errors import UpstreamError, UpstreamRefused, UpstreamTimeout
+from replicator.core.reference import as_digest
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
@@ -24,12 +33,54 @@ if TYPE_CHECKING:
     from replicator.upstream.body import BlobStream
     from replicator.upstream.client import FetchedManifest, ManifestHead, UpstreamClient
 
+    Opener = Callable[[int], AbstractAsyncContextManager[BlobStream]]
+
 _log = get_logger(__name__)
 
 T = TypeVar("T")
 
 MIRROR_WAIT: Final = 5.0
 """Seconds that a registry before the authority has for an answer, or for the first byte of a blob."""
+
+_FOR_PEER: ContextVar[bool] = ContextVar("for_peer", default=False)
+
+
+@contextmanager
+def for_peer() -> Iterator[None]:
+    """Have what is fetched in this block, and in the tasks it starts, fetched without asking peers."""
+    token = _FOR_PEER.set(True)
+    try:
+        yield
+    finally:
+        _FOR_PEER.reset(token)
+
+
+class PeerCalls:
+    """What the peers of this node are being asked for at this moment."""
+
+    def __init__(self) -> None:
+        self._asked: Counter[str] = Counter()
+
+    def is_asked(self, repository: RepositoryName, reference: Reference) -> bool:
+        """Tell whether a peer is being asked for a manifest or blob, `repository` being the upstream's name."""
+        return _key(repository, reference) in self._asked
+
+    @contextmanager
+    def asking(self, repository: RepositoryName, reference: Reference) -> Iterator[None]:
+        """Note that a peer is asked, until the block ends."""
+        key = _key(repository, reference)
+        self._asked[key] += 1
+        try:
+            yield
+        finally:
+            self._asked[key] -= 1
+            if not self._asked[key]:
+                del self._asked[key]
+
+
+def _key(repository: RepositoryName, reference: Reference) -> str:
+    # What has a digest is fetched once for all repositories.
+    return reference if as_digest(reference) is not None else f"{repository}:{reference}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,57 +93,111 @@ class Said(Generic[T]):
 
 
 class Sources:
-    """`clients` in the order in which they are asked for `repository`, the authority last."""
+    """`clients` in the order in which they are asked for `repository`, the authority last.
 
-    def __init__(self, clients: Sequence[UpstreamClient], repository: RepositoryName) -> None:
-        if not clients:
-            raise ValueError("expected at least one registry")
+    The first `peers` of them are nodes; `calls` is told when they are asked.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[UpstreamClient],
+        repository: RepositoryName,
+        *,
+        peers: int = 0,
+        calls: PeerCalls | None = None,
+    ) -> None:
+        if not 0 <= peers < len(clients):
+            raise ValueError("expected at least one registry that is no peer")
         self.clients = tuple(clients)
         self.repository = repository
+        self._peers = peers
+        self._calls = calls or PeerCalls()
+
+    @property
+    def registries(self) -> tuple[UpstreamClient, ...]:
+        """The mirrors and the authority, which may be asked on behalf of anybody."""
+        return self.clients[self._peers :]
 
     async def head_manifest(self, reference: Reference) -> Said[ManifestHead]:
         """Return what the first registry that has it says of a manifest; raises the authority's UpstreamError."""
-        return await self._first(lambda client: client.head_manifest(self.repository, reference))
+        return await self._first(reference, lambda client: client.head_manifest(self.repository, reference))
 
     async def get_manifest(self, reference: Reference) -> Said[FetchedManifest]:
         """Fetch a verified manifest from the first registry that has it; raises the authority's UpstreamError."""
-        return await self._first(lambda client: client.get_manifest(self.repository, reference))
+        return await self._first(reference, lambda client: client.get_manifest(self.repository, reference))
 
     async def blob_exists(self, digest: Digest) -> bool:
         """Tell whether the authority has a blob; raises UpstreamError."""
         return await self.clients[-1].blob_exists(self.repository, digest)
 
     @asynccontextmanager
-    async def open_blob(self, digest: Digest, start: int = 0, attempt: int = 0) -> AsyncIterator[BlobStream]:
-        """Open a blob at the first registry that sends it; attempt number n begins with the n-th registry.
-
-        So a transfer that breaks goes on elsewhere. Raises the authority's UpstreamError when nobody sends it.
-        """
-        begin = attempt % len(self.clients)
+    async def open_blob(self, digest: Digest, start: int = 0) -> AsyncIterator[BlobStream]:
+        """Open a blob at the first registry that sends it; raises the authority's UpstreamError."""
         async with AsyncExitStack() as stack:
             opened = await self._first(
-                lambda client: stack.enter_async_context(client.open_blob(self.repository, digest, start)), begin
+                digest, lambda client: stack.enter_async_context(client.open_blob(self.repository, digest, start))
             )
             yield opened.value
 
-    async def _first(self, ask: Callable[[UpstreamClient], Awaitable[T]], begin: int = 0) -> Said[T]:
-        """Ask one registry after the other, those before number `begin` last."""
+    def openers(self, digest: Digest) -> tuple[Opener, ...]:
+        """Return for each registry, in order, what opens a blob there at an offset, for one transfer.
+
+        So a transfer that breaks goes on elsewhere. A peer is asked once only: later on it may be following this very
+        transfer.
+        """
+        return tuple(self._opener(client, digest) for client in self._asked)
+
+    def _opener(self, client: UpstreamClient, digest: Digest) -> Opener:
+        tried = False
+
+        @asynccontextmanager
+        async def open_from(start: int) -> AsyncIterator[BlobStream]:
+            nonlocal tried
+            if tried and self._is_peer(client):
+                raise UpstreamRefused(f"{client.endpoint.name}: not asked for the same blob twice")
+            tried = True
+            async with AsyncExitStack() as stack:
+                yield await self._ask(
+                    client,
+                    digest,
+                    lambda client: stack.enter_async_context(client.open_blob(self.repository, digest, start)),
+                )
+
+        return open_from
+
+    @property
+    def _asked(self) -> tuple[UpstreamClient, ...]:
+        return self.registries if _FOR_PEER.get() else self.clients
+
+    async def _first(self, reference: Reference, ask: Callable[[UpstreamClient], Awaitable[T]]) -> Said[T]:
         authority = self.clients[-1]
         failure: UpstreamError | None = None
-        order = (*self.clients[begin:], *self.clients[:begin])
-        for client in order:
-            wait = None if client is order[-1] else MIRROR_WAIT
+        for client in self._asked:
             try:
-                async with asyncio.timeout(wait):
-                    value = await ask(client)
-            except TimeoutError as error:
-                failed: UpstreamError = UpstreamTimeout(f"{client.endpoint.name}: no answer in time")
-                failed.__cause__ = error
+                value = await self._ask(client, reference, ask)
             except UpstreamError as error:
-                failed = error
+                failure = error
+                if client is not authority:
+                    _log.info("registry passed over", upstream=client.endpoint.name, error=str(error))
             else:
                 return Said(value, client.endpoint.name, client is authority)
-            _log.info("asking the next registry", passed_over=client.endpoint.name, error=str(failed))
-            failure = failed if failure is None or client is authority else failure
-        assert failure is not None  # noqa: S101 - there is at least one registry
+        assert failure is not None  # noqa: S101 - the authority is always asked, and last
         raise failure
+
+    async def _ask(
+        self, client: UpstreamClient, reference: Reference, ask: Callable[[UpstreamClient], Awaitable[T]]
+    ) -> T:
+        """Ask one registry; any but the authority, whose client is patient by itself, has little time."""
+        if client is self.clients[-1]:
+            return await ask(client)
+        try:
+            async with asyncio.timeout(MIRROR_WAIT):
+                if not self._is_peer(client):
+                    return await ask(client)
+                with self._calls.asking(self.repository, reference):
+                    return await ask(client)
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"{client.endpoint.name}: no answer in time") from error
+
+    def _is_peer(self, client: UpstreamClient) -> bool:
+        return client in self.clients[: self._peers]

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.cache.sources import Sources
+from replicator.cache.sources import PeerCalls, Sources
 from replicator.core.cache_rules import ROOT, CacheRule, match_cache_rule
 from replicator.core.errors import ConfigurationError
 
@@ -53,6 +53,7 @@ class UpstreamRepositories:
         self.rules = tuple(rules)
         self._clients = dict(clients)
         self._peers = dict(peers or {})
+        self.peer_calls = PeerCalls()
         self._found: OrderedDict[RepositoryName, UpstreamRepository | None] = OrderedDict()
 
     def find(self, repository: RepositoryName) -> UpstreamRepository | None:
@@ -70,5 +71,7 @@ class UpstreamRepositories:
         if match is None:
             return None
         rule, name = match.rule, match.upstream_repository
-        clients = (*self._peers.get(rule.prefix, ()), *(self._clients[one] for one in rule.sources))
-        return UpstreamRepository(repository, rule, Sources(clients, name), name)
+        peers = self._peers.get(rule.prefix, ())
+        clients = (*peers, *(self._clients[one] for one in rule.sources))
+        sources = Sources(clients, name, peers=len(peers), calls=self.peer_calls)
+        return UpstreamRepository(repository, rule, sources, name)

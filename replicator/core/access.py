@@ -48,12 +48,16 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller with what it was granted; `node` is set for a node."""
+    """An authenticated caller with what it was granted; `node` is set for a node.
+
+    A node is shown what lies here; one that `pulls_through` may also have fetched what a cache rule leads to.
+    """
 
     name: str
     kind: PrincipalKind
     grants: tuple[Grant, ...] = ()
     node: NodeId | None = None
+    pulls_through: bool = False
 
     def may(self, action: Action, repository: RepositoryName) -> bool:
         """Tell whether the caller may do `action` on `repository`."""

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core.cache_rules import match_cache_rule
 from replicator.core.manifest import parse_manifest
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.peer_messages import MAX_ITEMS, Delivery, OfferedTag, SentManifest
@@ -45,6 +46,17 @@ class PeerReads:
 
     def __init__(self, node: RegistryNode) -> None:
         self._node = node
+
+    def may_pull_through(self, peer: NodeId, repository: RepositoryName) -> bool:
+        """Tell whether the cache fills a repository for `peer`, too.
+
+        Not one that users may push into: the peer would take what was pushed here for the upstream's.
+        """
+        settings = self._node.settings
+        match = match_cache_rule(settings.cache_rules, repository)
+        if match is None or match.rule.accept_pushes:
+            return False
+        return peer.account == settings.node.account or peer in settings.serve_to
 
     async def may_read_blob(self, peer: NodeId, repository: RepositoryName, digest: Digest) -> bool:
         """Tell whether a rule sends an image of `repository`, its name here, that refers to this blob to `peer`."""

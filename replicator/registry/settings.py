@@ -37,3 +37,5 @@ class RegistrySettings:
     templates: tuple[CreationTemplate, ...] = ()
     cache_rules: tuple[CacheRule, ...] = ()
     """Which repositories the cache fills, from where."""
+    serve_to: tuple[NodeId, ...] = ()
+    """Nodes of other accounts that may pull through this one's cache, besides those of its own account."""

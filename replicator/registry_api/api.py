@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -83,7 +84,7 @@ class RegistryApi(Edge):
         endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
         endpoint = self._of_namespace(visit, endpoint)
-        await self._keep_node_to_its_own(principal, request.method, endpoint)
+        visit.principal = principal = await self._keep_node_to_its_own(principal, request.method, endpoint)
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
             return self._entrance(visit, endpoint)
         methods = HANDLERS[endpoint.route]
@@ -115,17 +116,27 @@ class RegistryApi(Edge):
         node = self._services.settings.node
         return super().headers_of(visit) | proxy_headers(node, visit.namespace, visit.trace)
 
-    async def _keep_node_to_its_own(self, principal: Principal, method: str, endpoint: Endpoint) -> None:
-        """Let a node read the blobs of what this node's rules send to it, for read-through, and do nothing else.
+    async def _keep_node_to_its_own(self, principal: Principal, method: str, endpoint: Endpoint) -> Principal:
+        """Let a node read what is meant for it, and do nothing else; return with which rights it goes on.
 
-        It asks for manifests, and writes, by messages of its own.
+        That is the blobs of what this node's rules send to it, for read-through, and, where it names the registry that
+        it wants to read, what the cache fills from there. It asks for other manifests, and writes, by messages of its
+        own.
         """
         if principal.node is None or endpoint.route is Route.BASE:
-            return
-        if endpoint.route is Route.BLOB and method in {"GET", "HEAD"}:
+            return principal
+        peer_reads = self._services.peer_reads
+        if method in _READS and endpoint.namespace is not None and endpoint.route in _PROXIED:
+            if peer_reads.may_pull_through(principal.node, endpoint.repository):
+                return replace(principal, pulls_through=True)
+            raise Denied(
+                f"node {principal.name} may not pull through this node's cache"
+                " (its account differs and cache.serve_to does not name it, or users may push there)"
+            )
+        if endpoint.route is Route.BLOB and method in _READS:
             digest = parse_digest(endpoint.argument)
-            if await self._services.peer_reads.may_read_blob(principal.node, endpoint.repository, digest):
-                return
+            if await peer_reads.may_read_blob(principal.node, endpoint.repository, digest):
+                return principal
         raise Denied(f"node {principal.name} may read here the blobs that are replicated to it, and do nothing else")
 
     def _entrance(self, visit: Visit, endpoint: Endpoint) -> web.Response:
