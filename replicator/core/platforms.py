@@ -26,6 +26,10 @@ class Platform:
     architecture: str
     variant: str | None = None
 
+    def __str__(self) -> str:
+        """Return the platform as it is written."""
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
     def matches(self, platform: Mapping[str, object] | None) -> bool:
         """Tell whether a descriptor's platform is this one; a manifest without a platform belongs to every one."""
         if platform is None or "architecture" not in platform:

@@ -15,6 +15,7 @@ from replicator.storage.metadata.node import claim
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from replicator.cache.prefetch import Prefetch
     from replicator.cache.pull_through import PullThrough
     from replicator.cache.sweep import FreshnessSweep
     from replicator.config.nodes import NodeSettings
@@ -39,6 +40,7 @@ class NodeParts:
     replication: ReplicationParts
     pull_through: PullThrough
     sweep: FreshnessSweep
+    prefetch: Prefetch
     clients: tuple[UpstreamClient, ...]
     server: HttpServer
 
@@ -99,6 +101,7 @@ class Daemon:
                 found[f"{name} {node.settings.id}"] = service
             found[f"settings {node.settings.id}"] = node.run_time_settings.run
             found[f"freshness {node.settings.id}"] = node.sweep.run
+            found[f"prefetch {node.settings.id}"] = node.prefetch.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
         return found
 

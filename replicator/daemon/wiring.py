@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.cache.prefetch import Prefetch
 from replicator.cache.pull_through import PullThrough
 from replicator.cache.sweep import FreshnessSweep
 from replicator.config.nodes import Sparse
@@ -169,6 +170,7 @@ class _NodeBuilder:
             replication=replication,
             pull_through=pull_through,
             sweep=FreshnessSweep(pull_through, clock),
+            prefetch=Prefetch(registry, pull_through.completion),
             clients=tuple(clients.values()),
             server=self._server(services, replication, self._authenticator(tokens), readiness, status),
         )
