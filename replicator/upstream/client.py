@@ -51,6 +51,8 @@ class ManifestHead:
     media_type: str
     digest: Digest | None
     size: int | None
+    age: float = 0.0
+    """Seconds for which the answer had been kept by a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class FetchedManifest:
     content: bytes
     media_type: str
     digest: Digest
+    age: float = 0.0
+    """Seconds for which the answer had been kept by a cache."""
 
 
 class UpstreamClient:

@@ -27,18 +27,26 @@ class SingleFlight(Generic[Key, Result]):
 
         Raises ShuttingDown when the object is closed meanwhile. Cancelling one waiter does not stop the work.
         """
-        flight = self._flights.get(key)
-        if flight is None or flight.done():
-            # Owned here and not in a TaskGroup: it must outlive the caller that happened to come first.
-            flight = asyncio.create_task(work())  # noqa: TID251 - see above
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._landed(key, done))
+        flight = self._join(key, work)
         try:
             return await asyncio.shield(flight)
         except asyncio.CancelledError:
             if flight.cancelled():
                 raise ShuttingDown from None
             raise
+
+    def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> None:
+        """Begin the work for `key` unless it is under way; whoever calls does not want to know how it ends."""
+        self._join(key, work)
+
+    def _join(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> asyncio.Task[Result]:
+        flight = self._flights.get(key)
+        if flight is None or flight.done():
+            # Owned here and not in a TaskGroup: it must outlive the caller that happened to come first.
+            flight = asyncio.create_task(work())  # noqa: TID251 - see above
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        return flight
 
     async def idle(self) -> None:
         """Return when nothing is under way."""
