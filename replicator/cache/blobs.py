@@ -8,21 +8,21 @@ there.
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from replicator.core.cache_status import CacheResult
-from replicator.core.errors import BlobNotFound, CorruptBlob, UpstreamContent, UpstreamNotFound
+from replicator.core.cache_status import CacheResult, PullTrace
+from replicator.core.errors import BlobNotFound, CorruptBlob, UpstreamContent, UpstreamError, UpstreamNotFound
 from replicator.core.manifest import parse_manifest
 from replicator.core.templates import CreationCause
 from replicator.registry.pushes import ensure_repository
 from replicator.storage.metadata import blobs, cached_content
 from replicator.telemetry.logs import get_logger
-from replicator.transfer.fill import FillSource
+from replicator.transfer.fill_source import FillSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from replicator.cache.observer import CacheObserver
     from replicator.cache.own_repositories import OwnRepositories
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from replicator.transfer.fill_registry import FillRegistry
 
 _log = get_logger(__name__)
+
+_OK, _NOT_FOUND = 200, 404
 
 
 class CachedBlobs:
@@ -61,12 +63,26 @@ class CachedBlobs:
         self._observer = observer
         self._takers: WeakKeyDictionary[Fill, _Takers] = WeakKeyDictionary()
 
-    async def open(self, source: UpstreamRepository, digest: Digest) -> BlobContent:
+    async def open(self, source: UpstreamRepository, digest: Digest, trace: PullTrace | None = None) -> BlobContent:
         """Open a blob, from the store or while it arrives. A damaged one is fetched again.
 
         Raises BlobNotFound when neither this node nor the upstream has it, UpstreamError when only the upstream could
         tell, StorageError when the store cannot. Cancelling it stops no fill.
         """
+        noted = _Noted(source, trace or PullTrace(), self._observer)
+        with noted.failures():
+            return await self._open(source, digest, noted)
+
+    async def get_size(self, source: UpstreamRepository, digest: Digest, trace: PullTrace | None = None) -> int:
+        """Return a blob's size; the upstream is asked for one that is not here. Raises like `open`.
+
+        A manifest tells the size, but only the upstream that the blob can still be had.
+        """
+        noted = _Noted(source, trace or PullTrace(), self._observer)
+        with noted.failures():
+            return await self._get_size(source, digest, noted)
+
+    async def _open(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> BlobContent:
         blob = await self._pulls.find_blob(source.repository, digest)
         if blob is not None:
             try:
@@ -74,33 +90,39 @@ class CachedBlobs:
             except CorruptBlob:
                 _log.warning("damaged blob is fetched again", repository=source.repository, digest=digest)
             else:
-                self._note(source, CacheResult.HIT)
+                noted.result(CacheResult.HIT)
                 return content
-        return await self._open_missing(source, digest)
+        return await self._open_missing(source, digest, noted)
 
-    async def get_size(self, source: UpstreamRepository, digest: Digest) -> int:
-        """Return a blob's size, for one that is not here as its manifest or the upstream says; raises like `open`."""
+    async def _get_size(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> int:
         blob = await self._pulls.find_blob(source.repository, digest)
         if blob is not None and not await self._node.is_damaged(blob):
-            self._note(source, CacheResult.HIT)
+            noted.result(CacheResult.HIT)
             return blob.size
         await self._check_not_own(source, digest)
-        self._note(source, CacheResult.MISS)
         descriptor = await self._find_descriptor(source.repository, digest)
-        if descriptor is not None:
-            return descriptor.size
-        return await self._ask_size(source, digest)
+        if descriptor is None:
+            return await self._ask_size(source, digest, noted)
+        if await self._find_shared(source, descriptor):
+            noted.result(CacheResult.HIT)
+        elif not self._arrives(source, digest) and not await source.sources.blob_exists(digest):
+            # There are registries that know of a blob only once it was asked for.
+            return await self._ask_size(source, digest, noted)
+        else:
+            noted.fetched()
+        return descriptor.size
 
-    async def _open_missing(self, source: UpstreamRepository, digest: Digest) -> BlobContent:
+    async def _open_missing(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> BlobContent:
         await self._check_not_own(source, digest)
         descriptor = await self._find_descriptor(source.repository, digest)
         if descriptor is not None:
             shared = await self._open_shared(source, descriptor)
             if shared is not None:
-                self._note(source, CacheResult.HIT)
+                noted.result(CacheResult.HIT)
                 return shared
-        self._note(source, CacheResult.MISS)
-        return await self._fetch(source, digest, descriptor)
+        content = await self._fetch(source, digest, descriptor, noted)
+        noted.fetched()
+        return content
 
     async def _check_not_own(self, source: UpstreamRepository, digest: Digest) -> None:
         if await self._own.holds(source):
@@ -120,8 +142,7 @@ class CachedBlobs:
 
     async def _open_shared(self, source: UpstreamRepository, descriptor: Descriptor) -> BlobContent | None:
         """Link and open a blob that another repository of the same upstream holds; None when there is none."""
-        holders = await self._node.database.read(cached_content.cached_holders(descriptor.digest))
-        if not any(self._is_sibling(source, holder) for holder in holders):
+        if not await self._find_shared(source, descriptor):
             return None
         now = self._node.clock.now()
         blob = await self._node.commit(source.repository, lambda: self._link_stored(source.repository, descriptor, now))
@@ -131,6 +152,11 @@ class CachedBlobs:
             return await self._pulls.read(blob)
         except CorruptBlob:
             return None
+
+    async def _find_shared(self, source: UpstreamRepository, descriptor: Descriptor) -> bool:
+        """Tell whether another repository of the same upstream holds a blob."""
+        holders = await self._node.database.read(cached_content.cached_holders(descriptor.digest))
+        return any(self._is_sibling(source, holder) for holder in holders)
 
     def _is_sibling(self, source: UpstreamRepository, holder: RepositoryName) -> bool:
         other = self._upstreams.find(holder)
@@ -146,15 +172,19 @@ class CachedBlobs:
 
     # What is fetched
 
-    async def _fetch(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> BlobContent:
+    async def _fetch(
+        self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None, noted: _Noted
+    ) -> BlobContent:
         try:
             fill = await self._join(source, digest, descriptor)
+            noted.collapsed(fill is not None)
             while fill is None:
                 ended = self._fills.ended
                 blob = await self._pulls.find_blob(source.repository, digest)
                 if blob is not None:
                     return await self._pulls.read(blob)
                 fill = await self._join(source, digest, descriptor)
+                noted.collapsed(fill is not None)
                 if fill is None and self._fills.ended == ended:
                     # Nothing came in while the database was asked, so it is really not here.
                     fill = self._start(source, digest, descriptor)
@@ -173,6 +203,13 @@ class CachedBlobs:
             takers.repositories.add(source.repository)
         return None
 
+    def _arrives(self, source: UpstreamRepository, digest: Digest) -> bool:
+        """Tell whether the upstream has begun to send a blob for this repository."""
+        fill = self._fills.find(source.rule.upstream, digest)
+        if fill is None or fill.known_size is None:
+            return False
+        return source.repository in self._takers[fill].repositories
+
     async def _prove(self, source: UpstreamRepository, digest: Digest) -> None:
         if not await source.sources.blob_exists(digest):
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}")
@@ -181,7 +218,7 @@ class CachedBlobs:
         takers = _Takers(source)
         upstream = source.rule.upstream
         fetched = FillSource(
-            open_from=partial(source.sources.open_blob, digest),
+            registries=source.sources.openers(digest),
             size=None if descriptor is None else descriptor.size,
             received=lambda size: self._observer.upstream_bytes(upstream, size),
         )
@@ -204,17 +241,54 @@ class CachedBlobs:
             yield from blobs.link(repository, blob.digest, now)
         return (yield from blobs.find(blob.digest)) or blob
 
-    async def _ask_size(self, source: UpstreamRepository, digest: Digest) -> int:
+    async def _ask_size(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> int:
         try:
             async with source.sources.open_blob(digest) as stream:
                 if stream.size is None:
                     raise UpstreamContent(f"the upstream does not say how large {digest} is")
+                noted.fetched()
                 return stream.size
         except UpstreamNotFound as error:
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
 
-    def _note(self, source: UpstreamRepository, result: CacheResult) -> None:
-        self._observer.result(source.rule.prefix, result.value)
+
+class _Noted:
+    """Says how one pull was answered, once: to the metrics, and in its trace."""
+
+    def __init__(self, source: UpstreamRepository, trace: PullTrace, observer: CacheObserver) -> None:
+        self._rule = source.rule
+        self._trace = trace
+        self._observer = observer
+        trace.rule, trace.upstream = source.rule.prefix, source.rule.upstream
+
+    def result(self, result: CacheResult) -> None:
+        """Note the answer."""
+        self._trace.note(result, self._rule.prefix, self._rule.upstream)
+        self._observer.result(self._rule.prefix, result.value)
+
+    def fetched(self) -> None:
+        """Note that the upstream has sent it, or has begun to."""
+        self._trace.status = _OK
+        self.result(CacheResult.MISS)
+
+    def collapsed(self, joined: bool) -> None:
+        """Note whether somebody else's fetch was joined."""
+        self._trace.collapsed = joined
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Note a failure of the upstream that leaves this block."""
+        try:
+            yield
+        except UpstreamError as error:
+            self._trace.error = str(error)
+            self.result(CacheResult.ERROR)
+            raise
+        except BlobNotFound as error:
+            if isinstance(error.__cause__, UpstreamNotFound):
+                self._trace.status = _NOT_FOUND
+                self.result(CacheResult.MISS)
+            raise
 
 
 class _Takers:

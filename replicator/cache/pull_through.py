@@ -23,8 +23,8 @@ from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import BlobNotFound, ManifestNotFound
 from replicator.core.reference import as_digest
 from replicator.registry.access import authorize
-from replicator.transfer.fill import FillLimits
 from replicator.transfer.fill_registry import FillRegistry
+from replicator.transfer.fill_source import FillLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ class PullThrough:
         if source is None:
             return await self._pulls.get_blob_size(principal, repository, digest)
         async with self._peers.admit(principal, source, digest):
-            return await self._blobs.get_size(source, digest)
+            return await self._blobs.get_size(source, digest, trace)
 
     async def open_blob(
         self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
@@ -112,7 +112,7 @@ class PullThrough:
         if source is None:
             return await self._pulls.open_blob(principal, repository, digest)
         async with self._peers.admit(principal, source, digest):
-            return await self._blobs.open(source, digest)
+            return await self._blobs.open(source, digest, trace)
 
     def _source_for(self, principal: Principal, repository: RepositoryName) -> UpstreamRepository | None:
         """Return where a repository comes from: for a peer from nowhere, unless it pulls through this node.

@@ -40,8 +40,8 @@ from replicator.replication.early_images import EarlyImage, EarlyImages, EarlySo
 from replicator.replication.early_lookup import EarlyLookup, ReadThroughLimits
 from replicator.storage.metadata import blobs, images
 from replicator.telemetry.logs import get_logger
-from replicator.transfer.fill import FillLimits, FillSource
 from replicator.transfer.fill_registry import FillRegistry
+from replicator.transfer.fill_source import FillLimits, FillSource
 from replicator.transfer.push_image import for_each
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class ReadThrough:
 
     def _start(self, wanted: _Wanted) -> Fill:
         open_from = partial(wanted.source.peer.open_blob, wanted.there, wanted.digest)
-        fetched = FillSource(open_from, wanted.size, _nothing)
+        fetched = FillSource((open_from,), wanted.size, _nothing)
         return self._fills.start(wanted.lane, wanted.digest, fetched, partial(self._publish, wanted.here))
 
     async def _publish(self, repository: RepositoryName, blob: StoredBlob) -> StoredBlob:

@@ -7,8 +7,11 @@
 
 The download belongs to nobody who asked for it: a reader that leaves, is slow or never comes changes nothing. No
 reader gets the last bytes of what it asked for before the whole blob was verified, committed and recorded, so whoever
-got a complete answer got bytes of the digest, also where it asked for a part only. A failure reaches every reader,
-and leaves nothing behind.
+got a complete answer got bytes of the digest, also where it asked for a part only. A failure reaches every reader.
+
+Bytes that were put together (of several connections, of several registries, of an earlier fill that failed for a
+passing reason) and turn out not to have the digest are dropped, and the blob is fetched once more from its beginning,
+from the authority alone. Readers that got some of them fail: what they have is worth nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from replicator.core.digest import algorithm_of
 from replicator.core.errors import (
@@ -25,60 +28,51 @@ from replicator.core.errors import (
     ReplicatorError,
     ShuttingDown,
     SizeMismatch,
-    UpstreamContent,
     UpstreamError,
     UpstreamTimeout,
 )
-from replicator.core.retry import Backoff
-from replicator.storage.blobs.file_blob import check_range
+from replicator.storage.blobs.open_file import PIECE
+from replicator.telemetry.logs import get_logger
+from replicator.transfer.download import Download
+from replicator.transfer.fill_content import HELD_BACK, FillContent
+from replicator.transfer.fill_source import UnusableBlob
+from replicator.transfer.shared_content import SharedContent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Awaitable, Callable
 
     from replicator.core.clock import Clock
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
     from replicator.storage.blobs.port import BlobStore, Ingest, StoredBlob
-    from replicator.upstream.body import BlobStream
+    from replicator.transfer.fill_source import FillLimits, FillSource
+    from replicator.transfer.kept_parts import KeptParts
+    from replicator.transfer.turns import Turn, Turns
 
-HELD_BACK: Final = 64 * 1024
-"""Bytes at the end of every read that wait for the verification. A smaller blob waits as a whole."""
+_log = get_logger(__name__)
 
-_TRIES: Final = 4
-_PROGRESS: Final = 1024 * 1024
-"""Bytes after which a connection that breaks counts as the first to break."""
-_BACKOFF: Final = Backoff(initial=0.25, maximum=4.0)
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds. Readers wait meanwhile: an upstream that wants a longer pause gets no second try."""
+_HELD_BY_READERS: Final = 64 * 1024 * 1024
+"""Bytes that the readers of one fill hold together while their clients take them."""
+_SMALLEST_PIECE: Final = 64 * 1024
 
-
-@dataclass(frozen=True, slots=True)
-class FillSource:
-    """Where a fill gets its blob.
-
-    `open_from` opens it at an offset and may start earlier; every wait in it, also between chunks, is bounded, and it
-    raises UpstreamError. `size` is what a manifest of the upstream says, if one does; another size is refused.
-    `received` is told the length of each chunk.
-    """
-
-    open_from: Callable[[int], AbstractAsyncContextManager[BlobStream]]
-    size: int | None
-    received: Callable[[int], None]
+_FEW: Final = 8
+"""Readers that are all told of every chunk."""
+_NEWS: Final = 256 * 1024
+"""Bytes after which more readers than that are told of new ones."""
+_NEWS_DELAY: Final = 0.05
+"""Seconds after which they are told in any case."""
 
 
 @dataclass(frozen=True, slots=True)
-class FillLimits:
-    """`total` seconds for one fill, and the largest blob that is accepted (None: any)."""
+class FillServices:
+    """What the fills of one node share."""
 
-    total: float = 6 * 3600.0
-    max_blob_size: int | None = None
-
-
-class UnusableBlob(UpstreamContent):
-    """The upstream's blob is not the one asked for."""
-
-    retryable = False
+    store: BlobStore
+    clock: Clock
+    jitter: Callable[[], float]
+    limits: FillLimits
+    turns: Turns
+    kept: KeptParts
 
 
 class Fill:
@@ -89,35 +83,51 @@ class Fill:
         digest: Digest,
         source: FillSource,
         publish: Callable[[StoredBlob], Awaitable[StoredBlob]],
-        store: BlobStore,
-        clock: Clock,
-        jitter: Callable[[], float],
-        limits: FillLimits,
+        turn: Turn,
+        services: FillServices,
     ) -> None:
         self.digest = digest
+        self.turn = turn
+        self.version = 0
+        """Grows when the bytes received so far were dropped and others are on their way."""
+        self.readers = 0
         self._source = source
         self._publish = publish
-        self._store = store
-        self._clock = clock
-        self._jitter = jitter
-        self._limits = limits
-        self._size = source.size
-        self._opened = False
+        self._services = services
+        self._store = services.store
+        self._download: Download | None = None
         self._ingest: Ingest | None = None
         """The growing bytes; None before the first and from the verification on."""
         self._stored: StoredBlob | None = None
+        self._shared: SharedContent | None = None
         self._failure: ReplicatorError | None = None
         self._changed = asyncio.Event()
+        self._told = 0
+        self._telling: asyncio.TimerHandle | None = None
 
     @property
     def is_settled(self) -> bool:
         """Whether the blob is stored, or the fill has failed."""
         return self._stored is not None or self._failure is not None
 
+    @property
+    def known_size(self) -> int | None:
+        """The blob's size, once a registry has begun to send it; None before, and when it did not say."""
+        if self._stored is not None:
+            return self._stored.size
+        return self._download.size if self._download is not None and self._download.is_opened else None
+
+    @property
+    def piece(self) -> int:
+        """The most bytes that one of the readers holds at a time, so that all of them hold a bounded amount."""
+        return max(_SMALLEST_PIECE, min(PIECE, _HELD_BY_READERS // max(1, self.readers)))
+
     async def run(self) -> None:
         """Download, verify, commit, publish. Raises only a cancellation and bugs; failures are for the readers."""
         try:
-            self._stored = await self._download()
+            stored = await self._fill()
+            self._shared = SharedContent(self._store, stored)
+            self._stored = stored
         except ReplicatorError as error:
             self._failure = error
         except asyncio.CancelledError:
@@ -127,7 +137,7 @@ class Fill:
             self._failure = ReplicatorError("the download failed")
             raise
         finally:
-            self._notify()
+            self._tell()
 
     async def open(self) -> BlobContent:
         """Open the blob for one reader, as soon as there is something to say about it.
@@ -141,151 +151,114 @@ class Fill:
         self._raise_failure()
         if self._stored is not None:
             return await self._store.read_blob(self._stored)
-        assert self._size is not None  # noqa: S101 - part of _can_follow
-        return _FillContent(self, self.digest, self._size)
+        assert self.known_size is not None  # noqa: S101 - part of _can_follow
+        return FillContent(self, self.digest, self.known_size)
 
-    async def read_growing(self, start: int, stop: int) -> bytes | memoryview | None:
+    async def read_growing(self, start: int, stop: int, version: int | None) -> tuple[bytes | memoryview, int] | None:
         """Return bytes from `start` below `stop` as soon as there are some; None once the whole blob is stored.
 
-        Raises what the fill failed with, or StorageError.
+        With them comes the version that they belong to. A reader that names the one it has bytes of gets no others:
+        UnusableBlob is raised then. Raises what the fill failed with, too, or StorageError.
         """
-        while self._stored is None:
+        while True:
             self._raise_failure()
-            if self._ingest is not None and start < min(stop, self._ingest.offset):
-                return await self._ingest.read_at(start, min(stop, self._ingest.offset) - start)
+            if version not in {None, self.version}:
+                raise UnusableBlob(f"the upstream sent other content than {self.digest} at first")
+            if self._stored is not None:
+                return None
+            ingest, current = self._ingest, self.version
+            if ingest is not None and start < min(stop, ingest.offset):
+                length = min(stop, ingest.offset, start + self.piece) - start
+                return await ingest.read_at(start, length), current
             await self._changed.wait()
-        return None
 
-    async def open_stored(self) -> BlobContent:
-        """Open the blob once `read_growing` has returned None; raises CorruptBlob or StorageError."""
-        assert self._stored is not None  # noqa: S101 - the caller waited for it
-        return await self._store.read_blob(self._stored)
+    def share_stored(self) -> SharedContent:
+        """Return the stored blob, open at most once for all readers; to be called when it is stored."""
+        assert self._shared is not None  # noqa: S101 - the caller waited for it
+        return self._shared
 
     @property
     def _can_follow(self) -> bool:
         # A blob that is held back as a whole is answered when it is verified: then a failure still has a status.
-        return self._opened and self._size is not None and self._size > HELD_BACK
+        return (self.known_size or 0) > HELD_BACK
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             # A new exception for every reader: one that is raised many times collects all their tracebacks.
             raise type(self._failure)(str(self._failure), retry_after=self._failure.retry_after) from self._failure
 
-    def _notify(self) -> None:
+    # Telling the readers
+
+    def _progressed(self) -> None:
+        """Wake the readers: a few of them at once, many only when there is much, or after a moment."""
+        if self.readers <= _FEW or self._ingest is None or self._ingest.offset - self._told >= _NEWS:
+            self._tell()
+        elif self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_NEWS_DELAY, self._tell)
+
+    def _tell(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        self._told = 0 if self._ingest is None else self._ingest.offset
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _download(self) -> StoredBlob:
+    # The work
+
+    async def _fill(self) -> StoredBlob:
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._services.limits.turn_wait):
+                    await stack.enter_async_context(self._services.turns.held(self.turn))
+            except TimeoutError as error:
+                raise UpstreamTimeout(f"{self.digest} waited in vain for other downloads to end") from error
+            return await self._publish(await self._receive(self.turn.lane))
+
+    async def _receive(self, lane: str) -> StoredBlob:
         # The ingest comes first: a store that cannot take the blob must cost no upstream traffic.
-        ingest = await self._store.create_ingest(f"fill-{secrets.token_urlsafe(18)}", algorithm_of(self.digest))
+        kept = await self._services.kept.take(lane, self.digest)
+        download = self._downloaded_from(self._source)
+        try:
+            return await self._receive_into(kept or await self._new_ingest(), download, lane)
+        except UnusableBlob as error:
+            if kept is None and not download.is_patched:
+                raise
+            _log.warning("blob that was put together is fetched anew", digest=self.digest, error=str(error))
+        self.version += 1
+        self._tell()
+        alone = replace(self._source, registries=self._source.registries[-1:])
+        return await self._receive_into(await self._new_ingest(), self._downloaded_from(alone), lane)
+
+    def _downloaded_from(self, source: FillSource) -> Download:
+        shared = self._services
+        self._download = Download(self.digest, source, shared.limits, shared.clock, shared.jitter, self._progressed)
+        return self._download
+
+    async def _new_ingest(self) -> Ingest:
+        return await self._store.create_ingest(f"fill-{secrets.token_urlsafe(18)}", algorithm_of(self.digest))
+
+    async def _receive_into(self, ingest: Ingest, download: Download, lane: str) -> StoredBlob:
+        """Receive, verify and commit. What has come is kept for the next fill when the failure is a passing one."""
         try:
             self._ingest = ingest
-            await self._receive(ingest)
+            await download.receive(ingest)
             self._ingest = None
-            blob = await self._commit(ingest)
+            return await self._commit(ingest, download.size)
+        except UpstreamError as error:
+            self._ingest = None
+            if error.retryable:
+                await self._services.kept.keep(lane, self.digest, ingest)
+            else:
+                await ingest.abort()
+            raise
         except BaseException:
             self._ingest = None
             await ingest.abort()
             raise
-        return await self._publish(blob)
 
-    async def _receive(self, ingest: Ingest) -> None:
-        """Write the whole blob into the ingest, over as many connections as it takes within the limits."""
-        deadline = self._clock.monotonic() + self._limits.total
-        failures = 0
-        while True:
-            begun = ingest.offset
-            try:
-                await self._receive_some(ingest, deadline)
-            except UpstreamError as error:
-                if self._is_whole(ingest) and error.retryable:
-                    return  # it broke after the last byte
-                failures = 1 if ingest.offset - begun >= _PROGRESS else failures + 1
-                pause = self._pause_after(error, failures, deadline)
-            else:
-                return
-            await self._clock.sleep(pause)
-
-    def _is_whole(self, ingest: Ingest) -> bool:
-        return self._opened and ingest.offset == self._size
-
-    def _pause_after(self, error: UpstreamError, failures: int, deadline: float) -> float:
-        """Return the seconds to wait before going on after `error`, or raise it when that would be no use."""
-        pause = _BACKOFF.delay(failures, self._jitter(), error.retry_after)
-        hopeless = not self._opened or not error.retryable or failures >= _TRIES
-        if hopeless or pause > _LONGEST_PAUSE or self._clock.monotonic() + pause >= deadline:
-            raise error
-        return pause
-
-    async def _receive_some(self, ingest: Ingest, deadline: float) -> None:
-        """Receive what one connection brings; return when the blob is whole, as far as its length tells."""
-        async with self._source.open_from(ingest.offset) as stream:
-            self._learn_size(stream.size)
-            skip = ingest.offset - stream.start
-            if skip < 0:
-                raise UnusableBlob(f"{self.digest} was sent from a later byte than asked for")
-            async for chunk in stream.chunks:
-                self._source.received(len(chunk))
-                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
-                self._check(ingest.offset + len(fresh), deadline)
-                if fresh:
-                    await ingest.write(fresh)
-                    self._notify()
-        if self._size is not None and ingest.offset < self._size:
-            raise UpstreamContent(f"{self.digest} ended after {ingest.offset} of {self._size} bytes")
-
-    def _learn_size(self, stated: int | None) -> None:
-        if stated is not None:
-            if self._size not in {None, stated}:
-                raise UnusableBlob(f"{self.digest} has {self._size} bytes, the upstream announces {stated}")
-            self._size = stated
-        limit = self._limits.max_blob_size
-        if limit is not None and self._size is not None and self._size > limit:
-            raise UnusableBlob(f"{self.digest} has {self._size} bytes, this registry accepts up to {limit}")
-        self._opened = True
-        self._notify()
-
-    def _check(self, length: int, deadline: float) -> None:
-        limit = self._limits.max_blob_size if self._size is None else self._size
-        if limit is not None and length > limit:
-            raise UnusableBlob(f"{self.digest} is longer than {limit} bytes")
-        if self._clock.monotonic() >= deadline:
-            raise UpstreamTimeout(f"{self.digest} took longer than {self._limits.total:.0f} seconds")
-
-    async def _commit(self, ingest: Ingest) -> StoredBlob:
+    async def _commit(self, ingest: Ingest, size: int | None) -> StoredBlob:
         try:
-            return await ingest.commit(self.digest, self._size)
+            return await ingest.commit(self.digest, size)
         except (SizeMismatch, DigestMismatch) as error:
             raise UnusableBlob(f"the upstream sent other content than {self.digest}") from error
-
-
-class _FillContent:
-    """`BlobContent` of a blob that is still arriving."""
-
-    def __init__(self, fill: Fill, digest: Digest, size: int) -> None:
-        self.digest = digest
-        self.size = size
-        self._fill = fill
-        self._stored = AsyncExitStack()
-
-    async def read(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
-        """Yield `length` bytes from `start` as they arrive; the last ones when the blob is verified and stored."""
-        check_range(start, length, self.size)
-        end = start + length
-        held_from = end - min(length, HELD_BACK)
-        while start < end:
-            piece = await self._fill.read_growing(start, held_from)
-            if piece is None:
-                break
-            start += len(piece)
-            yield piece
-        if start < end:
-            stored = await self._stored.enter_async_context(await self._fill.open_stored())
-            async for rest in stored.read(start, end - start):
-                yield rest
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._stored.aclose()

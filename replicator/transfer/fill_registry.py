@@ -1,6 +1,7 @@
 """The fills of one node: at most one per upstream and digest at a time, each in a task that nobody's request owns.
 
-Not one per digest: an upstream that lies or drips would then spoil the pulls of what another one serves well.
+Not one per digest: an upstream that lies or drips would then spoil the pulls of what another one serves well. Only so
+many are at work at the same time, and the others wait for their turn with no file open.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from typing import TYPE_CHECKING
 
 from replicator.core.errors import ShuttingDown
 from replicator.telemetry.logs import get_logger
-from replicator.transfer.fill import Fill, FillLimits
+from replicator.transfer.fill import Fill, FillServices
+from replicator.transfer.fill_source import FillLimits
+from replicator.transfer.kept_parts import KeptParts
+from replicator.transfer.turns import Turn, Turns
+from replicator.upstream.urgency import is_background
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from replicator.core.clock import Clock
     from replicator.core.digest import Digest
     from replicator.storage.blobs.port import BlobStore, StoredBlob
-    from replicator.transfer.fill import FillSource
+    from replicator.transfer.fill_source import FillSource
 
 _log = get_logger(__name__)
 
@@ -37,10 +42,10 @@ class FillRegistry:
         limits: FillLimits | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._store = store
-        self._clock = clock
-        self._limits = limits or FillLimits()
-        self._jitter = jitter
+        limits = limits or FillLimits()
+        self._kept = KeptParts(store, clock, limits)
+        self._turns = Turns(limits.at_once)
+        self._services = FillServices(store, clock, jitter, limits, self._turns, self._kept)
         self._fills: dict[tuple[str, Digest], Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -50,10 +55,21 @@ class FillRegistry:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def kept_ingests(self) -> Collection[str]:
+        """Return the names of the suspended ingests that a later fill may go on with; nobody else may drop them."""
+        return self._kept.names()
+
     def find(self, upstream: str, digest: Digest) -> Fill | None:
-        """Return the fill of a digest from an upstream that is under way."""
+        """Return the fill of a digest from an upstream that is under way.
+
+        One that waits for its turn as background work waits no longer behind others when somebody else asks for it.
+        """
         fill = self._fills.get((upstream, digest))
-        return None if fill is None or fill.is_settled else fill
+        if fill is None or fill.is_settled:
+            return None
+        if not is_background():
+            self._turns.promote(fill.turn)
+        return fill
 
     def start(
         self,
@@ -64,15 +80,15 @@ class FillRegistry:
     ) -> Fill:
         """Return the fill of `digest` from `upstream`, or start one from `source`; it needs nobody to wait for it.
 
-        `publish` makes the committed blob known and returns the copy that is known from then on. Raises ShuttingDown
-        after `close`.
+        What is started as background work waits behind what somebody waits for. `publish` makes the committed blob
+        known and returns the copy that is known from then on. Raises ShuttingDown after `close`.
         """
         fill = self.find(upstream, digest)
         if fill is not None:
             return fill
         if self._closed:
             raise ShuttingDown
-        fill = Fill(digest, source, publish, self._store, self._clock, self._jitter, self._limits)
+        fill = Fill(digest, source, publish, Turn(upstream, background=is_background()), self._services)
         # Owned here and not in a TaskGroup: it must outlive the request that happened to come first.
         task = asyncio.create_task(self._run(fill), name=f"fill {digest}")  # noqa: TID251 - see above
         self._fills[upstream, digest] = fill
@@ -91,6 +107,7 @@ class FillRegistry:
         for task in self._tasks:
             task.cancel()
         await self.idle()
+        await self._kept.close()
 
     async def _run(self, fill: Fill) -> None:
         try:

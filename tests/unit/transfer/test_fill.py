@@ -23,8 +23,9 @@ from replicator.core.errors import (
 )
 from replicator.storage.blobs.filesystem import FilesystemBlobStore
 from replicator.storage.blobs.memory import MemoryBlobStore, MemoryVolume
-from replicator.transfer.fill import HELD_BACK, Fill, FillLimits, FillSource
+from replicator.transfer.fill_content import HELD_BACK
 from replicator.transfer.fill_registry import FillRegistry
+from replicator.transfer.fill_source import FillLimits, FillSource
 from tests.support.blob_source import ScriptedBlob, lost
 from tests.support.blob_stores import open_files_below
 from tests.support.clock import FakeClock
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from replicator.core.content import BlobContent
     from replicator.storage.blobs.port import BlobStore, StoredBlob
+    from replicator.transfer.fill import Fill
 
 SIZE = 5 * HELD_BACK
 CONTENT = bytes(range(256)) * (SIZE // 256)
@@ -54,7 +56,7 @@ class Bench:
 
     def start(self, blob: ScriptedBlob, digest: Digest = DIGEST, size: int | None = None) -> Fill:
         """Start a fill, or join the one under way."""
-        return self.fills.start(HUB, digest, FillSource(blob.open_from, size, self._count), self._publish)
+        return self.fills.start(HUB, digest, FillSource((blob.open_from,), size, self._count), self._publish)
 
     async def locations(self) -> list[str]:
         """Return the committed blobs."""
@@ -163,7 +165,7 @@ async def test_last_bytes_are_held_back_until_the_blob_is_published(volume: Memo
 
         blob = ScriptedBlob(CONTENT)
         blob.hold_at(SIZE - 1)
-        reader = Reader(bench.fills.start(HUB, DIGEST, FillSource(blob.open_from, None, lambda _: None), publish))
+        reader = Reader(bench.fills.start(HUB, DIGEST, FillSource((blob.open_from,), None, lambda _: None), publish))
         async with asyncio.TaskGroup() as group:
             group.create_task(reader.run())
             await reader.has(SIZE - HELD_BACK)
@@ -471,7 +473,7 @@ async def test_failure_to_publish_is_every_readers_failure(bench: Bench) -> None
     async def publish(_: StoredBlob) -> StoredBlob:
         raise StorageUnavailable("no database")
 
-    source = FillSource(ScriptedBlob(CONTENT).open_from, None, lambda _: None)
+    source = FillSource((ScriptedBlob(CONTENT).open_from,), None, lambda _: None)
     reader = Reader(bench.fills.start(HUB, DIGEST, source, publish))
     with pytest.raises(StorageUnavailable):
         await reader.run()
@@ -487,7 +489,7 @@ async def test_copy_that_was_published_first_is_the_one_that_is_read(bench: Benc
         await bench.store.delete_blob(blob.location)
         return first
 
-    source = FillSource(ScriptedBlob(CONTENT).open_from, None, lambda _: None)
+    source = FillSource((ScriptedBlob(CONTENT).open_from,), None, lambda _: None)
     assert await pull(bench.fills.start(HUB, DIGEST, source, publish)) == CONTENT
 
 
@@ -529,7 +531,7 @@ async def test_cancelled_anywhere_a_fill_leaves_no_ingest_no_task_and_no_open_fi
     store = FilesystemBlobStore(tmp_path / "blobs")
     async with opened(store, clock=clock) as bench:
         blob, publish = stuck_at(point, bench, reached)
-        fill = bench.fills.start(HUB, DIGEST, FillSource(blob.open_from, None, lambda _: None), publish)
+        fill = bench.fills.start(HUB, DIGEST, FillSource((blob.open_from,), None, lambda _: None), publish)
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(gathered(pull(fill)))
             if point == "pause":
