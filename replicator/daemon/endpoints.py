@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.core.destinations import RegistryRef
+from replicator.core.errors import ConfigurationError
 from replicator.replication.worker import WorkerLimits
-from replicator.upstream.endpoint import UpstreamEndpoint
+from replicator.upstream.addresses import Network
+from replicator.upstream.endpoint import ClientCertificate, ProxySettings, UpstreamEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from replicator.config import upstreams as config
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
     from replicator.config.upstreams import RemoteSettings
@@ -31,12 +34,42 @@ class Endpoints:
         self._secrets = secrets
         self._urls = urls
 
-    def upstream(self, name: str) -> UpstreamEndpoint:
-        """Return a registry that is pulled from; raises ConfigurationError."""
-        return self._remote(self._settings.upstream(name))
+    def upstream(self, name: str, via: str | None = None) -> UpstreamEndpoint:
+        """Return a registry that is pulled from, as somebody whose entry in a Via is `via`; raises ConfigurationError.
+
+        Its name may lead to public addresses and to those networks only that the file permits.
+        """
+        settings = self._settings.upstream(name)
+        known = settings.known_as
+        endpoint = self._remote(settings)
+        certificate = settings.client_certificate
+        return replace(
+            endpoint,
+            realm_hosts=endpoint.realm_hosts | (known.realm_hosts if known is not None else frozenset()),
+            networks=frozenset({Network.PUBLIC, *(Network(one.value) for one in settings.networks)}),
+            proxy=self._proxy(settings.proxy),
+            client_certificate=None
+            if certificate is None
+            else ClientCertificate(certificate.certificate, certificate.key),
+            via=via,
+            breaker=True,
+        )
+
+    def cache_peer(self, node: NodeId, namespace: str, via: str) -> UpstreamEndpoint:
+        """Return a node that is asked for what `namespace`, a registry, has; raises ConfigurationError.
+
+        Replication's shares are not for this: here somebody waits.
+        """
+        found = self._found_nodes().get(node)
+        if found is None:
+            raise ConfigurationError(f"{node} is neither a node nor a peer of this configuration")
+        return replace(found, namespace=namespace, via=via, breaker=True)
 
     def nodes(self) -> dict[NodeId, UpstreamEndpoint]:
         """Return where every node is: those of this process by their listeners, the rest by configuration."""
+        return {node: self._shared_out(node, endpoint) for node, endpoint in self._found_nodes().items()}
+
+    def _found_nodes(self) -> dict[NodeId, UpstreamEndpoint]:
         found = {node: UpstreamEndpoint(str(node), url) for node, url in self._urls.items()}
         for peer in self._settings.peers:
             found[peer.id] = UpstreamEndpoint(
@@ -47,7 +80,7 @@ class Endpoints:
                 stall_timeout=peer.stall_timeout,
                 total_timeout=peer.total_timeout,
             )
-        return {node: self._shared_out(node, endpoint) for node, endpoint in found.items()}
+        return found
 
     def registries(self) -> dict[RegistryRef, UpstreamEndpoint]:
         """Return the registries of somebody else that images may be sent to."""
@@ -83,6 +116,12 @@ class Endpoints:
             requests_per_second=remote.requests_per_second,
             bytes_per_second=remote.bandwidth,
         )
+
+    def _proxy(self, settings: config.ProxySettings | None) -> ProxySettings | None:
+        if settings is None:
+            return None
+        known = settings.credentials
+        return ProxySettings(settings.url, None if known is None else self._secrets.pair(known))
 
     def _shared_out(self, destination: DestinationId, endpoint: UpstreamEndpoint) -> UpstreamEndpoint:
         share = self._node.replication.limit(destination)

@@ -15,18 +15,15 @@ from replicator.storage.metadata.node import claim
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicator.cache.prefetch import Prefetch
-    from replicator.cache.pull_through import PullThrough
-    from replicator.cache.sweep import FreshnessSweep
     from replicator.config.nodes import NodeSettings
     from replicator.core.names import NodeId
+    from replicator.daemon.cache_parts import CacheParts
     from replicator.daemon.http_server import HttpServer
     from replicator.daemon.replication_parts import ReplicationParts
     from replicator.daemon.supervisor import Service
     from replicator.maintenance.janitor import Janitor
     from replicator.registry.node import RegistryNode
     from replicator.registry.run_time_settings import RunTimeSettings
-    from replicator.upstream.client import UpstreamClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +35,7 @@ class NodeParts:
     run_time_settings: RunTimeSettings
     janitor: Janitor
     replication: ReplicationParts
-    pull_through: PullThrough
-    sweep: FreshnessSweep
-    prefetch: Prefetch
-    clients: tuple[UpstreamClient, ...]
+    cache: CacheParts
     server: HttpServer
 
     async def open(self) -> None:
@@ -62,9 +56,7 @@ class NodeParts:
     async def close(self) -> None:
         """Close fills, then clients, then the store. Safe after an `open` that failed half-way."""
         await self.replication.read_through.close()
-        await self.pull_through.close()
-        for client in self.clients:
-            await client.close()
+        await self.cache.close()
         await self.replication.peers.close()
         await self.registry.database.close()
         await self.registry.store.close()
@@ -97,11 +89,9 @@ class Daemon:
         """Return the background work of every node by name."""
         found: dict[str, Service] = {}
         for node in self._nodes:
-            for name, service in node.replication.services().items():
+            for name, service in (*node.replication.services().items(), *node.cache.services().items()):
                 found[f"{name} {node.settings.id}"] = service
             found[f"settings {node.settings.id}"] = node.run_time_settings.run
-            found[f"freshness {node.settings.id}"] = node.sweep.run
-            found[f"prefetch {node.settings.id}"] = node.prefetch.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
         return found
 

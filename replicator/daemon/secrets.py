@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
-    from replicator.config.upstreams import RemoteSettings
+    from replicator.config.upstreams import PairSettings, RemoteSettings
     from replicator.core.names import NodeId
 
 
@@ -39,6 +39,10 @@ class SecretStore:
         known = remote.credentials
         if known is None or known.username is None or known.password is None:
             return None
+        return Credentials(known.username, self._revealed(known.password))
+
+    def pair(self, known: PairSettings) -> Credentials:
+        """Return who we are to a proxy."""
         return Credentials(known.username, self._revealed(known.password))
 
     def users(self, node: NodeSettings) -> tuple[User, ...]:

@@ -8,16 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.cache.prefetch import Prefetch
-from replicator.cache.pull_through import PullThrough
-from replicator.cache.sweep import FreshnessSweep
 from replicator.config.nodes import Sparse
+from replicator.daemon.cache_parts import CacheBuilder, new_via
 from replicator.daemon.endpoints import Endpoints
 from replicator.daemon.gauges import NodeGauges
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.lag_watch import LagWatch
 from replicator.daemon.node_parts import Daemon, NodeParts
-from replicator.daemon.observers import CacheRecorder, ReplicationRecorder, RequestRecorder
+from replicator.daemon.observers import ReplicationRecorder, RequestRecorder
 from replicator.daemon.readiness import ReadinessProbe
 from replicator.daemon.replication_parts import ReplicationBuilder
 from replicator.daemon.status import NodeStatus
@@ -39,7 +37,6 @@ from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
 from replicator.registry_api.rate_limit import RateLimit
 from replicator.registry_api.replication_api import ReplicationApi
-from replicator.upstream.client import open_client
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,7 +51,7 @@ if TYPE_CHECKING:
     from replicator.daemon.secrets import SecretStore
     from replicator.registry_api.authentication import Authenticator
     from replicator.telemetry.access_log import AccessLog
-    from replicator.telemetry.metrics import Metrics, UpstreamMetrics
+    from replicator.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +94,7 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
         registry_policy=settings.registry_policy(),
         templates=settings.templates(),
         cache_rules=shared.settings.cache_rules(settings),
+        serve_to=tuple(one.id for one in settings.cache.serve_to),
     )
     database = make_database(shared.settings, settings, shared.environ)
     store = make_blob_store(shared.settings, settings, shared.environ)
@@ -134,11 +132,9 @@ class _NodeBuilder:
         # Rules that are put at run time have no lag objective.
         lag = LagWatch(self._settings.id, registry.settings.replication_rules, counted, clock)
         recorder = ReplicationRecorder(counted, clock, lag)
-        upstreams = self._upstream_metrics()
-        cache = CacheRecorder(metrics.cache(self._name), upstreams)
-        clients = {name: open_client(endpoints.upstream(name), clock, used.request) for name, used in upstreams.items()}
-        pull_through = PullThrough(registry, pulls, registry.settings.cache_rules, clients, cache)
-        builder = ReplicationBuilder(shared.settings, self._settings, self._registries, pull_through)
+        via = new_via()
+        cache = CacheBuilder(self._settings, registry, endpoints, metrics).build(pulls, tokens, via)
+        builder = ReplicationBuilder(shared.settings, self._settings, self._registries, cache.pull_through)
         replication = builder.build(endpoints, tokens, recorder, shared.draining)
         gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag)
         self._gauges.append(gauges)
@@ -149,7 +145,7 @@ class _NodeBuilder:
             clock,
             gauges,
             readiness,
-            cache,
+            cache.recorder,
             recorder,
             replication.use_cases.status,
             replication.use_cases.conflicts,
@@ -168,11 +164,8 @@ class _NodeBuilder:
             run_time_settings=RunTimeSettings(registry, {*endpoints.nodes(), *endpoints.registries()}, shared.file),
             janitor=Janitor(uploads, clock, self._name),
             replication=replication,
-            pull_through=pull_through,
-            sweep=FreshnessSweep(pull_through, clock),
-            prefetch=Prefetch(registry, pull_through.completion),
-            clients=tuple(clients.values()),
-            server=self._server(services, replication, self._authenticator(tokens), readiness, status),
+            cache=cache,
+            server=self._server(services, replication, self._authenticator(tokens), readiness, status, via),
         )
 
     def _server(
@@ -182,22 +175,18 @@ class _NodeBuilder:
         authenticator: Authenticator,
         readiness: ReadinessProbe,
         status: NodeStatus,
+        via: str,
     ) -> HttpServer:
         """Return the node's edges behind its listener. All of them count requests and callers together."""
         clock, limit, metrics = self._shared.clock, self._rate_limit(), self._shared.metrics
         observe = RequestRecorder(self._name, metrics.request_observer(self._name), self._shared.access_log)
-        registry = RegistryApi(services, authenticator, clock, observe, limit, self._settings.public_url)
+        registry = RegistryApi(services, authenticator, clock, observe, limit, self._settings.public_url, via)
         peers = PeerApi(replication.replicas, replication.uploads, authenticator, clock, observe, limit)
         operators = ReplicationApi(replication.use_cases, authenticator, clock, observe, limit)
         operations = Operations(
             authenticator, readiness.check, self._render_metrics, status.get, limit, operators.handle
         )
         return HttpServer(self._listener, registry.handle, operations.handle, peers.handle)
-
-    def _upstream_metrics(self) -> dict[str, UpstreamMetrics]:
-        """Return what counts the use of each upstream that this node's rules name."""
-        names = dict.fromkeys(name for rule in self._settings.cache.rules for name in rule.sources)
-        return {name: self._shared.metrics.upstream(self._name, name) for name in names}
 
     def _authenticator(self, tokens: PeerTokens) -> Authenticator:
         settings = self._settings

@@ -1,0 +1,128 @@
+"""The pull-through cache of one node: its clients of upstreams and peers, what it fills, and its background work.
+
+Every upstream has one client, however many rules name it, so that its limits, its circuit breaker and its pauses hold
+for all of them. A peer is asked as the registry that a rule stands for, so it has a client for each of those.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replicator.cache.limits import CacheLimits
+from replicator.cache.prefetch import Prefetch
+from replicator.cache.pull_through import PullThrough
+from replicator.cache.sweep import FreshnessSweep, SweepSettings
+from replicator.daemon.observers import CacheRecorder
+from replicator.upstream.auth import BearerAuthorizer
+from replicator.upstream.client import UpstreamClient, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from replicator.config.nodes import NodeSettings
+    from replicator.core.cache_rules import CacheRule
+    from replicator.core.names import NodeId
+    from replicator.daemon.endpoints import Endpoints
+    from replicator.daemon.supervisor import Service
+    from replicator.registry.node import RegistryNode
+    from replicator.registry.peer_tokens import PeerTokens
+    from replicator.registry.pulls import Pulls
+    from replicator.telemetry.metrics import Metrics, UpstreamMetrics
+
+
+def new_via() -> str:
+    """Return a node's entry in the Via of what it asks for: a name of its own, which tells nobody where it is."""
+    return f"1.1 replicator-{secrets.token_hex(8)}"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheParts:
+    """The cache of one node, built but not started. `clients` are those of all upstreams and peers."""
+
+    recorder: CacheRecorder
+    pull_through: PullThrough
+    sweep: FreshnessSweep
+    prefetch: Prefetch
+    clients: tuple[UpstreamClient, ...]
+
+    def services(self) -> dict[str, Service]:
+        """Return the background work by name."""
+        return {"freshness": self.sweep.run, "prefetch": self.prefetch.run}
+
+    async def close(self) -> None:
+        """Give up what is under way, then close the clients."""
+        await self.pull_through.close()
+        for client in self.clients:
+            await client.close()
+
+
+class CacheBuilder:
+    """Builds the cache of one node."""
+
+    def __init__(self, node: NodeSettings, registry: RegistryNode, endpoints: Endpoints, metrics: Metrics) -> None:
+        self._node = node
+        self._registry = registry
+        self._rules = registry.settings.cache_rules
+        self._endpoints = endpoints
+        self._metrics = metrics
+
+    def build(self, pulls: Pulls, tokens: PeerTokens, via: str) -> CacheParts:
+        """Return the parts; nothing is opened or started. Raises ConfigurationError."""
+        registry, settings = self._registry, self._node.cache
+        used = {name: self._metrics.upstream(str(self._node.id), name) for name in self._names()}
+        recorder = CacheRecorder(self._metrics.cache(str(self._node.id)), used)
+        clients = self._clients(used, via)
+        peers = self._peers(tokens, used, via)
+        pull_through = PullThrough(
+            registry,
+            pulls,
+            self._rules,
+            clients,
+            recorder,
+            CacheLimits(settings.stale_wait, settings.cold_wait),
+            peers=peers,
+        )
+        every_client = dict.fromkeys((*clients.values(), *(one for some in peers.values() for one in some)))
+        return CacheParts(
+            recorder=recorder,
+            pull_through=pull_through,
+            sweep=FreshnessSweep(
+                pull_through, registry.clock, SweepSettings(settings.sweep.interval, settings.sweep.used_within)
+            ),
+            prefetch=Prefetch(registry, pull_through.completion),
+            clients=tuple(every_client),
+        )
+
+    def _names(self) -> Iterator[str]:
+        for rule in self._rules:
+            yield from rule.sources
+            yield from map(str, rule.peers)
+
+    def _clients(self, used: Mapping[str, UpstreamMetrics], via: str) -> dict[str, UpstreamClient]:
+        clock, endpoints = self._registry.clock, self._endpoints
+        names = dict.fromkeys(name for rule in self._rules for name in rule.sources)
+        return {name: open_client(endpoints.upstream(name, via), clock, used[name].request) for name in names}
+
+    def _peers(
+        self, tokens: PeerTokens, used: Mapping[str, UpstreamMetrics], via: str
+    ) -> dict[str, tuple[UpstreamClient, ...]]:
+        """Return the clients of the nodes that rules name, by the rules' prefixes."""
+        known: dict[tuple[NodeId, str], UpstreamClient] = {}
+        found: dict[str, tuple[UpstreamClient, ...]] = {}
+        for rule in self._rules:
+            for peer in rule.peers:
+                key = (peer, _namespace(rule))
+                if key not in known:
+                    endpoint = self._endpoints.cache_peer(peer, key[1], via)
+                    authorizer = BearerAuthorizer(partial(tokens.issue, peer))
+                    known[key] = UpstreamClient(endpoint, authorizer, self._registry.clock, used[str(peer)].request)
+                found[rule.prefix] = (*found.get(rule.prefix, ()), known[key])
+        return found
+
+
+def _namespace(rule: CacheRule) -> str:
+    """Return the registry that a peer is asked for: its own rules say where it keeps what that one has."""
+    return rule.namespaces[0]
