@@ -72,6 +72,7 @@ class PullThrough:
         self._peers = PeerAccess(node.settings.node, own, self.upstreams.peer_calls)
         fill_limits = fill_limits or FillLimits(max_blob_size=node.settings.max_blob_size)
         self.fills = FillRegistry(node.store, node.clock, fill_limits)
+        node.keep_ingests(self.fills.kept_ingests)
         self._pulls = pulls
         self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, observer, limits)
         self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer)

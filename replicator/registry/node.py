@@ -12,7 +12,7 @@ from replicator.storage.metadata import blobs
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from replicator.core.clock import Clock
     from replicator.core.content import BlobContent
@@ -50,6 +50,7 @@ class RegistryNode:
     _listeners: list[Callable[[JobKind], None]] = field(default_factory=list)
     _status_listeners: list[Callable[[RepositoryName, Digest], None]] = field(default_factory=list)
     _settings_listeners: list[Callable[[], None]] = field(default_factory=list)
+    _ingest_keepers: list[Callable[[], Collection[str]]] = field(default_factory=list)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
         """Run a transaction that may change what pulls from `repository` resolve to.
@@ -110,6 +111,14 @@ class RegistryNode:
         """Tell the listeners that the replication status of an image has changed."""
         for listener in self._status_listeners:
             listener(repository, digest)
+
+    def keep_ingests(self, names: Callable[[], Collection[str]]) -> None:
+        """Spare the suspended ingests that `names` returns whenever abandoned ones are cleared away."""
+        self._ingest_keepers.append(names)
+
+    def kept_ingests(self) -> frozenset[str]:
+        """Return the suspended ingests that somebody wants to go on with, other than upload sessions."""
+        return frozenset().union(*(names() for names in self._ingest_keepers))
 
     def on_settings(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever the settings were replaced."""

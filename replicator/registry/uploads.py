@@ -254,7 +254,7 @@ class Uploads:
                 await self._node.database.write(partial(uploads.delete, session.id))
         seen = frozenset(self._fresh)
         known = await self._node.database.read(uploads.ids())
-        reclaimed = await self._node.store.reclaim_ingests(self._fresh.union(known))
+        reclaimed = await self._node.store.reclaim_ingests(self._fresh.union(known, self._node.kept_ingests()))
         self._fresh -= seen
         return reclaimed
 

@@ -99,6 +99,7 @@ class ReadThrough:
         self._images = EarlyImages(node.clock)
         fill_limits = fill_limits or FillLimits(max_blob_size=node.settings.max_blob_size)
         self._fills = FillRegistry(node.store, node.clock, fill_limits)
+        node.keep_ingests(self._fills.kept_ingests)
         self._keeping: dict[tuple[RepositoryName, Digest], asyncio.Task[None]] = {}
         self._closed = False
 

@@ -65,7 +65,7 @@ async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> Asyn
     async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
         yield node
         await node.cache.idle()
-        assert node.ingests == []
+        assert set(node.ingests) == node.cache.fills.kept_ingests()
     assert open_files_below(tmp_path) == []
 
 
@@ -202,9 +202,11 @@ async def test_damaged_blob_is_never_complete_never_stored_and_the_next_pull_hea
     assert [isinstance(result, UpstreamContent) for result in results] == [True, True]
     await node.cache.idle()
     assert await node.locations() == []
-    assert node.ingests == []
+    # Bytes that merely ended too early may be right, and are kept for the next pull.
+    assert len(node.ingests) == (damage == "clean truncation")
     upstream.faults.clear()
     assert await node.blob(image.layers[0]) == LAYER
+    assert node.ingests == []
 
 
 async def test_clean_truncation_is_noticed_and_the_rest_is_fetched(
@@ -536,13 +538,44 @@ async def test_deleted_blob_is_gone_for_the_others_too_only_where_it_was_deleted
 # Size without content
 
 
-async def test_size_of_a_blob_that_is_not_here_comes_from_its_manifest(
+async def test_size_of_a_blob_that_is_not_here_comes_from_its_manifest_when_the_upstream_still_has_it(
     node: CachingNode, upstream: FakeRegistry, image: BuiltImage
 ) -> None:
     assert await node.cache.get_blob_size(UNRESTRICTED, ALPINE, image.layers[0]) == len(LAYER)
-    assert upstream.requests == []
+    assert [request.method for request in upstream.requests] == ["HEAD"]
+    assert await node.locations() == []
     await node.blob(image.layers[0])
     assert await node.cache.get_blob_size(UNRESTRICTED, ALPINE, image.layers[0]) == len(LAYER)
+    assert upstream.count("HEAD *") == 1
+
+
+async def test_size_of_a_blob_that_the_upstream_lost_is_not_told(
+    node: CachingNode, upstream: FakeRegistry, image: BuiltImage
+) -> None:
+    del upstream.repository("library/alpine").blobs[image.layers[0]]
+    with pytest.raises(BlobNotFound):
+        await node.cache.get_blob_size(UNRESTRICTED, ALPINE, image.layers[0])
+    await upstream.stop()
+    with pytest.raises(UpstreamUnavailable):
+        await node.cache.get_blob_size(UNRESTRICTED, ALPINE, image.layers[0])
+
+
+async def test_upstream_that_knows_a_blob_only_once_it_was_asked_for_is_asked_for_it(
+    node: CachingNode, upstream: FakeRegistry, image: BuiltImage
+) -> None:
+    upstream.faults.on("HEAD /v2/library/alpine/blobs/*", Fault(status=404))
+    assert await node.cache.get_blob_size(UNRESTRICTED, ALPINE, image.layers[0]) == len(LAYER)
+
+
+async def test_size_of_a_blob_on_its_way_costs_no_request(
+    node: CachingNode, upstream: FakeRegistry, image: BuiltImage
+) -> None:
+    hold = Hold()
+    upstream.faults.on(BLOBS, Fault(hold=hold, hold_after=100_000))
+    async with await node.open(image.layers[0]):
+        assert await node.cache.get_blob_size(UNRESTRICTED, ALPINE, image.layers[0]) == len(LAYER)
+        hold.release()
+    assert upstream.count("HEAD *") == 0
 
 
 async def test_size_of_a_blob_no_manifest_names_comes_from_the_upstream(
