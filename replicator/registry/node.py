@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.core.errors import CorruptBlob
 from replicator.registry.pull_index import PullIndex
+from replicator.registry.readings import Readings
 from replicator.storage.metadata import blobs
 from replicator.telemetry.logs import get_logger
 
@@ -46,11 +47,13 @@ class RegistryNode:
     clock: Clock
     manifest_index: PullIndex[StoredManifest] = field(default_factory=lambda: PullIndex(_MANIFEST_INDEX_BYTES))
     blob_index: PullIndex[StoredBlob] = field(default_factory=lambda: PullIndex(_BLOB_INDEX_ENTRIES))
+    readings: Readings = field(default_factory=Readings)
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
     _listeners: list[Callable[[JobKind], None]] = field(default_factory=list)
     _status_listeners: list[Callable[[RepositoryName, Digest], None]] = field(default_factory=list)
     _settings_listeners: list[Callable[[], None]] = field(default_factory=list)
     _ingest_keepers: list[Callable[[], Collection[str]]] = field(default_factory=list)
+    _blob_listeners: list[Callable[[int], None]] = field(default_factory=list)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
         """Run a transaction that may change what pulls from `repository` resolve to.
@@ -75,7 +78,7 @@ class RegistryNode:
     async def read_blob(self, blob: StoredBlob) -> BlobContent:
         """Open stored bytes. Damaged ones are quarantined: not served again, and replaced by the next push or fill."""
         try:
-            return await self.store.read_blob(blob)
+            return self.readings.count(await self.store.read_blob(blob))
         except CorruptBlob as error:
             _log.error("blob is damaged", digest=blob.digest, location=blob.location, error=str(error))
             await self.database.write(lambda: blobs.mark_corrupt(blob))
@@ -101,7 +104,14 @@ class RegistryNode:
             known = await record()
         if known.location != blob.location:
             await self.store.delete_blob(blob.location)
+            return known
+        for listener in self._blob_listeners:
+            listener(blob.size)
         return known
+
+    def on_blob(self, listener: Callable[[int], None]) -> None:
+        """Call `listener` with the size of every blob whose bytes are new here."""
+        self._blob_listeners.append(listener)
 
     def on_settled(self, listener: Callable[[RepositoryName, Digest], None]) -> None:
         """Call `listener` whenever the replication status of an image of this node has changed."""

@@ -62,6 +62,15 @@ _UNLINK = Statement(
     )
     .returning(repository_blobs.c.digest)
 )
+_DROP_UNLINKED = Statement(
+    sa.delete(blobs)
+    .where(
+        blobs.c.digest == sa.bindparam("digest"),
+        ~sa.exists().where(repository_blobs.c.digest == sa.bindparam("digest")),
+    )
+    .returning(*_COLUMNS)
+)
+_LOCATION = Statement(sa.select(blobs.c.location).where(blobs.c.digest == sa.bindparam("digest")))
 _HOLDERS = Statement(
     sa.select(repository_blobs.c.repository)
     .where(
@@ -107,6 +116,18 @@ def unlink(repository: RepositoryName, digest: Digest) -> Steps[bool]:
     """Take a blob out of a repository; return whether it was there."""
     rows = yield from _UNLINK(repository=repository, digest=digest)
     return bool(rows)
+
+
+def drop_unlinked(digest: Digest) -> Steps[StoredBlob | None]:
+    """Drop the row of a blob that no repository holds; return it, so that its bytes are deleted after the commit."""
+    rows = yield from _DROP_UNLINKED(digest=digest)
+    return StoredBlob(*rows[0]) if rows else None
+
+
+def find_location(digest: Digest) -> Steps[str | None]:
+    """Return where a blob lies, a damaged one too."""
+    rows = yield from _LOCATION(digest=digest)
+    return str(rows[0][0]) if rows else None
 
 
 def missing(repository: RepositoryName, digests: Sequence[Digest]) -> Steps[tuple[Digest, ...]]:

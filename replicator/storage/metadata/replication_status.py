@@ -123,6 +123,15 @@ _OF_IMAGE = Statement(
     )
     .order_by(replication_status.c.destination, replication_status.c.tag)
 )
+_IS_WAITING = Statement(
+    sa.select(replication_status.c.destination)
+    .where(
+        replication_status.c.repository == sa.bindparam("repository"),
+        replication_status.c.digest == sa.bindparam("digest"),
+        _WAITS,
+    )
+    .limit(1)
+)
 _FORGET = Statement(
     sa.delete(replication_status).where(
         replication_status.c.repository == sa.bindparam("repository"),
@@ -200,6 +209,11 @@ def of_image(repository: RepositoryName, digest: Digest) -> Steps[list[Replicati
         ReplicationStatus(row[0], row[1], row[2] or None, row[3], row[4], ReplicationState(row[5]), *row[6:])
         for row in rows
     ]
+
+
+def is_waiting(repository: RepositoryName, digest: Digest) -> Steps[bool]:
+    """Tell whether an image is still to be sent somewhere, also where that failed so far."""
+    return bool((yield from _IS_WAITING(repository=repository, digest=digest)))
 
 
 def forget(repository: RepositoryName, digest: Digest) -> Steps[None]:

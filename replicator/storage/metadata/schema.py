@@ -262,6 +262,13 @@ cached_images = sa.Table(
     sa.Column("digest", Text, primary_key=True),
     sa.Column("fetched_at", sa.Double, nullable=False),
     sa.Column("used_at", sa.Double, nullable=False),
-    sa.Column("pinned_at", sa.Double),
-    sa.Index("cached_images_by_use", "used_at"),
+    sa.Index("cached_images_by_use", "used_at", "repository", "digest"),
+)
+
+cache_pins = sa.Table(
+    "cache_pins",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("reference", Text, primary_key=True),
+    sa.Column("pinned_at", sa.Double, nullable=False),
 )

@@ -38,10 +38,16 @@ def upgrade() -> None:
         sa.Column("digest", TEXT, nullable=False),
         sa.Column("fetched_at", sa.Double(), nullable=False),
         sa.Column("used_at", sa.Double(), nullable=False),
-        sa.Column("pinned_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("repository", "digest"),
     )
-    op.create_index("cached_images_by_use", "cached_images", ["used_at"], unique=False)
+    op.create_index("cached_images_by_use", "cached_images", ["used_at", "repository", "digest"], unique=False)
+    op.create_table(
+        "cache_pins",
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("reference", TEXT, nullable=False),
+        sa.Column("pinned_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("repository", "reference"),
+    )
     op.execute(
         "INSERT INTO cached_images (repository, digest, fetched_at, used_at)"
         " SELECT repository, digest, pushed_at, pushed_at FROM images WHERE origin = 'cache'"
