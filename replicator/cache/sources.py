@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from replicator.core.errors import UpstreamError, UpstreamRefused, UpstreamTimeout
+from replicator.core.errors import UpstreamError, UpstreamNotFound, UpstreamRefused, UpstreamTimeout
 from replicator.core.reference import as_digest
 from replicator.telemetry.logs import get_logger
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from replicator.core.reference import Reference
     from replicator.upstream.body import BlobStream
     from replicator.upstream.client import FetchedManifest, ManifestHead, UpstreamClient
+    from replicator.upstream.listings import ReferrerList, TagList
 
     Opener = Callable[[int], AbstractAsyncContextManager[BlobStream]]
 
@@ -41,6 +42,9 @@ T = TypeVar("T")
 
 MIRROR_WAIT: Final = 5.0
 """Seconds that a registry before the authority has for an answer, or for the first byte of a blob."""
+
+_LIST_WAIT: Final = 10.0
+"""Seconds that the authority has for a list before mirrors are asked for theirs."""
 
 _FOR_PEER: ContextVar[bool] = ContextVar("for_peer", default=False)
 
@@ -164,6 +168,35 @@ class Sources:
                 )
 
         return open_from
+
+    async def list_tags(self) -> Said[TagList]:
+        """Return the tags of the repository, as the authority lists them; raises its UpstreamError."""
+        return await self._authority_first(lambda client: client.list_tags(self.repository))
+
+    async def list_referrers(self, subject: Digest) -> Said[ReferrerList]:
+        """Return the referrers of an image, as the authority lists them; raises its UpstreamError."""
+        return await self._authority_first(lambda client: client.list_referrers(self.repository, subject))
+
+    async def _authority_first(self, ask: Callable[[UpstreamClient], Awaitable[T]]) -> Said[T]:
+        """Ask the authority, and mirrors only when it fails: they may list no more than they happen to have."""
+        *mirrors, authority = self.registries
+        try:
+            async with asyncio.timeout(_LIST_WAIT if mirrors else None):
+                return Said(await ask(authority), authority.endpoint.name, True)
+        except UpstreamNotFound:
+            raise
+        except TimeoutError as error:
+            failure: UpstreamError = UpstreamTimeout(f"{authority.endpoint.name}: no answer in time")
+            failure.__cause__ = error
+        except UpstreamError as error:
+            failure = error
+        for mirror in mirrors:
+            try:
+                async with asyncio.timeout(MIRROR_WAIT):
+                    return Said(await ask(mirror), mirror.endpoint.name, False)
+            except (TimeoutError, UpstreamError) as error:
+                _log.info("registry passed over", upstream=mirror.endpoint.name, error=str(error))
+        raise failure
 
     @property
     def _asked(self) -> tuple[UpstreamClient, ...]:

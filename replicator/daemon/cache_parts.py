@@ -12,10 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.cache.limits import CacheLimits
+from replicator.cache.listings import CachedListings
 from replicator.cache.prefetch import Prefetch
 from replicator.cache.pull_through import PullThrough
 from replicator.cache.sweep import FreshnessSweep, SweepSettings
 from replicator.daemon.observers import CacheRecorder
+from replicator.registry.listings import Listings
 from replicator.upstream.auth import BearerAuthorizer
 from replicator.upstream.client import UpstreamClient, open_client
 
@@ -44,6 +46,7 @@ class CacheParts:
 
     recorder: CacheRecorder
     pull_through: PullThrough
+    listings: CachedListings
     sweep: FreshnessSweep
     prefetch: Prefetch
     clients: tuple[UpstreamClient, ...]
@@ -54,6 +57,7 @@ class CacheParts:
 
     async def close(self) -> None:
         """Give up what is under way, then close the clients."""
+        await self.listings.close()
         await self.pull_through.close()
         for client in self.clients:
             await client.close()
@@ -76,19 +80,21 @@ class CacheBuilder:
         recorder = CacheRecorder(self._metrics.cache(str(self._node.id)), used)
         clients = self._clients(used, via)
         peers = self._peers(tokens, used, via)
+        limits = CacheLimits(settings.stale_wait, settings.cold_wait)
         pull_through = PullThrough(
             registry,
             pulls,
             self._rules,
             clients,
             recorder,
-            CacheLimits(settings.stale_wait, settings.cold_wait),
+            limits,
             peers=peers,
         )
         every_client = dict.fromkeys((*clients.values(), *(one for some in peers.values() for one in some)))
         return CacheParts(
             recorder=recorder,
             pull_through=pull_through,
+            listings=CachedListings(registry, Listings(registry), pull_through.upstreams, limits),
             sweep=FreshnessSweep(
                 pull_through, registry.clock, SweepSettings(settings.sweep.interval, settings.sweep.used_within)
             ),

@@ -21,7 +21,6 @@ from replicator.daemon.replication_parts import ReplicationBuilder
 from replicator.daemon.status import NodeStatus
 from replicator.daemon.store_factory import make_blob_store, make_database
 from replicator.maintenance.janitor import Janitor
-from replicator.registry.listings import Listings
 from replicator.registry.node import RegistryNode
 from replicator.registry.peer_reads import PeerReads
 from replicator.registry.peer_tokens import PeerTokens
@@ -155,7 +154,7 @@ class _NodeBuilder:
             replication.read_through,
             Pushes(registry),
             uploads,
-            Listings(registry),
+            cache.listings,
             PeerReads(registry),
         )
         return NodeParts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import Unauthenticated
@@ -16,6 +16,7 @@ from replicator.storage.metadata import images, repositories, tags
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from replicator.core.cache_status import PullTrace
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
     from replicator.core.pagination import Page
@@ -39,13 +40,44 @@ class Listing(Generic[T]):
     next_last: str | None = None
 
 
+class ListingSource(Protocol):
+    """Where an edge gets lists from: a node's own content, or the cache in front of an upstream.
+
+    A cache says in `trace` how it answered, also when it raises.
+    """
+
+    async def list_tags(
+        self, principal: Principal, repository: RepositoryName, page: Page, trace: PullTrace | None = None
+    ) -> Listing[Tag]:
+        """Return tags in bytewise order; raises RepositoryNotFound, an AccessError or an UpstreamError."""
+        ...
+
+    async def list_repositories(self, principal: Principal, page: Page) -> Listing[RepositoryName]:
+        """Return the names of the repositories here that the caller may pull from; raises an AccessError."""
+        ...
+
+    async def list_referrers(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        subject: Digest,
+        artifact_type: str | None,
+        page: Page,
+        trace: PullTrace | None = None,
+    ) -> Listing[Descriptor]:
+        """Return descriptors of the images whose subject is `subject`, by digest; raises an AccessError."""
+        ...
+
+
 class Listings:
-    """Sorted, paginated listings."""
+    """Sorted, paginated listings of what lies here."""
 
     def __init__(self, node: RegistryNode) -> None:
         self._node = node
 
-    async def list_tags(self, principal: Principal, repository: RepositoryName, page: Page) -> Listing[Tag]:
+    async def list_tags(
+        self, principal: Principal, repository: RepositoryName, page: Page, trace: PullTrace | None = None
+    ) -> Listing[Tag]:
         """Return tags in bytewise order (end-8a, end-8b); raises RepositoryNotFound or an AccessError."""
         authorize(principal, Action.PULL, repository)
         found = await self._node.database.read(self._tags(repository, page))
@@ -82,6 +114,7 @@ class Listings:
         subject: Digest,
         artifact_type: str | None,
         page: Page,
+        trace: PullTrace | None = None,
     ) -> Listing[Descriptor]:
         """Return descriptors of the images whose subject is `subject` (end-12a, end-12b).
 

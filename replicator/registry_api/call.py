@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from replicator.core.access import Principal
     from replicator.core.names import NodeId, RepositoryName
-    from replicator.registry.listings import Listings
+    from replicator.registry.listings import ListingSource
     from replicator.registry.peer_reads import PeerReads
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
@@ -31,7 +31,7 @@ class Services:
     pulls: PullSource
     pushes: Pushes
     uploads: Uploads
-    listings: Listings
+    listings: ListingSource
     peer_reads: PeerReads
 
 

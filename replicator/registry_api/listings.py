@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 async def list_tags(call: Call) -> web.StreamResponse:
     """GET the tags of a repository, in bytewise order."""
     page = parse_page(call.query("n"), call.query("last"))
-    listing = await call.services.listings.list_tags(call.principal, call.repository, page)
+    listing = await call.services.listings.list_tags(call.principal, call.repository, page, call.trace)
     path = f"/v2/{call.endpoint.named}/tags/list"
     headers = _next_link(path, listing.next_last, {"n": str(page.size), **_namespace(call)})
     return _json({"name": call.endpoint.named, "tags": listing.entries}, headers)
@@ -42,7 +42,9 @@ async def list_referrers(call: Call) -> web.StreamResponse:
     if artifact_type is not None and not artifact_type.isprintable():
         raise InvalidInput("expected artifactType to be a media type")
     page = parse_page(call.query("n"), call.query("last"))
-    listing = await call.services.listings.list_referrers(call.principal, call.repository, digest, artifact_type, page)
+    listing = await call.services.listings.list_referrers(
+        call.principal, call.repository, digest, artifact_type, page, call.trace
+    )
     filters = {"artifactType": artifact_type} if artifact_type else {}
     path = f"/v2/{call.endpoint.named}/referrers/{digest}"
     headers = _next_link(path, listing.next_last, {"n": str(page.size), **filters, **_namespace(call)})
