@@ -35,6 +35,11 @@ class CircuitBreaker:
     _open_until: float | None = None
     _trying: bool = False
 
+    @property
+    def failures(self) -> int:
+        """How many calls failed in a row."""
+        return self._failures
+
     def state(self, now: float) -> BreakerState:
         """Return how the breaker stands."""
         if self._open_until is None:

@@ -63,6 +63,12 @@ def is_address(host: str) -> bool:
     return True
 
 
+def is_local_name(host: str) -> bool:
+    """Tell whether `host` is a name of this machine, whatever a resolver says (RFC 6761 §6.3)."""
+    name = host.lower().rstrip(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
 def home_network(addresses: Collection[str]) -> Network:
     """Return the network a registry with these addresses is at: public as soon as one of them is.
 

@@ -46,6 +46,11 @@ class Authorizer(Protocol):
         """
         ...
 
+    @property
+    def paused_for(self) -> float:
+        """Seconds for which no new token can be had, because the token service asked us to slow down."""
+        ...
+
     async def close(self) -> None:
         """End what is under way."""
         ...
@@ -78,6 +83,11 @@ class BearerAuthorizer:
     ) -> bool:
         """Return False: a peer that refuses a fresh token refuses the next one as well."""
         return False
+
+    @property
+    def paused_for(self) -> float:
+        """No time: we make the tokens."""
+        return 0.0
 
     async def close(self) -> None:
         """Do nothing: there is nothing under way."""

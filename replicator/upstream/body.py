@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.core.errors import SizeMismatch, UpstreamContent, UpstreamTimeout
-from replicator.upstream.errors import translated
+from replicator.upstream.errors import CutShort, translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -97,7 +97,7 @@ async def stream_chunks(
         await limits.bytes(len(chunk))
         yield chunk
     if expected is not None and received < expected:
-        raise UpstreamContent(f"{what}: short, {received} of {expected} bytes")
+        raise CutShort(f"{what}: short, {received} of {expected} bytes")
 
 
 class OutgoingBlob:

@@ -22,6 +22,9 @@ PULL = ("pull",)
 PUSH = ("pull", "push")
 DELETE = ("pull", "push", "delete")
 
+MANIFESTS, BLOBS, PUSHES = "manifests", "blobs", "pushes"
+"""Kinds of call that an upstream throttles together; a manifest's is whatever is small and read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -49,17 +52,18 @@ class Calls:
     def __init__(self, endpoint: UpstreamEndpoint) -> None:
         self._name = endpoint.name
         self._base = endpoint.api_url
+        self._namespace = endpoint.namespace
 
     def ping(self) -> Call:
         """Build the call that asks whether the protocol is spoken (distribution-spec, end-1)."""
-        return Call("GET", self._url("/v2/"), "ping", self._named("ping"))
+        return Call("GET", self._url("/v2/"), MANIFESTS, self._named("ping"))
 
     def manifest(self, method: str, repository: RepositoryName, reference: Reference) -> Call:
         """Build the call for a manifest or its head (end-3)."""
         return Call(
             method,
             self._url(f"/v2/{repository}/manifests/{reference}"),
-            f"{method} manifest",
+            MANIFESTS,
             self._named(f"manifest {reference} of {repository}"),
             repository,
             PULL,
@@ -71,19 +75,32 @@ class Calls:
         return Call(
             method,
             self._url(f"/v2/{repository}/blobs/{digest}"),
-            f"{method} blob",
+            BLOBS,
             self._named(f"blob {digest} of {repository}"),
             repository,
             PULL,
             {"Range": f"bytes={start}-"} if start else {},
         )
 
-    def referrers(self, repository: RepositoryName, subject: Digest) -> Call:
-        """Build the call that lists the referrers of an image (end-12a)."""
+    def tags(self, repository: RepositoryName, page_size: int) -> Call:
+        """Build the call that lists the tags of a repository (end-8b)."""
         return Call(
             "GET",
-            self._url(f"/v2/{repository}/referrers/{subject}"),
-            "GET referrers",
+            self._url(f"/v2/{repository}/tags/list?n={page_size}"),
+            MANIFESTS,
+            self._named(f"tags of {repository}"),
+            repository,
+            PULL,
+            {"Accept": "application/json"},
+        )
+
+    def referrers(self, repository: RepositoryName, subject: Digest, artifact_type: str | None = None) -> Call:
+        """Build the call that lists the referrers of an image (end-12a, end-12b)."""
+        query = "" if artifact_type is None else f"?artifactType={quote(artifact_type, safe='')}"
+        return Call(
+            "GET",
+            self._url(f"/v2/{repository}/referrers/{subject}{query}"),
+            MANIFESTS,
             self._named(f"referrers of {subject} in {repository}"),
             repository,
             PULL,
@@ -100,7 +117,7 @@ class Calls:
         return Call(
             "POST",
             self._url(f"/v2/{repository}/blobs/uploads/{query}"),
-            "push",
+            PUSHES,
             self._named(f"upload of blob {digest} to {repository}"),
             repository,
             PUSH,
@@ -120,7 +137,7 @@ class Calls:
         return Call(
             "PUT",
             URL(f"{location}{separator}digest={quote(digest, safe='')}", encoded=True),
-            "push",
+            PUSHES,
             self._named(f"upload of blob {digest} to {repository}"),
             repository,
             PUSH,
@@ -132,7 +149,7 @@ class Calls:
         return Call(
             "PATCH",
             location,
-            "push",
+            PUSHES,
             self._named(f"upload of blob {digest} to {repository}"),
             repository,
             PUSH,
@@ -149,14 +166,14 @@ class Calls:
 
     def upload_status(self, repository: RepositoryName, location: URL) -> Call:
         """Build the call that asks where an upload session stands (end-13)."""
-        return Call("GET", location, "push", self._named(f"status of an upload to {repository}"), repository, PUSH)
+        return Call("GET", location, PUSHES, self._named(f"status of an upload to {repository}"), repository, PUSH)
 
     def delete_manifest(self, repository: RepositoryName, reference: Reference) -> Call:
         """Build the call that deletes a manifest or a tag (end-9)."""
         return Call(
             "DELETE",
             self._url(f"/v2/{repository}/manifests/{reference}"),
-            "delete",
+            PUSHES,
             self._named(f"deletion of {reference} from {repository}"),
             repository,
             DELETE,
@@ -164,7 +181,7 @@ class Calls:
 
     def cancel_upload(self, repository: RepositoryName, location: URL) -> Call:
         """Build the call that ends an upload session (end-14)."""
-        return Call("DELETE", location, "push", self._named(f"cancel of an upload to {repository}"), repository, PUSH)
+        return Call("DELETE", location, PUSHES, self._named(f"cancel of an upload to {repository}"), repository, PUSH)
 
     def put_manifest(
         self,
@@ -179,7 +196,7 @@ class Calls:
         return Call(
             "PUT",
             self._url(f"/v2/{repository}/manifests/{reference}{query}"),
-            "push",
+            PUSHES,
             self._named(f"put of manifest {reference} to {repository}"),
             repository,
             PUSH,
@@ -187,8 +204,19 @@ class Calls:
             content,
         )
 
+    def next_page(self, call: Call, location: URL) -> Call:
+        """Build the call for what follows the page that `call` asked for."""
+        return replace(call, url=self._of_namespace(location))
+
     def _url(self, path: str) -> URL:
-        return URL(self._base + path, encoded=True)
+        return self._of_namespace(URL(self._base + path, encoded=True))
+
+    def _of_namespace(self, url: URL) -> URL:
+        """Return `url` with the registry in it that we want of an upstream which stands for several."""
+        if self._namespace is None or "ns" in url.query:
+            return url
+        separator = "&" if url.raw_query_string else "?"
+        return URL(f"{url}{separator}ns={quote(self._namespace, safe='')}", encoded=True)
 
     def _named(self, what: str) -> str:
         return f"{self._name}: {what}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from replicator.upstream.calls import Call, Calls
 from replicator.upstream.errors import RangeRefused, translated
 from replicator.upstream.exchange import Exchange, Observe
 from replicator.upstream.limits import UpstreamLimits
+from replicator.upstream.listings import MAX_PAGES, MAX_REFERRERS, MAX_TAGS, Listings, ReferrerList, TagList
 from replicator.upstream.push import Push
 from replicator.upstream.session import Session
 from replicator.upstream.upload_requests import BlobToSend
@@ -34,13 +35,16 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from replicator.core.circuit_breaker import BreakerState
     from replicator.core.clock import Clock
     from replicator.core.names import RepositoryName, Tag
-    from replicator.upstream.endpoint import UpstreamEndpoint
-    from replicator.upstream.rate_limit import RateLimit
+    from replicator.core.rate_budget import RateLimit
+    from replicator.upstream.breaker import Watch
+    from replicator.upstream.endpoint import CredentialSource, UpstreamEndpoint
     from replicator.upstream.upload_requests import ReadFrom
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
+_AGE = re.compile(r"\d{1,9}", re.ASCII)
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -66,12 +70,27 @@ class FetchedManifest:
     """Seconds for which the answer had been kept by a cache."""
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamHealth:
+    """How an upstream is doing, as far as its client knows.
+
+    `paused_for` holds the seconds for which it wants no requests, by their kind: `manifests` for all that is small and
+    read, `blobs`, `pushes`, `tokens`. `last_error` is why the last call failed, None when it did not.
+    """
+
+    breaker: BreakerState
+    paused_for: Mapping[str, float]
+    rate_limit: RateLimit | None
+    last_error: str | None
+
+
 class UpstreamClient:
     """One upstream. Close it when done; calls in flight then fail. Cancelling a call closes its connection.
 
     `observe` is told the method and the outcome of every call: `ok`, `not_found`, `denied`, `throttled`, `timeout`,
-    `unavailable`, `content`, `refused`, `error` for a failure of our own, `abandoned` when the caller left. The methods
-    raise UpstreamError, and ShuttingDown once the client is closed. The client is to be used in one event loop.
+    `unavailable`, `content`, `refused`, `not_asked` when nothing was sent because the upstream is paused or known to be
+    broken, `error` for a failure of our own, `abandoned` when the caller left. The methods raise UpstreamError, and
+    ShuttingDown once the client is closed. The client is to be used in one event loop.
     """
 
     def __init__(
@@ -91,11 +110,21 @@ class UpstreamClient:
         self._calls = Calls(endpoint)
         self._exchange = Exchange(endpoint, authorizer, self._session, self._limits, clock, observe)
         self._push = Push(endpoint, self._exchange, self._calls, self._limits, clock)
+        self._listings = Listings(endpoint, self._exchange, self._calls, clock)
 
     @property
     def rate_limit(self) -> RateLimit | None:
         """What the upstream last said about its own rate limit."""
         return self._exchange.rate_limit
+
+    @property
+    def health(self) -> UpstreamHealth:
+        """How the upstream is doing now."""
+        paused, tokens = dict(self._exchange.pauses.left), self._authorizer.paused_for
+        if tokens:
+            paused["tokens"] = tokens
+        breaker = self._exchange.breaker
+        return UpstreamHealth(breaker.state, paused, self._exchange.rate_limit, breaker.last_error)
 
     async def close(self) -> None:
         """Close every connection and end what is under way."""
@@ -120,7 +149,7 @@ class UpstreamClient:
             wanted, stated = as_digest(reference), _stated_digest(response)
             if wanted is not None and stated not in {None, wanted}:
                 raise UpstreamContent(f"{call.what}: answered for another digest, {stated}")
-            return ManifestHead(media_type, wanted or stated, response.content_length)
+            return ManifestHead(media_type, wanted or stated, response.content_length, _age(response))
 
     async def get_manifest(self, repository: RepositoryName, reference: Reference) -> FetchedManifest:
         """Fetch a manifest and verify it.
@@ -131,7 +160,8 @@ class UpstreamClient:
         call = self._calls.manifest("GET", repository, reference)
         async with self._exchange.small(call, HTTPStatus.OK) as response:
             content = await read_bounded(response, MAX_MANIFEST_BYTES, call.what)
-            return _verified(call, reference, content, response.headers.get("Content-Type"))
+            verified = _verified(call, reference, content, response.headers.get("Content-Type"))
+            return replace(verified, age=_age(response))
 
     async def blob_exists(self, repository: RepositoryName, digest: Digest) -> bool:
         """Tell whether the upstream has a blob in `repository`."""
@@ -149,13 +179,13 @@ class UpstreamClient:
         UpstreamContent when a partial answer is not the part asked for.
         """
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._exchange.observed("GET"))
+            watch = stack.enter_context(self._exchange.watched("GET"))
             call = self._calls.blob("GET", repository, digest, start)
             try:
-                response = await self._blob_answer(stack, call)
+                response = await self._blob_answer(stack, call, watch)
             except RangeRefused:
                 call = self._calls.blob("GET", repository, digest)
-                response = await self._blob_answer(stack, call)
+                response = await self._blob_answer(stack, call, watch)
             size, begins = _extent(call, response, start)
             chunks = stream_chunks(
                 response,
@@ -167,6 +197,31 @@ class UpstreamClient:
             )
             await stack.enter_async_context(aclosing(chunks))
             yield BlobStream(size, begins, chunks)
+
+    async def list_tags(
+        self, repository: RepositoryName, limit_names: int = MAX_TAGS, limit_pages: int = MAX_PAGES
+    ) -> TagList:
+        """Return the tags of a repository (distribution-spec, end-8), at most so many, from at most so many pages.
+
+        A list that is longer, leads elsewhere or in circles, or takes longer than the total timeout, is not `complete`.
+        """
+        return await self._listings.tags(repository, limit_names, limit_pages)
+
+    async def list_referrers(
+        self,
+        repository: RepositoryName,
+        subject: Digest,
+        artifact_type: str | None = None,
+        *,
+        limit: int = MAX_REFERRERS,
+        limit_pages: int = MAX_PAGES,
+    ) -> ReferrerList:
+        """Return the referrers of an image, those of `artifact_type` alone if given, bounded as `list_tags` is.
+
+        Where the upstream has no such list (distribution-spec, end-12), the index under the subject's referrers tag is
+        it. Raises UpstreamContent when a list does not parse strictly.
+        """
+        return await self._listings.referrers(repository, subject, artifact_type, limit, limit_pages)
 
     async def put_blob(
         self,
@@ -263,18 +318,28 @@ class UpstreamClient:
             raise UpstreamContent(f"blob {digest}: the upstream has other content")
         return True
 
-    async def _blob_answer(self, stack: AsyncExitStack, call: Call) -> aiohttp.ClientResponse:
+    async def _blob_answer(self, stack: AsyncExitStack, call: Call, watch: Watch) -> aiohttp.ClientResponse:
         """Return the answer to a blob call, within the total timeout; its body may take as long as it moves."""
         expected = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) if call.headers else (HTTPStatus.OK,)
         with translated(call.what):
             async with asyncio.timeout(self.endpoint.total_timeout):
-                return await stack.enter_async_context(self._exchange.open(call, *expected))
+                return await stack.enter_async_context(self._exchange.open(call, watch, *expected))
 
 
-def open_client(endpoint: UpstreamEndpoint, clock: Clock, observe: Observe | None = None) -> UpstreamClient:
-    """Return a client that answers the registry's challenges with the endpoint's credentials, or anonymously."""
+def open_client(
+    endpoint: UpstreamEndpoint,
+    clock: Clock,
+    observe: Observe | None = None,
+    *,
+    credentials: CredentialSource | None = None,
+) -> UpstreamClient:
+    """Return a client that answers the registry's challenges, anonymously where there are no credentials.
+
+    Those of the endpoint are used unless there is a source of others.
+    """
     session = Session(endpoint)
-    return UpstreamClient(endpoint, ChallengeAuthorizer(endpoint, session, clock), clock, observe, session=session)
+    authorizer = ChallengeAuthorizer(endpoint, session, clock, credentials=credentials)
+    return UpstreamClient(endpoint, authorizer, clock, observe, session=session)
 
 
 def _verified(call: Call, reference: Reference, content: bytes, content_type: str | None) -> FetchedManifest:
@@ -287,6 +352,11 @@ def _verified(call: Call, reference: Reference, content: bytes, content_type: st
     except InvalidInput as error:
         raise UpstreamContent(f"{call.what}: {error}") from error
     return FetchedManifest(content, manifest.media_type, digest)
+
+
+def _age(response: aiohttp.ClientResponse) -> float:
+    stated = response.headers.get("Age", "")
+    return float(stated) if _AGE.fullmatch(stated) else 0.0
 
 
 def _stated_digest(response: aiohttp.ClientResponse) -> Digest | None:

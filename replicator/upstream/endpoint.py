@@ -5,6 +5,7 @@ A password is held here and shown nowhere: neither value's representation contai
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
@@ -31,6 +32,12 @@ class Credentials:
 
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, password=***)"
+
+
+def basic_authorization(credentials: Credentials) -> str:
+    """Return the value of an Authorization header (RFC 7617)."""
+    pair = f"{credentials.username}:{credentials.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
 
 class CredentialSource(Protocol):

@@ -55,6 +55,28 @@ class DigestRefused(UpstreamContent):
     """The upstream found another digest in what we sent: it was damaged on its way, or here."""
 
 
+class CutShort(UpstreamContent):
+    """The upstream's answer ended before its end."""
+
+
+class UpstreamLoop(UpstreamUnavailable):
+    """What we asked came back to us: no later attempt goes another way."""
+
+    retryable = False
+
+
+class CredentialsRefused(UpstreamDenied):
+    """The token service accepts none of our credentials, whatever is asked for."""
+
+
+class NotAsked(UpstreamUnavailable):
+    """Nothing was sent: the upstream keeps failing, or said when to come back."""
+
+
+class Paused(UpstreamThrottled):
+    """Nothing was sent: the upstream asked us to slow down."""
+
+
 _BY_STATUS: Mapping[int, type[UpstreamError]] = {
     HTTPStatus.UNAUTHORIZED: UpstreamDenied,
     HTTPStatus.FORBIDDEN: UpstreamDenied,
@@ -66,9 +88,12 @@ _BY_STATUS: Mapping[int, type[UpstreamError]] = {
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: RangeRefused,
     HTTPStatus.TOO_EARLY: UpstreamUnavailable,
     HTTPStatus.TOO_MANY_REQUESTS: UpstreamThrottled,
+    HTTPStatus.LOOP_DETECTED: UpstreamLoop,
 }
 
 _OUTCOMES: Mapping[type[BaseException], str] = {
+    NotAsked: "not_asked",
+    Paused: "not_asked",
     UpstreamDenied: "denied",
     UpstreamNotFound: "not_found",
     UpstreamThrottled: "throttled",
@@ -102,6 +127,8 @@ def failure(
     if status == HTTPStatus.BAD_REQUEST and code == _DIGEST_CODE:
         return DigestRefused(message)
     kind = UpstreamThrottled if code == _THROTTLED_CODE else _kind_of(status)
+    if kind is UpstreamLoop:
+        message += ", it leads back to this node"
     return kind(message, retry_after=retry_after)
 
 
@@ -140,13 +167,17 @@ def translated(what: str) -> Iterator[None]:
     except TimeoutError as error:
         raise UpstreamTimeout(f"{what}: no answer in time") from error
     except aiohttp.ClientPayloadError as error:
-        raise UpstreamContent(f"{what}: the answer is short") from error
+        raise CutShort(f"{what}: the answer is short") from error
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, ForbiddenAddress):
             raise UpstreamContent(f"{what}: {error.os_error}") from error
         raise UpstreamUnavailable(f"{what}: {connection_failure(error)}") from error
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
         raise UpstreamUnavailable(f"{what}: the connection was lost") from error
+    except aiohttp.ClientHttpProxyError as error:
+        refused = error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+        kind = UpstreamDenied if refused else UpstreamUnavailable
+        raise kind(f"{what}: its proxy answered {error.status}") from error
     except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
         raise UpstreamContent(f"{what}: the answer is not HTTP as it should be") from error
     except (aiohttp.ClientError, OSError) as error:
@@ -155,6 +186,8 @@ def translated(what: str) -> Iterator[None]:
 
 def connection_failure(error: aiohttp.ClientConnectorError) -> str:
     """Return why there is no connection, as people read it."""
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"cannot connect to its proxy ({error.os_error.strerror or type(error.os_error).__name__})"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its host name cannot be resolved"
     if isinstance(error, aiohttp.ClientSSLError):

@@ -1,6 +1,7 @@
 """One call to an upstream: a connection slot, its turn, our Authorization, a second try where that is safe.
 
-Every caller gets either an answer with a status it expects or an UpstreamError. Retries here are short and few: one
+Every caller gets either an answer with a status it expects or an UpstreamError, and that at once while the upstream
+wants no calls or is known to be broken. Retries here are short and few: one
 after a connection that broke before the answer began, one after a 401 that brought new credentials. Longer ones
 belong to jobs.
 """
@@ -17,15 +18,18 @@ from typing import TYPE_CHECKING, NoReturn
 import aiohttp
 import tenacity
 
-from replicator.core.errors import UpstreamThrottled, UpstreamUnavailable
+from replicator.core.errors import UpstreamUnavailable
 from replicator.core.retry import Backoff
 from replicator.upstream.body import read_some
+from replicator.upstream.breaker import Breaker, Watch
 from replicator.upstream.errors import failure, outcome_of, translated
-from replicator.upstream.rate_limit import RateLimit, parse_rate_limit
+from replicator.upstream.pauses import Pauses
+from replicator.upstream.rate_limit import parse_rate_limit
 from replicator.upstream.session import Outgoing, Session, finish
 
 if TYPE_CHECKING:
     from replicator.core.clock import Clock
+    from replicator.core.rate_budget import RateLimit
     from replicator.upstream.auth import Authorizer
     from replicator.upstream.calls import Call
     from replicator.upstream.endpoint import UpstreamEndpoint
@@ -53,6 +57,8 @@ class Exchange:
         observe: Observe | None,
     ) -> None:
         self.rate_limit: RateLimit | None = None
+        self.pauses = Pauses(endpoint.name, clock)
+        self.breaker = Breaker(endpoint, clock)
         self._total_timeout = endpoint.total_timeout
         self._authorizer = authorizer
         self._session = session
@@ -63,46 +69,54 @@ class Exchange:
     @asynccontextmanager
     async def small(self, call: Call, *expected: int) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make a call that ends, its body included, within the total timeout. Raises UpstreamError only."""
-        with self.observed(call.method), translated(call.what):
-            async with asyncio.timeout(self._total_timeout), self.open(call, *expected) as response:
+        with self.watched(call.method) as watch, translated(call.what):
+            async with asyncio.timeout(self._total_timeout), self.open(call, watch, *expected) as response:
                 yield response
 
     @asynccontextmanager
-    async def open(self, call: Call, *expected: int) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def open(self, call: Call, watch: Watch, *expected: int) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a call and give its answer, whose status is one of `expected`; leaving early closes the connection.
 
-        Raises UpstreamError for any other status, and at once while the upstream wants no calls of this kind.
-        Failures of the transport pass through, for `errors.translated`.
+        `watch` comes from `watched`. Raises UpstreamError for any other status, and without sending anything while the
+        upstream wants no calls of this kind or is left alone. Failures of the transport pass through, for
+        `errors.translated`.
         """
-        self._limits.check_pause(call.kind)
+        self.breaker.check()
+        self.pauses.check(call.kind)
         async with self._limits.slot():
+            self.pauses.check(call.kind)  # what those said who went before may have changed it
+            self.breaker.sent(watch)
             response = await self._authorized(call)
             try:
+                self.breaker.answered(watch)
                 self.rate_limit = parse_rate_limit(response.headers, self._clock.now()) or self.rate_limit
                 if response.status not in expected:
                     await self._fail(call, response)
+                self.pauses.answered(call.kind)
                 yield response
             finally:
                 finish(response)
 
     @contextmanager
-    def observed(self, method: str) -> Iterator[None]:
-        """Report the outcome of the block."""
-        outcome = "ok"
+    def watched(self, method: str) -> Iterator[Watch]:
+        """Watch the call that the block makes: its outcome is reported, and counts for the upstream or against it."""
+        watch = Watch()
         try:
-            yield
+            yield watch
         except BaseException as error:
-            outcome = outcome_of(error)
+            self._ended(method, watch, error)
             raise
-        finally:
-            if self._observe is not None:
-                self._observe(method, outcome)
+        self._ended(method, watch, None)
+
+    def _ended(self, method: str, watch: Watch, error: BaseException | None) -> None:
+        self.breaker.ended(watch, error)
+        if self._observe is not None:
+            self._observe(method, "ok" if error is None else outcome_of(error))
 
     async def _fail(self, call: Call, response: aiohttp.ClientResponse) -> NoReturn:
         content = b"" if response.method == "HEAD" else await read_some(response, _MAX_ERROR_BODY)
         error = failure(call.what, response.status, response.headers, content, self._clock.now)
-        if isinstance(error, UpstreamThrottled) and error.retry_after:
-            self._limits.pause(call.kind, error.retry_after)
+        self.pauses.failed(call.kind, response.status, error)
         raise error
 
     async def _authorized(self, call: Call) -> aiohttp.ClientResponse:

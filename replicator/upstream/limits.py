@@ -1,17 +1,19 @@
 """What an upstream is asked at most: requests a second, bytes a second, requests at once.
 
-Every upstream has its own limits, so that a slow or throttling one never takes anything from another.
+Every upstream has its own limits, so that a slow or throttling one never takes anything from another. Whoever somebody
+waits for goes first (see `urgency`), and background work never takes more than half of the connections.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from asyncio_throttle.throttler import Throttler
 
-from replicator.core.errors import UpstreamThrottled
+from replicator.upstream.urgency import is_background
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,11 +22,66 @@ if TYPE_CHECKING:
     from replicator.upstream.endpoint import UpstreamEndpoint
 
 _WINDOW = 0.1
-_MAX_PAUSE = 900.0
+
+
+class Slots:
+    """`count` places; at most half of them, but one at least, go to background work, and to that last of all."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._background_free = max(1, count // 2)
+        self._interactive: deque[asyncio.Future[None]] = deque()
+        self._background: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Hold a place; those who wait alike get theirs in order."""
+        background = is_background()
+        await self._take(background=background)
+        try:
+            yield
+        finally:
+            self._give_back(background=background)
+
+    async def _take(self, *, background: bool) -> None:
+        waiting = self._background if background else self._interactive
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        self._hand_out()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                waiting.remove(turn)
+            else:  # it was this one's turn in the moment it left
+                self._give_back(background=background)
+            raise
+
+    def _give_back(self, *, background: bool) -> None:
+        self._free += 1
+        self._background_free += background
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._free and _next(self._interactive):
+            self._free -= 1
+        while self._free and self._background_free and _next(self._background):
+            self._free -= 1
+            self._background_free -= 1
+
+
+def _next(waiting: deque[asyncio.Future[None]]) -> bool:
+    """Let the first who still waits go on; one that was cancelled removes itself."""
+    turn = next((turn for turn in waiting if not turn.done()), None)
+    if turn is None:
+        return False
+    waiting.remove(turn)
+    turn.set_result(None)
+    return True
 
 
 class RequestRate:
-    """At most `rate` requests a second, spread over short windows; waiters go in order.
+    """At most `rate` requests a second, spread over short windows; waiters go in order, background work last.
 
     The package behind it polls; one waiter at a time does, however many there are.
     """
@@ -33,11 +90,11 @@ class RequestRate:
         count = max(1, round(rate * _WINDOW))
         period = count / rate
         self._throttler = Throttler(rate_limit=count, period=period, retry_interval=period / 10)
-        self._turn = asyncio.Lock()
+        self._turn = Slots(1)
 
     async def take(self) -> None:
         """Wait for the turn of one request."""
-        async with self._turn:
+        async with self._turn.hold():
             await self._throttler.acquire()  # type: ignore[no-untyped-call] # the library has no types here
 
 
@@ -65,21 +122,18 @@ class ByteRate:
 
 
 class UpstreamLimits:
-    """The limits of one upstream, and the pauses it asked for."""
+    """The limits of one upstream."""
 
     def __init__(self, endpoint: UpstreamEndpoint, clock: Clock) -> None:
-        self._name = endpoint.name
-        self._clock = clock
-        self._slots = asyncio.Semaphore(endpoint.max_connections)
+        self._slots = Slots(endpoint.max_connections)
         rate, byte_rate = endpoint.requests_per_second, endpoint.bytes_per_second
         self._requests = None if rate is None else RequestRate(rate)
         self._bytes = None if byte_rate is None else ByteRate(byte_rate, clock)
-        self._paused_until: dict[str, float] = {}
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Hold one of the upstream's connections."""
-        async with self._slots:
+        async with self._slots.hold():
             yield
 
     async def request(self) -> None:
@@ -91,13 +145,3 @@ class UpstreamLimits:
         """Account for `count` bytes moved, and wait where that was too fast."""
         if self._bytes is not None:
             await self._bytes.take(count)
-
-    def check_pause(self, kind: str) -> None:
-        """Raise UpstreamThrottled while the upstream wants no request of this kind."""
-        left = self._paused_until.get(kind, 0.0) - self._clock.monotonic()
-        if left > 0:
-            raise UpstreamThrottled(f"{self._name}: asked us to slow down", retry_after=left)
-
-    def pause(self, kind: str, seconds: float) -> None:
-        """Ask nothing of this kind for `seconds`, as the upstream said; for a quarter of an hour at most at one go."""
-        self._paused_until[kind] = self._clock.monotonic() + min(seconds, _MAX_PAUSE)

@@ -178,10 +178,10 @@ class _Transfer:
             repeatable=not part.length,
             answer_timeout=answer_timeout,
         )
-        with self._exchange.observed(call.method):
+        with self._exchange.watched(call.method) as watch:
             try:
                 with translated(self._what):
-                    async with deadline, self._exchange.open(call, HTTPStatus.OK) as response:
+                    async with deadline, self._exchange.open(call, watch, HTTPStatus.OK) as response:
                         content = await read_bounded(response, _MAX_ANSWER, self._what)
                         return parsed(self._what, content, BlobProgress.from_json)
             except UpstreamError as error:

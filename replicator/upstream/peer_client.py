@@ -130,10 +130,10 @@ class PeerClient:
         timeout = self.endpoint.total_timeout
         call = Call("POST", url, f"peer {name}", what, headers=_JSON, body=body, answer_timeout=timeout)
         await self._limits.bytes(len(body))
-        with self._exchange.observed("POST"), translated(what):
+        with self._exchange.watched("POST") as watch, translated(what):
             async with (
                 asyncio.timeout(timeout + len(body) / SLOWEST_MESSAGE),
-                self._exchange.open(call, HTTPStatus.OK) as response,
+                self._exchange.open(call, watch, HTTPStatus.OK) as response,
             ):
                 content = await read_bounded(response, _MAX_ANSWER, what)
             return parsed(what, content, parse)

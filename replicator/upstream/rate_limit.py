@@ -7,23 +7,14 @@ seconds.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from replicator.core.rate_budget import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FIELD = re.compile(r"\s*(\d{1,12})\s*(?:;\s*w=(\d{1,9})\s*)?(?:;.*)?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """`remaining` of `limit` requests in each `window` seconds, as said at `seen_at` (Unix seconds)."""
-
-    remaining: int
-    limit: int | None
-    window: int | None
-    seen_at: float
 
 
 def parse_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:

@@ -3,8 +3,11 @@
 - Redirects are followed by hand. Authorization goes to the origin the request was made to, and is not sent again once
   a hop has left it, not even when a later hop comes back (CVE-2020-15157). https never continues as http
   (CVE-2014-5277).
-- Hosts that the upstream names reach no network that is closer to us than the registry itself (see `addresses`); the
-  check is made on the address that is being connected to, so that a name cannot resolve twice in two ways.
+- Hosts that the upstream names reach no network that is closer to us than the registry itself (see `addresses`), and
+  the registry's own name leads into no network that its configuration does not permit; the check is made on the address
+  that is being connected to, so that a name cannot resolve twice in two ways.
+- Behind a proxy it is the proxy that resolves names and connects; addresses that the upstream names are still checked.
+- Our certificate is shown to the registry itself alone.
 - Content comes as it was sent: nothing is decompressed, no cookie is kept, no proxy is taken from the environment.
 """
 
@@ -25,13 +28,23 @@ from yarl import URL
 
 from replicator import __version__
 from replicator.core.errors import ShuttingDown, UpstreamContent, UpstreamUnavailable
-from replicator.upstream.addresses import Network, home_network, is_address, may_reach
-from replicator.upstream.endpoint import Origin, UpstreamEndpoint, origin_of
+from replicator.upstream.addresses import Network, home_network, is_address, is_local_name, may_reach, network_of
+from replicator.upstream.endpoint import (
+    Credentials,
+    Origin,
+    ProxySettings,
+    UpstreamEndpoint,
+    basic_authorization,
+    origin_of,
+)
 from replicator.upstream.errors import ForbiddenAddress
+from replicator.upstream.via import via_header
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Mapping
+    from collections.abc import AsyncIterable, Callable, Mapping
     from pathlib import Path
+
+    from replicator.upstream.endpoint import ClientCertificate
 
 MAX_REDIRECTS = 5
 
@@ -46,7 +59,8 @@ AddressInfo = tuple[int, int, int, str, tuple[object, ...]]
 class Lane(enum.Enum):
     """Who named the host of a request, and so where it may lead."""
 
-    CONFIGURED = "named by the configuration: any address"
+    REGISTRY = "the registry itself"
+    CONFIGURED = "named by the configuration"
     NAMED = "named by the upstream: no address closer to us than the registry"
 
 
@@ -100,7 +114,7 @@ class Session:
         self._given_resolver = resolver
         self._resolver: _HomeResolver | None = None
         self._clients: dict[Lane, aiohttp.ClientSession] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._proxy = _Proxy(endpoint.proxy)
         self._opening = asyncio.Lock()
         self._closed = False
 
@@ -149,6 +163,10 @@ class Session:
     async def _hop(
         self, outgoing: Outgoing, url: URL, authorization: Mapping[str, str], lane: Lane
     ) -> aiohttp.ClientResponse:
+        if lane is Lane.CONFIGURED and origin_of(url) == self._endpoint.origin:
+            lane = Lane.REGISTRY
+        if self._proxy.url is not None and lane is Lane.NAMED:
+            self._check_named(url)
         client = await self._client(lane)
         timeout = self._timeout
         if outgoing.answer_timeout is not None:
@@ -158,13 +176,16 @@ class Session:
                 sock_connect=timeout.sock_connect,
                 sock_read=outgoing.answer_timeout,
             )
+        through, tunnel = self._proxy.headers(url)
         return await client.request(
             outgoing.method,
             url,
-            headers={**_HEADERS, **outgoing.headers, **authorization},
+            headers={**_HEADERS, **via_header(self._endpoint.via), **outgoing.headers, **authorization, **through},
             data=outgoing.body,
             allow_redirects=False,
             timeout=timeout,
+            proxy=self._proxy.url,
+            proxy_headers=tunnel,
         )
 
     async def _client(self, lane: Lane) -> aiohttp.ClientSession:
@@ -177,15 +198,14 @@ class Session:
             return self._clients[lane]
 
     async def _open(self, lane: Lane) -> aiohttp.ClientSession:
-        if self._tls is None:
-            self._tls = await self._load_tls()
+        tls = await self._load_tls(lane)
         if self._resolver is None:
             self._resolver = _HomeResolver(self._given_resolver or aiohttp.ThreadedResolver(), self._endpoint.origin)
         connector = aiohttp.TCPConnector(
-            limit=0,  # the upstream's limit is held by UpstreamLimits, across both lanes
+            limit=0,  # the upstream's limit is held by UpstreamLimits, across all lanes
             resolver=self._resolver,
-            ssl=self._tls,
-            socket_factory=self._guarded_socket if lane is Lane.NAMED else None,
+            ssl=tls,
+            socket_factory=self._socket_factory(lane),
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -194,19 +214,111 @@ class Session:
             trust_env=False,
         )
 
-    async def _load_tls(self) -> ssl.SSLContext:
+    async def _load_tls(self, lane: Lane) -> ssl.SSLContext:
+        endpoint = self._endpoint
+        certificate = endpoint.client_certificate if lane is Lane.REGISTRY else None
         try:
-            return await asyncio.to_thread(_tls_context, self._endpoint.ca_file)
+            context = await asyncio.to_thread(_tls_context, endpoint.ca_file)
         except OSError as error:  # a missing file, or one that holds no certificate
-            raise UpstreamUnavailable(f"{self._endpoint.name}: cannot load {self._endpoint.ca_file}") from error
+            raise UpstreamUnavailable(f"{endpoint.name}: cannot load {endpoint.ca_file}") from error
+        if certificate is not None:
+            try:
+                await asyncio.to_thread(_load_certificate, context, certificate)
+            except (OSError, ValueError) as error:
+                raise UpstreamUnavailable(
+                    f"{endpoint.name}: cannot load the certificate {certificate.certificate} with its key"
+                ) from error
+        return context
 
-    def _guarded_socket(self, info: AddressInfo) -> socket.socket:
+    def _socket_factory(self, lane: Lane) -> Callable[[AddressInfo], socket.socket] | None:
+        """Return what makes the lane's sockets, which looks at the address first; None where any will do."""
+        if self._proxy.url is not None:
+            return None  # it is always the proxy that is connected to
+        if lane is Lane.NAMED:
+            return self._named_socket
+        if self._endpoint.networks is None:
+            return None
+        if lane is Lane.CONFIGURED:
+            return self._realm_socket
+        host = self._endpoint.origin.host
+        return None if is_address(host) or is_local_name(host) else self._registry_socket
+
+    def _registry_socket(self, info: AddressInfo) -> socket.socket:
+        """Return a socket for an address that the registry's name may lead to; raise ForbiddenAddress for any other."""
+        address = str(info[4][0])
+        network = network_of(address)
+        if network is not Network.PUBLIC and network not in (self._endpoint.networks or ()):
+            raise ForbiddenAddress(
+                f"refused to connect to a {network} address, {address}; `networks: [{network}]` of the upstream permits"
+            )
+        return _socket(info)
+
+    def _realm_socket(self, info: AddressInfo) -> socket.socket:
+        """Return a socket for a token service that the configuration names: by its address, or near the registry."""
+        address = str(info[4][0])
+        if any(_names(host, address) for host in self._endpoint.realm_hosts) or may_reach(self._home, address):
+            return _socket(info)
+        return self._registry_socket(info)
+
+    def _named_socket(self, info: AddressInfo) -> socket.socket:
         """Return a socket for an address that the upstream may send us to; raise ForbiddenAddress for any other."""
-        family, kind, protocol, _, destination = info
-        home = self._resolver.home if self._resolver is not None else Network.PUBLIC
-        if not may_reach(home, str(destination[0])):
-            raise ForbiddenAddress("refused to follow the upstream into an internal network")
-        return socket.socket(family, kind, protocol)
+        self._check_address(str(info[4][0]))
+        return _socket(info)
+
+    @property
+    def _home(self) -> Network:
+        return self._resolver.home if self._resolver is not None else Network.PUBLIC
+
+    def _check_address(self, address: str) -> None:
+        network = network_of(address)
+        if not may_reach(self._home, address) and network not in (self._endpoint.networks or ()):
+            raise ForbiddenAddress(
+                f"refused to follow the upstream into an internal network, to a {network} address; "
+                f"`networks: [{network}]` of the upstream permits"
+            )
+
+    def _check_named(self, url: URL) -> None:
+        """Raise UpstreamContent for an address that the upstream may not have our proxy connect to."""
+        host = (url.raw_host or "").rstrip(".")
+        try:
+            if is_address(host):
+                self._check_address(host)
+            elif is_local_name(host):
+                self._check_address("127.0.0.1")
+        except ForbiddenAddress as error:
+            raise UpstreamContent(f"{self._endpoint.name}: {error}") from error
+
+
+class _Proxy:
+    """How requests go through a proxy, if there is one."""
+
+    def __init__(self, settings: ProxySettings | None) -> None:
+        self.url = None if settings is None else URL(settings.url)
+        credentials = None if settings is None else settings.credentials
+        self._authorization = {} if credentials is None else _proxy_authorization(credentials)
+
+    def headers(self, url: URL) -> tuple[Mapping[str, str], Mapping[str, str] | None]:
+        """Return what a request for `url` carries for the proxy, and what the request for a tunnel to it does."""
+        if self.url is None or url.scheme == "https":
+            return {}, self._authorization if self.url is not None else None
+        return self._authorization, None
+
+
+def _proxy_authorization(credentials: Credentials) -> Mapping[str, str]:
+    return {"Proxy-Authorization": basic_authorization(credentials)}
+
+
+def _names(authority: str, address: str) -> bool:
+    """Tell whether a host, with its port or without, is written as this address, or as this machine if it is that."""
+    host = urlsplit(f"//{authority}").hostname or ""
+    if is_local_name(host):
+        return network_of(address) is Network.LOOPBACK
+    return host == address
+
+
+def _socket(info: AddressInfo) -> socket.socket:
+    family, kind, protocol, *_ = info
+    return socket.socket(family, kind, protocol)
 
 
 def finish(response: aiohttp.ClientResponse) -> None:
@@ -245,6 +357,11 @@ class _HomeResolver(AbstractResolver):
     async def close(self) -> None:
         """Close the resolver behind it."""
         await self._resolver.close()
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: ClientCertificate) -> None:
+    # A password, even none, so that an encrypted key is refused and nobody is asked for one on a terminal.
+    context.load_cert_chain(certificate.certificate, certificate.key, password="")
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:

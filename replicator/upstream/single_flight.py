@@ -37,7 +37,7 @@ class SingleFlight(Generic[Key, Result]):
 
     def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         """Begin the work for `key` unless it is under way; whoever calls does not want to know how it ends."""
-        self._join(key, work)
+        _ = self._join(key, work)
 
     def _join(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> asyncio.Task[Result]:
         flight = self._flights.get(key)

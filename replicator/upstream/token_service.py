@@ -4,13 +4,16 @@ The registry's answer says where the token service is, so it could say anything:
 where `core.challenge.realm_is_trusted` says so, and without credentials a realm is still just a host that the
 upstream named (CVE-2026-33540, CVE-2014-5277). Tokens are kept per repository and actions until shortly before they
 expire; however many requests need one at the same time, the service is asked once and every one of them gets its
-answer or its failure.
+answer or its failure. A service that asks us to slow down is left alone, and so is the registry by those who would need
+a new token for it.
+
+Credentials may change, and whoever keeps them hears when they were refused: they are tried once more if they are others
+then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import re
 from collections import OrderedDict
@@ -25,8 +28,16 @@ from replicator.core.errors import (
     UpstreamRefused,
 )
 from replicator.upstream.body import read_bounded
-from replicator.upstream.endpoint import Credentials, UpstreamEndpoint, origin_of
-from replicator.upstream.errors import failure, translated
+from replicator.upstream.endpoint import (
+    Credentials,
+    CredentialSource,
+    FixedCredentials,
+    UpstreamEndpoint,
+    basic_authorization,
+    origin_of,
+)
+from replicator.upstream.errors import CredentialsRefused, failure, translated
+from replicator.upstream.pauses import Pauses
 from replicator.upstream.session import Lane, Outgoing, Session, finish, parse_url
 from replicator.upstream.single_flight import SingleFlight
 
@@ -45,6 +56,8 @@ MAX_TOKENS = 1000
 _LEEWAY = 10.0
 _MAX_LIFETIME = 10.0 * 365 * 24 * 3600
 _OK = 200
+_UNAUTHORIZED = 401
+_TOKENS = "tokens"
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -68,8 +81,7 @@ class _Grant(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _TokenRequest:
     url: URL
-    with_credentials: bool
-    lane: Lane
+    is_trusted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +92,27 @@ class _Token:
 
 
 class ChallengeAuthorizer:
-    """Answers Basic and Bearer challenges of a registry, with the endpoint's credentials or as nobody in particular."""
+    """Answers Basic and Bearer challenges of a registry, with our credentials or as nobody in particular.
+
+    `credentials` replace those of the endpoint.
+    """
 
     def __init__(
-        self, endpoint: UpstreamEndpoint, session: Session, clock: Clock, *, max_tokens: int = MAX_TOKENS
+        self,
+        endpoint: UpstreamEndpoint,
+        session: Session,
+        clock: Clock,
+        *,
+        credentials: CredentialSource | None = None,
+        max_tokens: int = MAX_TOKENS,
     ) -> None:
         self._max_tokens = max_tokens
         self._endpoint = endpoint
         self._session = session
         self._clock = clock
-        self._basic: Mapping[str, str] | None = None
+        self._credentials = credentials or FixedCredentials(endpoint.credentials)
+        self._pauses = Pauses(f"{endpoint.name}: token service", clock)
+        self._basic: Credentials | None = None
         self._tokens: OrderedDict[_Grant, _Token] = OrderedDict()
         self._flights: SingleFlight[_Grant, _Token] = SingleFlight()
 
@@ -102,10 +125,11 @@ class ChallengeAuthorizer:
     ) -> Mapping[str, str]:
         """Return the Authorization that served last time, with a new token where the old one is about to expire."""
         if self._basic is not None:
-            return self._basic
+            return {"Authorization": basic_authorization(self._basic)}
         grant = _Grant(repository, actions, mount_from)
         token = self._tokens.get(grant)
         if token is None:
+            self._pauses.check(_TOKENS)
             return _NO_HEADERS
         self._tokens.move_to_end(grant)
         if token.expires_at <= self._clock.monotonic():
@@ -126,7 +150,7 @@ class ChallengeAuthorizer:
         if challenge is None:
             return False
         if challenge.scheme == "basic":
-            return self._accept_basic(refused)
+            return await self._accept_basic(refused)
         if challenge.scheme != "bearer":
             return False
         grant = _Grant(repository, actions, mount_from)
@@ -136,44 +160,40 @@ class ChallengeAuthorizer:
             await self._fetched(grant, request)
         return True
 
+    @property
+    def paused_for(self) -> float:
+        """Seconds for which no new token can be had, because the token service asked us to slow down."""
+        return self._pauses.left.get(_TOKENS, 0.0)
+
     async def close(self) -> None:
         """Cancel the token requests under way."""
         await self._flights.close()
 
-    def _accept_basic(self, refused: Mapping[str, str]) -> bool:
-        credentials = self._endpoint.credentials
-        if credentials is None:
-            return False
-        self._basic = _basic(credentials)
-        return self._basic != refused
+    async def _accept_basic(self, refused: Mapping[str, str]) -> bool:
+        sent, current = refused.get("Authorization"), self._basic
+        if current is not None and basic_authorization(current) == sent:
+            self._credentials.refused(current)
+        self._basic = await self._credentials.get()
+        return self._basic is not None and basic_authorization(self._basic) != sent
 
     def _token_request(self, challenge: Challenge, grant: _Grant) -> _TokenRequest:
         name, realm = self._endpoint.name, challenge.parameters.get("realm", "")
         url = parse_url(realm)
-        trusted = realm_is_trusted(self._endpoint.api_url, realm, self._endpoint.realm_hosts)
-        with_credentials = self._endpoint.credentials is not None
-        if with_credentials and not trusted:
-            raise UpstreamDenied(f"{name}: its token service {origin_of(url)} is not trusted with the credentials")
         if self._endpoint.origin.scheme == "https" and url.scheme != "https":
             raise UpstreamDenied(f"{name}: its token service {origin_of(url)} does not speak https")
         query = [(key, value) for key in ("service",) if (value := challenge.parameters.get(key))]
         query += [("scope", scope) for scope in grant.scopes(challenge)]
-        lane = Lane.CONFIGURED if trusted else Lane.NAMED
-        return _TokenRequest(url.extend_query(query), with_credentials, lane)
+        trusted = realm_is_trusted(self._endpoint.api_url, realm, self._endpoint.realm_hosts)
+        return _TokenRequest(url.extend_query(query), trusted)
 
     async def _fetched(self, grant: _Grant, request: _TokenRequest) -> _Token:
         return await self._flights.run(grant, lambda: self._fetch(grant, request))
 
     async def _fetch(self, grant: _Grant, request: _TokenRequest) -> _Token:
+        self._pauses.check(_TOKENS)
         asked_at = self._clock.monotonic()
         what = f"{self._endpoint.name}: token service {origin_of(request.url)}"
-        with translated(what):
-            async with asyncio.timeout(self._endpoint.total_timeout):
-                response = await self._session.send(self._outgoing(request))
-                try:
-                    content = await self._read(what, response)
-                finally:
-                    finish(response)
+        content = await self._answer(what, request)
         value, lifetime = _parse_answer(what, content)
         token = _Token(f"Bearer {value}", asked_at + lifetime - min(_LEEWAY, lifetime / 4), request)
         self._tokens[grant] = token
@@ -182,25 +202,46 @@ class ChallengeAuthorizer:
             self._tokens.popitem(last=False)
         return token
 
-    def _outgoing(self, request: _TokenRequest) -> Outgoing:
-        credentials = self._endpoint.credentials if request.with_credentials else None
-        authorization = _NO_HEADERS if credentials is None else _basic(credentials)
-        return Outgoing("GET", request.url, {}, authorization, lane=request.lane)
+    async def _answer(self, what: str, request: _TokenRequest) -> bytes:
+        """Return the service's answer; credentials that it refuses may have changed meanwhile, once."""
+        credentials = await self._credentials.get()
+        try:
+            return await self._ask(what, request, credentials)
+        except CredentialsRefused:
+            if credentials is None:
+                raise
+            self._credentials.refused(credentials)
+            current = await self._credentials.get()
+            if current is None or current == credentials:
+                raise
+        return await self._ask(what, request, current)
 
-    async def _read(self, what: str, response: aiohttp.ClientResponse) -> bytes:
+    async def _ask(self, what: str, request: _TokenRequest, credentials: Credentials | None) -> bytes:
+        if credentials is not None and not request.is_trusted:
+            raise UpstreamDenied(f"{what} is not trusted with the credentials")
+        authorization = {} if credentials is None else {"Authorization": basic_authorization(credentials)}
+        lane = Lane.CONFIGURED if request.is_trusted else Lane.NAMED
+        with translated(what):
+            async with asyncio.timeout(self._endpoint.total_timeout):
+                response = await self._session.send(Outgoing("GET", request.url, {}, authorization, lane=lane))
+                try:
+                    return await self._read(what, response, with_credentials=credentials is not None)
+                finally:
+                    finish(response)
+
+    async def _read(self, what: str, response: aiohttp.ClientResponse, *, with_credentials: bool) -> bytes:
         content = await read_bounded(response, MAX_TOKEN_ANSWER, what)
         if response.status == _OK:
+            self._pauses.answered(_TOKENS)
             return content
         error = failure(what, response.status, response.headers, content, self._clock.now)
+        self._pauses.failed(_TOKENS, response.status, error)
+        if response.status == _UNAUTHORIZED and with_credentials:
+            raise CredentialsRefused(str(error))
         if isinstance(error, UpstreamNotFound | UpstreamRefused):
             # A token service without our answer says nothing about the image that was asked for.
             raise UpstreamDenied(str(error))
         raise error
-
-
-def _basic(credentials: Credentials) -> Mapping[str, str]:
-    pair = f"{credentials.username}:{credentials.password}".encode()
-    return {"Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}
 
 
 def _parse_answer(what: str, content: bytes) -> tuple[str, float]:

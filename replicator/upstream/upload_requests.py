@@ -143,10 +143,10 @@ class UploadRequests:
         deadline = asyncio.timeout(self._endpoint.total_timeout)
         body = OutgoingBlob(chunks, size, self._limits, deadline, self._endpoint.stall_timeout, answer_timeout)
         sending = self._calls.with_body(call, body, answer_timeout)
-        with self._exchange.observed(call.method):
+        with self._exchange.watched(call.method) as watch:
             try:
                 with translated(call.what):
-                    async with deadline, self._exchange.open(sending, *expected) as response:
+                    async with deadline, self._exchange.open(sending, watch, *expected) as response:
                         return response.headers
             except UpstreamError as error:
                 if body.failure is not None:

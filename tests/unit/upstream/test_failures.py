@@ -27,7 +27,7 @@ from tests.support.upstream_clients import client_of
 from tests.support.upstreams import FakeRegistry, FakeServer, Fault, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from replicator.upstream.client import UpstreamClient
 
@@ -64,10 +64,11 @@ async def _pieces(*pieces: bytes) -> AsyncIterator[bytes]:
     ],
 )
 async def test_status_is_named(
-    upstream: FakeRegistry, client: UpstreamClient, status: int, kind: type[UpstreamError]
+    upstream: FakeRegistry, client: UpstreamClient, clock: FakeClock, status: int, kind: type[UpstreamError]
 ) -> None:
     upstream.faults.on("/v2/*", Fault(status=status))
     for call in (client.get_manifest, client.head_manifest):
+        clock.advance(3600)
         with pytest.raises(kind, match=f"fake: manifest 3.20 of library/alpine: answered {status}") as caught:
             await call(ALPINE, TAG)
         assert type(caught.value) is kind
@@ -140,24 +141,104 @@ class TestThrottling:
             clock.advance(4)
             assert (await client.get_manifest(ALPINE, TAG)).digest == image.digest
 
-    async def test_for_very_long_is_asked_about_now_and_then(self, upstream: FakeRegistry) -> None:
-        """The caller hears the whole time; the client itself does not shut an upstream out for a year."""
+    async def test_for_very_long_is_respected_to_the_full(self, upstream: FakeRegistry) -> None:
         clock = FakeClock(auto=True)
         upstream.add_image(ALPINE, TAG)
-        upstream.faults.on("*", Fault(status=429, headers={"Retry-After": "31536000"}), times=1)
+        upstream.faults.on("*", Fault(status=429, headers={"Retry-After": "86400"}), times=1)
         async with client_of(upstream, clock) as client:
-            with pytest.raises(UpstreamThrottled) as caught:
-                await client.get_manifest(ALPINE, TAG)
-            assert caught.value.retry_after == 31536000
-            clock.advance(901)
+            for passed in (0, 86_000):
+                clock.advance(passed)
+                with pytest.raises(UpstreamThrottled) as caught:
+                    await client.get_manifest(ALPINE, TAG)
+                assert caught.value.retry_after == pytest.approx(86_400 - passed)
+            clock.advance(401)
             await client.get_manifest(ALPINE, TAG)
+        assert upstream.count() == 2
 
-    async def test_without_a_time_is_asked_again(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
-        upstream.add_image(ALPINE, TAG)
-        upstream.faults.on("*", Fault(status=429), times=1)
+    async def test_binds_all_that_is_small_and_no_blob(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        image = upstream.add_image(ALPINE, TAG)
+        upstream.faults.on("HEAD */manifests/*", Fault(status=429, headers={"Retry-After": "60"}))
         with pytest.raises(UpstreamThrottled):
-            await client.get_manifest(ALPINE, TAG)
+            await client.head_manifest(ALPINE, TAG)
+        for call in (
+            client.get_manifest(ALPINE, TAG),
+            client.ping(),
+            client.list_tags(ALPINE),
+            client.list_referrers(ALPINE, image.digest),
+        ):
+            with pytest.raises(UpstreamThrottled, match="fake: asked us to slow down"):
+                await call
+        assert upstream.count() == 1
+        assert await client.blob_exists(ALPINE, image.config)
+        assert client.health.paused_for == {"manifests": pytest.approx(60)}
+
+    async def test_of_blobs_leaves_manifests_alone(self, upstream: FakeRegistry, client: UpstreamClient) -> None:
+        image = upstream.add_image(ALPINE, TAG)
+        upstream.faults.on("*/blobs/*", Fault(status=429, headers={"Retry-After": "60"}))
+        for _ in range(2):
+            with pytest.raises(UpstreamThrottled):
+                await client.blob_exists(ALPINE, image.config)
         await client.get_manifest(ALPINE, TAG)
+        assert upstream.count("*/blobs/*") == 1
+
+    async def test_by_a_service_that_is_down_is_respected_too(self, upstream: FakeRegistry, clock: FakeClock) -> None:
+        image = upstream.add_image(ALPINE, TAG)
+        upstream.faults.on("*", Fault(status=503, headers={"Retry-After": "30"}), times=1)
+        async with client_of(upstream, clock) as client:
+            with pytest.raises(UpstreamUnavailable, match="answered 503"):
+                await client.get_manifest(ALPINE, TAG)
+            with pytest.raises(UpstreamUnavailable, match="fake: asked us to come back later") as caught:
+                await client.get_manifest(ALPINE, TAG)
+            assert caught.value.retry_after == pytest.approx(30)
+            clock.advance(31)
+            assert (await client.get_manifest(ALPINE, TAG)).digest == image.digest
+        assert upstream.count() == 2
+
+    async def test_is_not_shortened_by_an_answer_that_was_overtaken(self, upstream: FakeRegistry) -> None:
+        clock, hold = FakeClock(auto=True), Hold()
+        upstream.faults.on("HEAD *", Fault(status=429, headers={"Retry-After": "5"}, hold=hold))
+        upstream.faults.on("GET *", Fault(status=429, headers={"Retry-After": "500"}))
+        async with client_of(upstream, clock) as client, asyncio.TaskGroup() as group:
+            late = group.create_task(_failure(client.head_manifest(ALPINE, TAG)))
+            await hold.reached()
+            await _failure(client.get_manifest(ALPINE, TAG))
+            hold.release()
+            assert (await late).retry_after == 5
+            assert client.health.paused_for == {"manifests": pytest.approx(500)}
+
+    async def test_without_a_time_makes_us_wait_longer_each_time(self, upstream: FakeRegistry) -> None:
+        """Docker Hub's 429 states no time: no storm follows, and the wait begins short again after a success."""
+        clock = FakeClock(auto=True)
+        upstream.add_image(ALPINE, TAG)
+        throttled = Fault(status=429, body=b'{"errors": [{"code": "TOOMANYREQUESTS"}]}')
+        async with client_of(upstream, clock) as client:
+            for longest in (30, 60, 120, 240, 480, 900, 900, 30):
+                upstream.faults.on("*", throttled, times=1)
+                asked = upstream.count()
+                waits = [(await _failure(client.get_manifest(ALPINE, TAG))).retry_after or 0 for _ in range(50)]
+                assert upstream.count() == asked + 1
+                assert waits == pytest.approx([waits[0]] * 50)
+                assert longest / 2 <= waits[0] <= longest
+                clock.advance(waits[0] + 1)
+                if upstream.count() == 7:
+                    await client.get_manifest(ALPINE, TAG)
+
+    async def test_without_a_time_counts_once_however_many_calls_were_under_way(self, upstream: FakeRegistry) -> None:
+        hold = Hold()
+        upstream.faults.on("*", Fault(status=429, hold=hold))
+        async with client_of(upstream) as client, asyncio.TaskGroup() as group:
+            calls = [group.create_task(_failure(client.ping())) for _ in range(10)]
+            await upstream.seen("*", 10)
+            hold.release()
+            assert all(0 < ((await call).retry_after or 0) <= 30 for call in calls)
+
+
+async def _failure(call: Awaitable[object]) -> UpstreamError:
+    try:
+        await call
+    except UpstreamError as error:
+        return error
+    raise AssertionError("it did not fail")
 
 
 class TestConnection:
@@ -231,7 +312,7 @@ class TestOutcomes:
             await client.blob_exists(ALPINE, image.config)
             async with client.open_blob(ALPINE, image.config) as stream:
                 assert [chunk async for chunk in stream.chunks]
-            for status in (401, 404, 429, 500, 504, 400, 204):
+            for status in (401, 404, 500, 504, 400, 204, 429, 200):
                 upstream.faults.on("*", Fault(status=status), times=1)
                 with pytest.raises(UpstreamError):
                     await client.head_manifest(ALPINE, TAG)
@@ -241,8 +322,9 @@ class TestOutcomes:
             ("GET", "ok"),
             *[
                 ("HEAD", outcome)
-                for outcome in ("denied", "not_found", "throttled", "unavailable", "timeout", "refused", "content")
+                for outcome in ("denied", "not_found", "unavailable", "timeout", "refused", "content", "throttled")
             ],
+            ("HEAD", "not_asked"),
         ]
 
     async def test_of_a_blob_is_that_of_its_end(self, upstream: FakeRegistry) -> None:
