@@ -17,6 +17,7 @@ from replicator.cache.prefetch import Prefetch
 from replicator.cache.pull_through import PullThrough
 from replicator.cache.sweep import FreshnessSweep, SweepSettings
 from replicator.daemon.observers import CacheRecorder
+from replicator.daemon.upstream_gauges import UpstreamGauges
 from replicator.registry.listings import Listings
 from replicator.upstream.auth import BearerAuthorizer
 from replicator.upstream.client import UpstreamClient, open_client
@@ -49,6 +50,7 @@ class CacheParts:
     listings: CachedListings
     sweep: FreshnessSweep
     prefetch: Prefetch
+    gauges: UpstreamGauges
     clients: tuple[UpstreamClient, ...]
 
     def services(self) -> dict[str, Service]:
@@ -90,7 +92,8 @@ class CacheBuilder:
             limits,
             peers=peers,
         )
-        every_client = dict.fromkeys((*clients.values(), *(one for some in peers.values() for one in some)))
+        every_client = tuple(dict.fromkeys((*clients.values(), *(one for some in peers.values() for one in some))))
+        health = {name: self._metrics.upstream_health(str(self._node.id), name) for name in used}
         return CacheParts(
             recorder=recorder,
             pull_through=pull_through,
@@ -99,7 +102,8 @@ class CacheBuilder:
                 pull_through, registry.clock, SweepSettings(settings.sweep.interval, settings.sweep.used_within)
             ),
             prefetch=Prefetch(registry, pull_through.completion),
-            clients=tuple(every_client),
+            gauges=UpstreamGauges(every_client, health),
+            clients=every_client,
         )
 
     def _names(self) -> Iterator[str]:
@@ -110,7 +114,15 @@ class CacheBuilder:
     def _clients(self, used: Mapping[str, UpstreamMetrics], via: str) -> dict[str, UpstreamClient]:
         clock, endpoints = self._registry.clock, self._endpoints
         names = dict.fromkeys(name for rule in self._rules for name in rule.sources)
-        return {name: open_client(endpoints.upstream(name, via), clock, used[name].request) for name in names}
+        return {
+            name: open_client(
+                endpoints.upstream(name, via),
+                clock,
+                used[name].request,
+                credentials=endpoints.upstream_credentials(name, clock),
+            )
+            for name in names
+        }
 
     def _peers(
         self, tokens: PeerTokens, used: Mapping[str, UpstreamMetrics], via: str

@@ -49,7 +49,9 @@ async def _unusable(settings: Settings, node: NodeSettings, environ: Mapping[str
     clock, secrets = SystemClock(), SecretStore(environ)
     endpoints = Endpoints(settings, node, secrets, {})
     tokens = PeerTokens(node.id, secrets.peer_secret(settings), clock, secrets.pair_secrets(settings))
-    destinations = PeerDirectory(endpoints.nodes(), tokens, clock, endpoints.registries())
+    destinations = PeerDirectory(
+        endpoints.nodes(), tokens, clock, endpoints.registries(), endpoints.registry_credentials(clock)
+    )
     try:
         return await DestinationCheck(node.id, node.replication_rules, destinations, clock).check()
     finally:

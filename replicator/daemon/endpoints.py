@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
     from replicator.config.upstreams import RemoteSettings
+    from replicator.core.clock import Clock
     from replicator.core.destinations import DestinationId
     from replicator.core.names import NodeId
     from replicator.daemon.secrets import SecretStore
+    from replicator.upstream.endpoint import CredentialSource
 
 
 class Endpoints:
@@ -54,6 +56,15 @@ class Endpoints:
             via=via,
             breaker=True,
         )
+
+    def upstream_credentials(self, name: str, clock: Clock) -> CredentialSource | None:
+        """Return what finds out who we are there, where that may change; raises ConfigurationError."""
+        return self._secrets.credential_source(self._settings.upstream(name), clock)
+
+    def registry_credentials(self, clock: Clock) -> dict[RegistryRef, CredentialSource]:
+        """Return what finds out who we are to registries that images are sent to, where that may change."""
+        found = ((one.name, self._secrets.credential_source(one, clock)) for one in self._settings.registries)
+        return {RegistryRef(name): source for name, source in found if source is not None}
 
     def cache_peer(self, node: NodeId, namespace: str, via: str) -> UpstreamEndpoint:
         """Return a node that is asked for what `namespace`, a registry, has; raises ConfigurationError.

@@ -1,4 +1,4 @@
-"""Metrics that are looked up when they are scraped: storage, uploads, the queue, lag objectives, backfills."""
+"""Metrics that are looked up when they are scraped: storage, uploads, the queue, lag objectives, upstreams."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from replicator.core.clock import Clock
     from replicator.daemon.lag_watch import LagWatch, ObjectiveReport, Place
+    from replicator.daemon.upstream_gauges import UpstreamGauges
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.job_counts import WaitingJobs
     from replicator.storage.metadata.statement import Steps
@@ -51,16 +52,19 @@ class NodeGauges:
         storage: StorageMetrics,
         replication: ReplicationMetrics,
         lag: LagWatch,
+        upstreams: UpstreamGauges,
     ) -> None:
         self._node = node
         self._clock = clock
         self._storage = storage
         self._replication = replication
         self._lag = lag
+        self._upstreams = upstreams
         self._known: tuple[float, Totals] | None = None
 
     async def refresh(self) -> Totals:
         """Return the totals after showing them; raises StorageError."""
+        self._upstreams.refresh()
         now = self._clock.monotonic()
         if self._known is not None and now - self._known[0] < _REMEMBER:
             return self._known[1]

@@ -69,6 +69,10 @@ class CacheRecorder:
         """Note fetched bytes."""
         self._upstreams[upstream].received(size)
 
+    def found(self, rule: str, finding: str) -> None:
+        """Note what a check found of a tag."""
+        self._metrics.found(rule, finding)
+
 
 @dataclass(slots=True)
 class DestinationTally:

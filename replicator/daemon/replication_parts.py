@@ -89,7 +89,9 @@ class ReplicationBuilder:
     ) -> ReplicationParts:
         """Return the parts; nothing is opened or started."""
         registry, clock = self._registry, self._registry.clock
-        peers = PeerDirectory(endpoints.nodes(), tokens, clock, endpoints.registries())
+        peers = PeerDirectory(
+            endpoints.nodes(), tokens, clock, endpoints.registries(), endpoints.registry_credentials(clock)
+        )
         worker = ReplicationWorker(registry, self._content, peers, recorder, shares=endpoints.worker_shares())
         uploads = PeerUploads(registry)
         replicas = Replicas(registry, uploads, recorder)

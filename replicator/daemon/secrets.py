@@ -1,12 +1,17 @@
-"""Every secret of a configuration, resolved at start, before anything listens."""
+"""Every secret of a configuration: what it names is resolved at start, what may change is found when it is needed."""
 
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.config.secrets import SecretRef, resolve_secret
 from replicator.registry_api.authentication import User
+from replicator.upstream.credential_helpers import HelperCredentials
+from replicator.upstream.credentials import KeptCredentials, ReadAgain
+from replicator.upstream.docker_config import DockerConfigCredentials, registry_keys
+from replicator.upstream.ecr_credentials import AwsIdentity, EcrCredentials
 from replicator.upstream.endpoint import Credentials
 
 if TYPE_CHECKING:
@@ -14,8 +19,11 @@ if TYPE_CHECKING:
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
-    from replicator.config.upstreams import PairSettings, RemoteSettings
+    from replicator.config.upstreams import AwsCredentialSettings, CredentialSettings, PairSettings, RemoteSettings
+    from replicator.core.clock import Clock
     from replicator.core.names import NodeId
+    from replicator.upstream.credentials import Search
+    from replicator.upstream.endpoint import CredentialSource
 
 
 class SecretStore:
@@ -35,11 +43,47 @@ class SecretStore:
         return {peer.id: self._revealed(peer.secret).encode() for peer in settings.peers if peer.secret is not None}
 
     def credentials(self, remote: RemoteSettings) -> Credentials | None:
-        """Return who we are to somebody else's registry."""
+        """Return who we are to somebody else's registry, where that is written down."""
         known = remote.credentials
         if known is None or known.username is None or known.password is None:
             return None
         return Credentials(known.username, self._revealed(known.password))
+
+    def credential_source(self, remote: RemoteSettings, clock: Clock) -> CredentialSource | None:
+        """Return what finds out who we are to somebody else's registry, where that may change.
+
+        Raises ConfigurationError when what it needs is not installed.
+        """
+        search = None if remote.credentials is None else self._search(remote, remote.credentials, clock)
+        return None if search is None else KeptCredentials(remote.name, search, clock)
+
+    def _search(self, remote: RemoteSettings, known: CredentialSettings, clock: Clock) -> Search | None:
+        name = remote.name
+        if known.docker_config is not None:
+            return DockerConfigCredentials(name, known.docker_config, remote.url, self._environ)
+        if known.helper is not None:
+            return HelperCredentials(name, known.helper, registry_keys(remote.url), self._environ)
+        if known.aws is not None:
+            return EcrCredentials(name, self._identity(known.aws), clock)
+        is_file = known.password is not None and known.password.file is not None
+        return ReadAgain(name, partial(self._pair_of, remote)) if is_file else None
+
+    def _pair_of(self, remote: RemoteSettings) -> Credentials:
+        found = self.credentials(remote)
+        assert found is not None  # noqa: S101 - asked only where there is a password
+        return found
+
+    def _identity(self, known: AwsCredentialSettings) -> AwsIdentity:
+        def revealed(ref: SecretRef | None) -> str | None:
+            return None if ref is None else self._revealed(ref)
+
+        return AwsIdentity(
+            known.region,
+            revealed(known.access_key_id),
+            revealed(known.secret_access_key),
+            revealed(known.session_token),
+            known.endpoint,
+        )
 
     def pair(self, known: PairSettings) -> Credentials:
         """Return who we are to a proxy."""

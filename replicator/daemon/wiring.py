@@ -135,7 +135,7 @@ class _NodeBuilder:
         cache = CacheBuilder(self._settings, registry, endpoints, metrics).build(pulls, tokens, via)
         builder = ReplicationBuilder(shared.settings, self._settings, self._registries, cache.pull_through)
         replication = builder.build(endpoints, tokens, recorder, shared.draining)
-        gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag)
+        gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag, cache.gauges)
         self._gauges.append(gauges)
         readiness = ReadinessProbe(registry, clock, shared.draining)
         status = NodeStatus(

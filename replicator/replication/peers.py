@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId
     from replicator.registry.peer_tokens import PeerTokens
-    from replicator.upstream.endpoint import UpstreamEndpoint
+    from replicator.upstream.endpoint import CredentialSource, UpstreamEndpoint
 
 
 class PeerDirectory:
     """Makes the client of each destination at first use, and keeps it. Close it when done.
 
-    `registries` are those of somebody else, by their names in the configuration.
+    `registries` are those of somebody else, by their names in the configuration; `credentials` say who we are there
+    where that may change.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class PeerDirectory:
         tokens: PeerTokens,
         clock: Clock,
         registries: Mapping[RegistryRef, UpstreamEndpoint] | None = None,
+        credentials: Mapping[RegistryRef, CredentialSource] | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._registries = registries or {}
+        self._credentials = credentials or {}
         self._tokens = tokens
         self._clock = clock
         self._peers: dict[NodeId, PeerClient] = {}
@@ -65,7 +68,8 @@ class PeerDirectory:
     def _registry(self, registry: RegistryRef) -> UpstreamClient | None:
         client = self._clients.get(registry)
         if client is None and registry in self._registries:
-            client = self._clients[registry] = open_client(self._registries[registry], self._clock)
+            endpoint, credentials = self._registries[registry], self._credentials.get(registry)
+            client = self._clients[registry] = open_client(endpoint, self._clock, credentials=credentials)
         return client
 
     async def close(self) -> None:

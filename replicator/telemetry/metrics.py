@@ -12,15 +12,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from replicator.core.cache_status import CacheResult
 from replicator.telemetry.replication_metrics import ReplicationMetrics, ReplicationSeries
 from replicator.telemetry.requests import RequestCollector, RequestObserver
+from replicator.telemetry.upstream_health import UpstreamHealthMetrics, UpstreamHealthSeries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.core import Metric
 
-CACHE_RESULTS = ("hit", "miss", "stale", "revalidated")
+CACHE_RESULTS = tuple(result.value for result in CacheResult)
 
 
 class Metrics:
@@ -37,12 +39,20 @@ class Metrics:
         self._cache = self._counter(
             "cache_requests_total", "Pulls of cached repositories by result.", "node", "rule", "result"
         )
+        self._findings = self._counter(
+            "cache_findings_total",
+            "What checks found of cached tags: drift, rollback, cool-down, gone.",
+            "node",
+            "rule",
+            "finding",
+        )
         self._upstream_requests = self._counter(
             "upstream_requests_total", "Requests to upstreams by outcome.", "node", "upstream", "method", "outcome"
         )
         self._upstream_bytes = self._counter(
             "upstream_bytes_total", "Bytes fetched from upstreams.", "node", "upstream"
         )
+        self._upstream_health = UpstreamHealthSeries(self.registry)
         self._storage = self._gauge("storage_bytes", "Bytes stored, by kind.", "node", "kind")
         self._free = self._gauge("storage_free_bytes", "Bytes free where the node stores.", "node")
         self._blobs = self._gauge("blobs", "Blobs stored.", "node")
@@ -58,11 +68,15 @@ class Metrics:
 
     def cache(self, node: str) -> CacheMetrics:
         """Return what counts the pulls of a node's cached repositories."""
-        return CacheMetrics(node, self._cache)
+        return CacheMetrics(node, self._cache, self._findings)
 
     def upstream(self, node: str, upstream: str) -> UpstreamMetrics:
         """Return what counts a node's use of one upstream."""
         return UpstreamMetrics(node, upstream, self._upstream_requests, self._upstream_bytes)
+
+    def upstream_health(self, node: str, upstream: str) -> UpstreamHealthMetrics:
+        """Return what shows how one upstream is doing, as a node sees it."""
+        return UpstreamHealthMetrics(node, upstream, self._upstream_health)
 
     def storage(self, node: str) -> StorageMetrics:
         """Return what shows a node's storage."""
@@ -82,19 +96,24 @@ class Metrics:
 class CacheMetrics:
     """Pulls of one node's cached repositories."""
 
-    def __init__(self, node: str, requests: Counter) -> None:
+    def __init__(self, node: str, requests: Counter, findings: Counter) -> None:
         self._node = node
         self._requests = requests
+        self._findings = findings
         self._bound: dict[tuple[str, str], Counter] = {}
 
     def request(self, rule: str, result: str) -> None:
-        """Count a pull; `rule` is the rule's prefix, `result` one of hit, miss, stale and revalidated."""
+        """Count a pull; `rule` is the rule's prefix, `result` a CacheResult's value."""
         counter = self._bound.get((rule, result))
         if counter is None:
             if result not in CACHE_RESULTS:
                 raise ValueError(f"expected one of {', '.join(CACHE_RESULTS)}, got {result!r}")
             counter = self._bound[rule, result] = self._requests.labels(self._node, rule, result)
         counter.inc()
+
+    def found(self, rule: str, finding: str) -> None:
+        """Count what a check found of a tag; `finding` is one of few words."""
+        self._findings.labels(self._node, rule, finding).inc()
 
 
 class UpstreamMetrics:

@@ -15,6 +15,7 @@ from replicator.core.replication import ReplicateImage, ReplicationRule
 from replicator.daemon.gauges import NodeGauges
 from replicator.daemon.lag_watch import LagWatch
 from replicator.daemon.observers import ReplicationRecorder
+from replicator.daemon.upstream_gauges import UpstreamGauges
 from replicator.registry.node import RegistryNode
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.blobs.memory import MemoryBlobStore
@@ -46,7 +47,8 @@ class Scene:
         counted = self.metrics.replication(str(SOURCE))
         self.lag = LagWatch(SOURCE, RULES, counted, clock)
         self.recorder = ReplicationRecorder(counted, clock, self.lag)
-        self.gauges = NodeGauges(node, clock, self.metrics.storage(str(SOURCE)), counted, self.lag)
+        storage, upstreams = self.metrics.storage(str(SOURCE)), UpstreamGauges((), {})
+        self.gauges = NodeGauges(node, clock, storage, counted, self.lag, upstreams)
 
     async def enqueue(self, rule: ReplicationRule, number: int = 1, priority: int = Priority.PUSH) -> None:
         """Store a job of a rule for each of its destinations, caused now."""

@@ -1,0 +1,42 @@
+"""How the upstreams of a node are doing, shown as metrics when these are scraped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator.core.circuit_breaker import BreakerState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replicator.telemetry.upstream_health import UpstreamHealthMetrics
+    from replicator.upstream.client import UpstreamClient, UpstreamHealth
+
+
+class UpstreamGauges:
+    """Shows the clients of one node by the names of their endpoints; `shown` has one view for each name.
+
+    A peer that is asked as several registries has several clients: it is as bad as the worst of them.
+    """
+
+    def __init__(self, clients: Sequence[UpstreamClient], shown: Mapping[str, UpstreamHealthMetrics]) -> None:
+        self._clients = {name: [one for one in clients if one.endpoint.name == name] for name in shown}
+        self._shown = dict(shown)
+
+    def refresh(self) -> None:
+        """Show what the clients know now; nobody is asked anything."""
+        for name, shown in self._shown.items():
+            _show(shown, [client.health for client in self._clients[name]])
+
+
+def _show(shown: UpstreamHealthMetrics, found: Sequence[UpstreamHealth]) -> None:
+    shown.circuit(is_open=any(health.breaker is not BreakerState.CLOSED for health in found))
+    paused: dict[str, float] = {}
+    for health in found:
+        for kind, seconds in health.paused_for.items():
+            paused[kind] = max(seconds, paused.get(kind, 0.0))
+    shown.paused(paused)
+    limits = [health.rate_limit for health in found if health.rate_limit is not None]
+    if limits:
+        tightest = min(limits, key=lambda one: one.remaining)
+        shown.rate_limit(tightest.limit, tightest.remaining)
