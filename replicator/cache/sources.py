@@ -99,7 +99,8 @@ class Said(Generic[T]):
 class Sources:
     """`clients` in the order in which they are asked for `repository`, the authority last.
 
-    The first `peers` of them are nodes; `calls` is told when they are asked.
+    The first `peers` of them are nodes; `calls` is told when they are asked. All but the authority have `wait` seconds
+    for an answer.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Sources:
         *,
         peers: int = 0,
         calls: PeerCalls | None = None,
+        wait: float = MIRROR_WAIT,
     ) -> None:
         if not 0 <= peers < len(clients):
             raise ValueError("expected at least one registry that is no peer")
@@ -116,6 +118,7 @@ class Sources:
         self.repository = repository
         self._peers = peers
         self._calls = calls or PeerCalls()
+        self._wait = wait
 
     @property
     def registries(self) -> tuple[UpstreamClient, ...]:
@@ -171,14 +174,21 @@ class Sources:
 
     async def list_tags(self) -> Said[TagList]:
         """Return the tags of the repository, as the authority lists them; raises its UpstreamError."""
-        return await self._authority_first(lambda client: client.list_tags(self.repository))
+        return await self._authority_first(lambda client: client.list_tags(self.repository), lambda found: found.tags)
 
     async def list_referrers(self, subject: Digest) -> Said[ReferrerList]:
         """Return the referrers of an image, as the authority lists them; raises its UpstreamError."""
-        return await self._authority_first(lambda client: client.list_referrers(self.repository, subject))
+        return await self._authority_first(
+            lambda client: client.list_referrers(self.repository, subject), lambda found: found.descriptors
+        )
 
-    async def _authority_first(self, ask: Callable[[UpstreamClient], Awaitable[T]]) -> Said[T]:
-        """Ask the authority, and mirrors only when it fails: they may list no more than they happen to have."""
+    async def _authority_first(
+        self, ask: Callable[[UpstreamClient], Awaitable[T]], entries: Callable[[T], Sequence[object]]
+    ) -> Said[T]:
+        """Ask the authority, and mirrors only when it fails: they may list no more than they happen to have.
+
+        That a mirror has nothing to list means nothing.
+        """
         *mirrors, authority = self.registries
         try:
             async with asyncio.timeout(_LIST_WAIT if mirrors else None):
@@ -192,8 +202,10 @@ class Sources:
             failure = error
         for mirror in mirrors:
             try:
-                async with asyncio.timeout(MIRROR_WAIT):
-                    return Said(await ask(mirror), mirror.endpoint.name, False)
+                async with asyncio.timeout(self._wait):
+                    found = await ask(mirror)
+                if entries(found):
+                    return Said(found, mirror.endpoint.name, False)
             except (TimeoutError, UpstreamError) as error:
                 _log.info("registry passed over", upstream=mirror.endpoint.name, error=str(error))
         raise failure
@@ -224,7 +236,7 @@ class Sources:
         if client is self.clients[-1]:
             return await ask(client)
         try:
-            async with asyncio.timeout(MIRROR_WAIT):
+            async with asyncio.timeout(self._wait):
                 if not self._is_peer(client):
                     return await ask(client)
                 with self._calls.asking(self.repository, reference):
