@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.digest import Digest, digest_of
+from replicator.core.digest import digest_of
 from replicator.core.errors import (
     RangeNotSatisfiable,
     ReplicatorError,
@@ -24,50 +24,17 @@ from replicator.core.errors import (
 from replicator.storage.blobs.filesystem import FilesystemBlobStore
 from replicator.storage.blobs.memory import MemoryBlobStore, MemoryVolume
 from replicator.transfer.fill_content import HELD_BACK
-from replicator.transfer.fill_registry import FillRegistry
 from replicator.transfer.fill_source import FillLimits, FillSource
 from tests.support.blob_source import ScriptedBlob, lost
 from tests.support.blob_stores import open_files_below
 from tests.support.clock import FakeClock
+from tests.support.fills import CONTENT, DIGEST, HUB, SIZE, Bench, Reader, gathered, opened, pull, read_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from replicator.core.content import BlobContent
-    from replicator.storage.blobs.port import BlobStore, StoredBlob
-    from replicator.transfer.fill import Fill
-
-SIZE = 5 * HELD_BACK
-CONTENT = bytes(range(256)) * (SIZE // 256)
-DIGEST = digest_of(CONTENT)
-HUB = "hub"
-
-
-class Bench:
-    """A store with fills into it."""
-
-    def __init__(self, store: BlobStore, *, limits: FillLimits | None = None, clock: FakeClock | None = None) -> None:
-        self.store = store
-        self.clock = clock or FakeClock(auto=True)
-        self.fills = FillRegistry(store, self.clock, limits, jitter=lambda: 0.0)
-        self.published: list[StoredBlob] = []
-        self.received = 0
-
-    def start(self, blob: ScriptedBlob, digest: Digest = DIGEST, size: int | None = None) -> Fill:
-        """Start a fill, or join the one under way."""
-        return self.fills.start(HUB, digest, FillSource((blob.open_from,), size, self._count), self._publish)
-
-    async def locations(self) -> list[str]:
-        """Return the committed blobs."""
-        return [location async for location in self.store.iter_locations()]
-
-    def _count(self, size: int) -> None:
-        self.received += size
-
-    async def _publish(self, blob: StoredBlob) -> StoredBlob:
-        self.published.append(blob)
-        return blob
+    from replicator.storage.blobs.port import StoredBlob
 
 
 @pytest.fixture
@@ -80,54 +47,6 @@ async def bench(volume: MemoryVolume) -> AsyncIterator[Bench]:
     async with opened(MemoryBlobStore(volume)) as bench:
         yield bench
     assert not volume.ingests
-
-
-@contextlib.asynccontextmanager
-async def opened(
-    store: BlobStore, *, limits: FillLimits | None = None, clock: FakeClock | None = None
-) -> AsyncIterator[Bench]:
-    await store.open()
-    bench = Bench(store, limits=limits, clock=clock)
-    try:
-        yield bench
-        await bench.fills.close()
-        assert len(bench.fills) == 0
-    finally:
-        await store.close()
-
-
-async def read_all(content: BlobContent, start: int = 0, length: int | None = None) -> bytes:
-    """Read a part of a blob to its end."""
-    async with content:
-        wanted = content.size - start if length is None else length
-        return b"".join([bytes(piece) async for piece in content.read(start, wanted)])
-
-
-async def pull(fill: Fill, start: int = 0, length: int | None = None) -> bytes:
-    """Open a fill and read it as one client does."""
-    return await read_all(await fill.open(), start, length)
-
-
-class Reader:
-    """Reads a blob in a task and keeps what it got."""
-
-    def __init__(self, fill: Fill, start: int = 0, length: int | None = None) -> None:
-        self.got = bytearray()
-        self._fill, self._start, self._length = fill, start, length
-        self._changed = asyncio.Event()
-
-    async def run(self) -> None:
-        async with await self._fill.open() as content:
-            length = content.size - self._start if self._length is None else self._length
-            async for piece in content.read(self._start, length):
-                self.got += piece
-                self._changed.set()
-
-    async def has(self, count: int) -> None:
-        """Wait until `count` bytes have come."""
-        while len(self.got) < count:
-            self._changed.clear()
-            await self._changed.wait()
 
 
 async def test_a_blob_arrives_in_the_store_and_at_its_reader(bench: Bench) -> None:
@@ -220,11 +139,11 @@ async def test_a_part_outside_the_blob_is_refused(bench: Bench) -> None:
 
 async def test_a_small_blob_that_is_wrong_is_refused_before_any_byte(bench: Bench) -> None:
     with pytest.raises(UpstreamContent):
-        await bench.start(ScriptedBlob(b"other"), digest_of(b"right")).open()
+        await bench.start(ScriptedBlob(b"other"), digest=digest_of(b"right")).open()
 
 
 async def test_empty_blob(bench: Bench) -> None:
-    fill = bench.start(ScriptedBlob(b""), digest_of(b""))
+    fill = bench.start(ScriptedBlob(b""), digest=digest_of(b""))
     content = await fill.open()
     assert content.size == 0
     assert await read_all(content) == b""
@@ -387,7 +306,7 @@ async def test_progress_makes_tries_count_anew(volume: MemoryVolume) -> None:
     blob = ScriptedBlob(content, chunk=65536)
     blob.breaks = {at: lost() for at in range(1024 * 1024, size, 1024 * 1024)}
     async with opened(MemoryBlobStore(volume)) as bench:
-        assert await pull(bench.start(blob, digest_of(content))) == content
+        assert await pull(bench.start(blob, digest=digest_of(content))) == content
     assert len(blob.opened) == 8
 
 
@@ -584,23 +503,7 @@ async def test_bytes_survive_the_store_in_files(tmp_path: Path) -> None:
     async with opened(FilesystemBlobStore(tmp_path / "blobs")) as bench:
         blob = ScriptedBlob(content, chunk=100_000)
         blob.breaks = {1_000_001: lost()}
-        fill = bench.start(blob, digest_of(content))
+        fill = bench.start(blob, digest=digest_of(content))
         results = await gathered(*(pull(fill, at) for at in range(0, len(content), 500_000)))
         for at, result in zip(range(0, len(content), 500_000), results, strict=True):
             assert result == content[at:]
-
-
-async def gathered(*coroutines: object) -> list[object]:
-    """Run all and return what each returned or raised."""
-    results: list[object] = [None] * len(coroutines)
-
-    async def settle(at: int, coroutine: object) -> None:
-        try:
-            results[at] = await coroutine  # type: ignore[misc]
-        except ReplicatorError as error:
-            results[at] = error
-
-    async with asyncio.TaskGroup() as group:
-        for at, coroutine in enumerate(coroutines):
-            group.create_task(settle(at, coroutine))
-    return results
