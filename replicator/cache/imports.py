@@ -2,7 +2,8 @@
 
 A tag is moved for the upstream only while it is the upstream's: while it points to nothing, or to what the cache last
 set it to. A tag that somebody pushed in the meantime is theirs, and an immutable one stays where it is. The content
-of the image is not needed for this: layers are fetched when somebody asks for them.
+of the image is not needed for this: layers are fetched when somebody asks for them, or by a job that the same
+transaction stores where the rule names platforms.
 """
 
 from __future__ import annotations
@@ -10,31 +11,42 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from replicator.cache.prefetch import PrefetchImage
+from replicator.core.freshness import TagObservation
 from replicator.core.jobs import JobKind
 from replicator.core.manifest import parse_manifest
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
 from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
-from replicator.storage.metadata import cache_entries, images, repositories, tags
+from replicator.storage.metadata import cache_entries, cache_history, images, jobs, repositories, tags
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 
 if TYPE_CHECKING:
+    from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
+    from replicator.core.platforms import Platform
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.statement import Steps
 
 
 @dataclass(frozen=True, slots=True)
 class TagImport:
-    """What an upstream says a tag is, as of `checked_at`."""
+    """What an upstream says a tag is, as of `checked_at`, and when it should be asked again.
+
+    `platforms` are those whose content is to be fetched behind everybody's back. `used_at` is set when a pull caused
+    the import.
+    """
 
     repository: RepositoryName
     tag: Tag
     upstream: str
     manifest: StoredManifest
     checked_at: float
+    due_at: float = 0.0
+    platforms: tuple[Platform, ...] = ()
+    used_at: float | None = None
 
 
 class Imports:
@@ -50,23 +62,45 @@ class Imports:
         """
         image = _image(imported.manifest)
         entry = await self._node.commit(imported.repository, lambda: self._put_tag(imported, image))
-        self._node.announce_jobs(JobKind.REPLICATE)
+        self._announce()
         return entry
 
-    async def put_untagged(self, repository: RepositoryName, manifest: StoredManifest) -> None:
-        """Store an image that was asked for by its digest."""
+    async def put_untagged(
+        self, repository: RepositoryName, manifest: StoredManifest, platforms: tuple[Platform, ...] = ()
+    ) -> None:
+        """Store an image that was asked for by its digest; of an index, content for `platforms` is to follow."""
         image, now = _image(manifest), self._node.clock.now()
-        await self._node.commit(repository, lambda: self._put_untagged(repository, image, now))
-        self._node.announce_jobs(JobKind.REPLICATE)
+        await self._node.commit(repository, lambda: self._put_untagged(repository, image, platforms, now))
+        self._announce()
 
-    async def may_move(self, repository: RepositoryName, tag: Tag) -> bool:
-        """Tell whether the repository's mutability lets an existing tag move."""
-        found = await self._node.database.read(repositories.find(repository))
-        return found is None or found.mutability.is_mutable(tag)
+    async def put_ahead(self, repository: RepositoryName, manifest: StoredManifest) -> None:
+        """Store an image whose tag will move to it once its content is here; nothing follows from it before."""
+        image, now = _image(manifest), self._node.clock.now()
+        await self._node.commit(repository, lambda: self._put_image(repository, image, now))
+
+    async def observe(self, entry: CacheEntry, upstream: Digest) -> TagObservation:
+        """Return what is known here about a digest that the upstream has under a cached tag."""
+        return await self._node.database.read(_observe(entry, upstream))
+
+    async def see(self, repository: RepositoryName, tag: Tag, digest: Digest, now: float) -> float:
+        """Note that the upstream's tag has a digest; return since when that is known."""
+        seen = await self._node.database.write(lambda: cache_history.see(repository, tag, digest, now))
+        return seen.first_seen_at
 
     async def update(self, entry: CacheEntry) -> None:
         """Replace what is known of a tag, unless it was found to be another digest meanwhile."""
         await self._node.database.write(lambda: _update(entry))
+
+    async def remove_tag(self, entry: CacheEntry) -> bool:
+        """Remove a cached tag that its upstream has no more, and tell whether it was still the upstream's.
+
+        Nothing of the image goes, and no other node is told: it is as if the tag had never been fetched.
+        """
+        return await self._node.commit(entry.repository, lambda: _remove_tag(entry))
+
+    def _announce(self) -> None:
+        self._node.announce_jobs(JobKind.REPLICATE)
+        self._node.announce_jobs(JobKind.PREFETCH)
 
     def _put_tag(self, imported: TagImport, image: StoredImage) -> Steps[CacheEntry | None]:
         repository, tag, digest = imported.repository, imported.tag, imported.manifest.digest
@@ -79,53 +113,115 @@ class Imports:
         if current is not None and (known is None or known.digest != current):
             return None
         if not settings.mutability.permits(tag, current, digest):
-            return (yield from _keep_immutable(known, imported.checked_at))
+            return (yield from _keep_immutable(known, imported))
         newest = NEVER
         if current != digest:
             register = yield from tags.put(repository, tag, digest, self._node.settings.node, imported.checked_at)
             newest = register.revision
         yield from images.put(repository, image, self._node.settings.node, imported.checked_at, not_before=newest)
-        entry = _entry(imported, known)
-        yield from cache_entries.put(entry)
+        entry = yield from _record(imported, known, current)
         yield from plan_follow_up(self._node, change_of(repository, image, (tag,)), imported.checked_at)
+        yield from _plan_prefetch(repository, digest, imported.platforms, imported.checked_at)
         return entry
 
-    def _put_untagged(self, repository: RepositoryName, image: StoredImage, now: float) -> Steps[None]:
-        yield from ensure_repository(self._node, repository, now, CreationCause.PULL_THROUGH_CACHE)
-        yield from images.put(repository, image, self._node.settings.node, now)
+    def _put_untagged(
+        self, repository: RepositoryName, image: StoredImage, platforms: tuple[Platform, ...], now: float
+    ) -> Steps[None]:
+        yield from self._put_image(repository, image, now)
         # An index takes its manifests with it when it is replicated.
         listed = yield from images.is_child(repository, image.manifest.digest)
         if not listed:
             yield from plan_follow_up(self._node, change_of(repository, image, ()), now)
+            if image.parsed.children:
+                yield from _plan_prefetch(repository, image.manifest.digest, platforms, now)
+
+    def _put_image(self, repository: RepositoryName, image: StoredImage, now: float) -> Steps[None]:
+        yield from ensure_repository(self._node, repository, now, CreationCause.PULL_THROUGH_CACHE)
+        yield from images.put(repository, image, self._node.settings.node, now)
 
 
 def _image(manifest: StoredManifest) -> StoredImage:
     return StoredImage(manifest, parse_manifest(manifest.content, manifest.media_type), Origin.CACHE)
 
 
+def _plan_prefetch(
+    repository: RepositoryName, digest: Digest, platforms: tuple[Platform, ...], now: float
+) -> Steps[None]:
+    if platforms:
+        yield from jobs.enqueue(PrefetchImage(repository, digest, platforms).to_job(), now)
+
+
+def _record(imported: TagImport, known: CacheEntry | None, current: Digest | None) -> Steps[CacheEntry]:
+    """Write down that a tag is what the upstream has; `current` is what it pointed to until now."""
+    repository, tag, digest = imported.repository, imported.tag, imported.manifest.digest
+    entry = _entry(imported, known)
+    if current is not None and current != digest:
+        served = yield from cache_history.find(repository, tag, digest)
+        if served is not None and served.served_at is not None:
+            entry = replace(entry, rolled_back_at=imported.checked_at)
+        yield from cache_history.serve(repository, tag, current, known.changed_at if known else imported.checked_at)
+    if current != digest:
+        yield from cache_history.serve(repository, tag, digest, imported.checked_at)
+    yield from cache_entries.put(entry)
+    return entry
+
+
 def _entry(imported: TagImport, known: CacheEntry | None) -> CacheEntry:
     now, digest = imported.checked_at, imported.manifest.digest
-    unchanged = known is not None and known.digest == digest
+    used_at = imported.used_at if imported.used_at is not None else now
+    if known is not None:
+        used_at = max(known.used_at, imported.used_at or 0.0)
     return CacheEntry(
         repository=imported.repository,
         tag=imported.tag,
         upstream=imported.upstream,
         digest=digest,
         checked_at=now,
-        changed_at=known.changed_at if known is not None and unchanged else now,
-        used_at=now,
+        changed_at=known.changed_at if known is not None and known.digest == digest else now,
+        used_at=used_at,
+        rolled_back_at=None if known is None else known.rolled_back_at,
+        due_at=imported.due_at,
     )
 
 
-def _keep_immutable(known: CacheEntry | None, checked_at: float) -> Steps[CacheEntry | None]:
+def _keep_immutable(known: CacheEntry | None, imported: TagImport) -> Steps[CacheEntry | None]:
     if known is None:
         return None
-    kept = replace(known, checked_at=checked_at, failed_at=None, last_error=None)
+    kept = replace(
+        known,
+        checked_at=imported.checked_at,
+        failed_at=None,
+        last_error=None,
+        gone_at=None,
+        pending_digest=None,
+        drift_digest=imported.manifest.digest,
+        due_at=imported.due_at,
+    )
     yield from cache_entries.put(kept)
     return kept
+
+
+def _observe(entry: CacheEntry, upstream: Digest) -> Steps[TagObservation]:
+    repository = yield from repositories.find(entry.repository)
+    seen = yield from cache_history.find(entry.repository, entry.tag, upstream)
+    return TagObservation(
+        cached=entry.digest,
+        upstream=upstream,
+        seen_since=None if seen is None else seen.first_seen_at,
+        was_served=seen is not None and seen.served_at is not None,
+        is_mutable=repository is None or repository.mutability.is_mutable(entry.tag),
+    )
 
 
 def _update(entry: CacheEntry) -> Steps[None]:
     known = yield from cache_entries.find(entry.repository, entry.tag)
     if known is not None and known.digest == entry.digest:
         yield from cache_entries.put(replace(entry, used_at=max(entry.used_at, known.used_at)))
+
+
+def _remove_tag(entry: CacheEntry) -> Steps[bool]:
+    known = yield from cache_entries.find(entry.repository, entry.tag)
+    if known is None or known.digest != entry.digest:
+        return False
+    yield from cache_entries.delete(entry.repository, entry.tag)
+    return (yield from tags.remove(entry.repository, entry.tag, entry.digest))

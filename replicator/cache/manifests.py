@@ -1,14 +1,17 @@
-"""Manifests of cached repositories: what is here is served, what is due is checked first, what is missing is fetched.
+"""Manifests of cached repositories: what is here is served, what is due is checked, what is missing is fetched.
 
 By tag::
 
     not here           -> fetch -> serve             (one fetch, however many wait; its failure reaches them all)
     pushed by somebody -> serve                      (the upstream has no say in it)
     fresh              -> serve
-    due                -> check -> serve what is true now; or what is here, when the upstream fails or takes too long
+    due                -> serve, and check behind the puller's back
+    due for long       -> check -> serve what is true now; or what is here, when the upstream fails or takes too long
+    too old (max_stale)-> check -> serve what is true now; or refuse
 
 A digest is never checked again. A check outlives the pull that caused it: nobody waits for it longer than
-`stale_wait`, and once somebody waited in vain nobody else waits for that check at all.
+`stale_wait`, and once somebody waited in vain nobody else waits for that check at all. Only where the rule forbids to
+serve what is here, pulls wait for an answer as long as cold ones do.
 """
 
 from __future__ import annotations
@@ -17,18 +20,29 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from replicator.cache.imports import TagImport
-from replicator.cache.tag_checks import CheckOutcome
-from replicator.core.cache_status import CacheResult
-from replicator.core.errors import ManifestNotFound, ShuttingDown, UpstreamNotFound
-from replicator.core.freshness import PullPlan, plan_pull
+from replicator.cache.plans import due_after, plan_of
+from replicator.cache.tag_checks import CheckOutcome, FetchedTag, TagCheck
+from replicator.core.cache_status import CacheResult, PullTrace
+from replicator.core.errors import (
+    ManifestNotFound,
+    ReplicatorError,
+    ShuttingDown,
+    UpstreamContent,
+    UpstreamError,
+    UpstreamNotFound,
+    UpstreamThrottled,
+    UpstreamUnavailable,
+)
+from replicator.core.freshness import FAILED_CHECK_PAUSE, PullPlan
 from replicator.core.reference import as_tag
 from replicator.storage.metadata import cache_entries
 from replicator.upstream.single_flight import SingleFlight
+from replicator.upstream.urgency import background
 
 if TYPE_CHECKING:
     from replicator.cache.imports import Imports
     from replicator.cache.limits import CacheLimits
-    from replicator.cache.observer import CacheObserver
+    from replicator.cache.negative import NegativeMemory
     from replicator.cache.own_repositories import OwnRepositories
     from replicator.cache.tag_checks import TagChecks
     from replicator.cache.tag_memory import TagMemory
@@ -42,9 +56,13 @@ if TYPE_CHECKING:
 
 _RESULTS = {
     CheckOutcome.CONFIRMED: CacheResult.REVALIDATED,
+    CheckOutcome.WAITING: CacheResult.REVALIDATED,
+    CheckOutcome.IMMUTABLE: CacheResult.REVALIDATED,
     CheckOutcome.CHANGED: CacheResult.MISS,
+    CheckOutcome.GONE: CacheResult.STALE,
     CheckOutcome.FAILED: CacheResult.STALE,
 }
+_OK, _NOT_FOUND, _TOO_MANY = 200, 404, 429
 
 _Key = tuple["RepositoryName", "Tag"]
 
@@ -60,7 +78,7 @@ class CachedManifests:
         checks: TagChecks,
         memory: TagMemory,
         own: OwnRepositories,
-        observer: CacheObserver,
+        negative: NegativeMemory,
         limits: CacheLimits,
     ) -> None:
         self._node = node
@@ -69,35 +87,41 @@ class CachedManifests:
         self._checks = checks
         self._memory = memory
         self._own = own
-        self._observer = observer
+        self._negative = negative
         self._limits = limits
-        self._fetching: SingleFlight[tuple[RepositoryName, Reference], StoredManifest] = SingleFlight()
-        self._checking: SingleFlight[_Key, CheckOutcome] = SingleFlight()
+        self._fetching: SingleFlight[tuple[RepositoryName, Reference], FetchedTag] = SingleFlight()
+        self._checking: SingleFlight[_Key, TagCheck] = SingleFlight()
         self._under_check: dict[_Key, bool] = {}
         """The checks under way; true once somebody waited for one in vain."""
 
-    async def get(self, source: UpstreamRepository, reference: Reference) -> StoredManifest:
+    async def get(
+        self, source: UpstreamRepository, reference: Reference, trace: PullTrace | None = None
+    ) -> StoredManifest:
         """Return a manifest by tag or digest.
 
         Raises ManifestNotFound when neither this node nor the upstream has it, UpstreamError when only the upstream
         could tell, StorageError when the store cannot. Cancelling it stops no fetch and no check.
         """
+        trace = trace or PullTrace()
         manifest = await self._pulls.find_manifest(source.repository, reference)
         if manifest is None:
-            return await self._fetch_once(source, reference)
+            return await self._fetch_once(source, reference, trace)
         tag = as_tag(reference)
         entry = None if tag is None else await self._entry(source.repository, tag, manifest)
         if entry is None:
-            self._note(source, CacheResult.HIT)
+            trace.note(CacheResult.HIT, source.rule.prefix, source.rule.upstream)
             return manifest
-        now = self._node.clock.now()
-        self._memory.use(entry, now)
-        if not is_due(source, entry, now):
-            self._note(source, CacheResult.HIT if now - entry.checked_at < source.rule.fresh_for else CacheResult.STALE)
-            return manifest
-        outcome = await self._check_once(source, entry)
-        self._note(source, _RESULTS[outcome])
-        return await self._pulls.find_manifest(source.repository, reference) or manifest
+        return await self._serve_tag(source, entry, manifest, trace)
+
+    async def check(self, source: UpstreamRepository, entry: CacheEntry, *, heads_only: bool = False) -> TagCheck:
+        """Check a tag whatever its age, or join the check under way; raises ShuttingDown."""
+        key = (entry.repository, entry.tag)
+        return await self._checking.run(key, lambda: self._check(source, entry, heads_only=heads_only))
+
+    async def find_entry(self, repository: RepositoryName, tag: Tag) -> CacheEntry | None:
+        """Return what is known of the upstream of a tag that is here, or None when it is not the upstream's."""
+        manifest = await self._pulls.find_manifest(repository, tag)
+        return None if manifest is None else await self._entry(repository, tag, manifest)
 
     async def idle(self) -> None:
         """Return when nothing is being fetched or checked."""
@@ -119,64 +143,203 @@ class CachedManifests:
             self._memory.keep(entry)
         return entry
 
-    async def _fetch_once(self, source: UpstreamRepository, reference: Reference) -> StoredManifest:
-        if await self._own.holds(source):
-            raise ManifestNotFound(f"repository {source.repository} has no manifest {reference}")
-        self._note(source, CacheResult.MISS)
-        key = (source.repository, reference)
-        return await self._fetching.run(key, lambda: self._fetch(source, reference))
+    # What is here
 
-    async def _fetch(self, source: UpstreamRepository, reference: Reference) -> StoredManifest:
-        # An earlier fetch may have ended between the caller's look and this one's start.
-        known = await self._pulls.find_manifest(source.repository, reference)
-        if known is not None:
-            return known
-        checked_at = self._node.clock.now()
-        try:
-            manifest = await self._checks.fetch(source, reference)
-        except UpstreamNotFound as error:
-            raise ManifestNotFound(f"the upstream of {source.repository} has no manifest {reference}") from error
-        tag = as_tag(reference)
-        if tag is None:
-            await self._imports.put_untagged(source.repository, manifest)
+    async def _serve_tag(
+        self, source: UpstreamRepository, entry: CacheEntry, manifest: StoredManifest, trace: PullTrace
+    ) -> StoredManifest:
+        now = self._node.clock.now()
+        self._memory.use(entry, now)
+        trace.note(CacheResult.HIT, source.rule.prefix, source.rule.upstream)
+        _note_age(source, entry, now, trace)
+        plan = plan_of(source, entry, now)
+        if plan is PullPlan.FRESH:
             return manifest
-        found = TagImport(source.repository, tag, source.rule.upstream, manifest, checked_at)
-        entry = await self._imports.put_tag(found)
-        if entry is not None:
-            self._memory.keep(entry)
-        # Somebody may have pushed the tag meanwhile; then it is theirs.
-        return await self._pulls.find_manifest(source.repository, tag) or manifest
+        if plan is PullPlan.CHECK_FIRST:
+            return await self._serve_checked(source, entry, manifest, trace)
+        if plan is PullPlan.REFUSE_STALE:
+            return await self._serve_confirmed(source, entry, manifest, trace)
+        trace.result, trace.error = CacheResult.STALE, entry.last_error
+        if plan is PullPlan.SERVE_AND_CHECK:
+            self._start_check(source, entry)
+        return manifest
 
-    async def _check_once(self, source: UpstreamRepository, entry: CacheEntry) -> CheckOutcome:
-        """Check a tag and return the outcome, or that there is none in time."""
+    def _start_check(self, source: UpstreamRepository, entry: CacheEntry) -> None:
+        with background():
+            self._checking.start((entry.repository, entry.tag), lambda: self._check(source, entry))
+
+    async def _serve_checked(
+        self, source: UpstreamRepository, entry: CacheEntry, manifest: StoredManifest, trace: PullTrace
+    ) -> StoredManifest:
+        """Serve what a check finds, or what is here when there is no answer in time."""
+        if self._under_check.get((entry.repository, entry.tag)):
+            trace.result, trace.error = CacheResult.STALE, entry.last_error or _no_answer(source)
+            return manifest
+        check = await self._check_within(source, entry, self._limits.stale_wait, trace)
+        if check is None:
+            trace.result, trace.error = CacheResult.STALE, _no_answer(source)
+            return manifest
+        return await self._after_check(source, entry, manifest, check, trace)
+
+    async def _serve_confirmed(
+        self, source: UpstreamRepository, entry: CacheEntry, manifest: StoredManifest, trace: PullTrace
+    ) -> StoredManifest:
+        """Serve what a check finds; raise what is wrong with the upstream when it finds nothing."""
+        now = self._node.clock.now()
+        if entry.failed_at is not None and 0 <= now - entry.failed_at < FAILED_CHECK_PAUSE:
+            left = FAILED_CHECK_PAUSE - (now - entry.failed_at)
+            failed: ReplicatorError | None = UpstreamUnavailable(entry.last_error, retry_after=left)
+        else:
+            check = await self._check_within(source, entry, self._limits.cold_wait, trace)
+            if check is not None and check.outcome not in {CheckOutcome.FAILED, CheckOutcome.GONE}:
+                return await self._after_check(source, entry, manifest, check, trace)
+            failed = None if check is None else check.error
+        error = _too_old(source, entry, failed, now)
+        trace.result, trace.error, trace.status = CacheResult.ERROR, str(error), _status_of(error)
+        raise error
+
+    async def _after_check(
+        self,
+        source: UpstreamRepository,
+        entry: CacheEntry,
+        manifest: StoredManifest,
+        check: TagCheck,
+        trace: PullTrace,
+    ) -> StoredManifest:
+        trace.note(_RESULTS[check.outcome], source.rule.prefix, check.source)
+        trace.status = _OK if check.error is None else _status_of(check.error)
+        trace.error = None if check.error is None else str(check.error)
+        found = await self._pulls.find_manifest(entry.repository, entry.tag)
+        if found is None and check.outcome is CheckOutcome.GONE:
+            trace.result = CacheResult.MISS
+            raise ManifestNotFound(f"the upstream of {source.repository} has no manifest {entry.tag} any more")
+        known = self._memory.find(entry.repository, entry.tag) or entry
+        _note_age(source, known, self._node.clock.now(), trace)
+        return found or manifest
+
+    async def _check_within(
+        self, source: UpstreamRepository, entry: CacheEntry, wait: float, trace: PullTrace
+    ) -> TagCheck | None:
+        """Check a tag and return how it ended, or None when it has not in time. The check goes on."""
         key = (entry.repository, entry.tag)
-        if self._under_check.get(key):
-            return CheckOutcome.FAILED
+        trace.collapsed = key in self._under_check
         try:
-            async with asyncio.timeout(self._limits.stale_wait):
-                return await self._checking.run(key, lambda: self._check(source, entry))
+            async with asyncio.timeout(wait):
+                return await self.check(source, entry)
         except TimeoutError:
             if key in self._under_check:
                 self._under_check[key] = True
         except ShuttingDown:
             pass
-        return CheckOutcome.FAILED
+        return None
 
-    async def _check(self, source: UpstreamRepository, entry: CacheEntry) -> CheckOutcome:
+    async def _check(self, source: UpstreamRepository, entry: CacheEntry, *, heads_only: bool = False) -> TagCheck:
         key = (entry.repository, entry.tag)
         self._under_check[key] = False
         try:
-            return await self._checks.check(source, entry)
+            return await self._checks.check(source, entry, heads_only=heads_only)
         finally:
             del self._under_check[key]
 
-    def _note(self, source: UpstreamRepository, result: CacheResult) -> None:
-        self._observer.result(source.rule.prefix, result.value)
+    # What is not here
+
+    async def _fetch_once(self, source: UpstreamRepository, reference: Reference, trace: PullTrace) -> StoredManifest:
+        if await self._own.holds(source):
+            raise ManifestNotFound(f"repository {source.repository} has no manifest {reference}")
+        refusal = self._negative.find(source.repository, reference)
+        if refusal is not None:
+            trace.note(CacheResult.NEGATIVE, source.rule.prefix, source.rule.upstream)
+            trace.error = str(refusal)
+            raise refusal
+        trace.note(CacheResult.MISS, source.rule.prefix, source.rule.upstream)
+        trace.collapsed = True
+
+        async def fetch() -> FetchedTag:
+            trace.collapsed = False
+            return await self._fetch(source, reference)
+
+        try:
+            fetched = await self._fetching.run((source.repository, reference), fetch)
+        except ReplicatorError as error:
+            trace.error, trace.status = str(error), _status_of(error)
+            if not isinstance(error, ManifestNotFound):
+                trace.result = CacheResult.ERROR
+            raise
+        trace.upstream, trace.status = fetched.source, _OK
+        tag = as_tag(reference)
+        if tag is not None:
+            trace.age = max(0.0, self._node.clock.now() - fetched.checked_at)
+            trace.ttl = source.rule.freshness_of(tag) - trace.age
+        return fetched.manifest
+
+    async def _fetch(self, source: UpstreamRepository, reference: Reference) -> FetchedTag:
+        # An earlier fetch may have ended between the caller's look and this one's start.
+        known = await self._pulls.find_manifest(source.repository, reference)
+        if known is not None:
+            return FetchedTag(known, source.rule.upstream, self._node.clock.now())
+        try:
+            fetched = await self._checks.fetch(source, reference)
+        except UpstreamNotFound as error:
+            absent = ManifestNotFound(f"the upstream of {source.repository} has no manifest {reference}")
+            self._negative.keep(source, reference, absent)
+            raise absent from error
+        except UpstreamContent as error:
+            if type(error) is UpstreamContent:  # a connection that broke is no answer
+                self._negative.keep(source, reference, error)
+            raise
+        return await self._import(source, reference, fetched)
+
+    async def _import(self, source: UpstreamRepository, reference: Reference, fetched: FetchedTag) -> FetchedTag:
+        tag, rule = as_tag(reference), source.rule
+        if tag is None:
+            await self._imports.put_untagged(source.repository, fetched.manifest, rule.platforms)
+            return fetched
+        due_at = due_after(rule, tag, fetched.checked_at)
+        found = TagImport(
+            source.repository,
+            tag,
+            rule.upstream,
+            fetched.manifest,
+            fetched.checked_at,
+            due_at,
+            rule.platforms,
+            used_at=self._node.clock.now(),
+        )
+        entry = await self._imports.put_tag(found)
+        if entry is not None:
+            self._memory.keep(entry)
+        # Somebody may have pushed the tag meanwhile; then it is theirs.
+        served = await self._pulls.find_manifest(source.repository, tag) or fetched.manifest
+        return FetchedTag(served, fetched.source, fetched.checked_at)
 
 
-def is_due(source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
-    """Tell whether a cached tag must be checked before it is served."""
-    if entry.upstream != source.rule.upstream and entry.failed_at is None:
-        return True
-    plan = plan_pull(source.rule, entry.tag, entry.checked_at, entry.failed_at, now)
-    return plan not in {PullPlan.FRESH, PullPlan.SERVE}
+def _note_age(source: UpstreamRepository, entry: CacheEntry, now: float, trace: PullTrace) -> None:
+    trace.age = max(0.0, now - entry.checked_at)
+    trace.ttl = source.rule.freshness_of(entry.tag) - trace.age
+
+
+def _no_answer(source: UpstreamRepository) -> str:
+    return f"{source.rule.upstream}: no answer in time"
+
+
+def _status_of(error: ReplicatorError) -> int | None:
+    """Return what the upstream answered, as far as an error tells it."""
+    if isinstance(error, ManifestNotFound | UpstreamNotFound):
+        return _NOT_FOUND
+    return _TOO_MANY if isinstance(error, UpstreamThrottled) else None
+
+
+def _too_old(
+    source: UpstreamRepository, entry: CacheEntry, failed: ReplicatorError | None, now: float
+) -> ReplicatorError:
+    """Return why a cached tag is not served, in the class of what went wrong with its upstream."""
+    text = (
+        f"{source.rule.upstream}: {source.name}:{entry.tag} was last confirmed {now - entry.checked_at:.0f} s ago,"
+        f" more than max_stale of cache rule {source.rule.prefix} allows ({source.rule.max_stale:.0f} s);"
+        f" {failed or _no_answer(source)}"
+    )
+    if isinstance(failed, UpstreamNotFound):
+        return ManifestNotFound(text)
+    if isinstance(failed, UpstreamError):
+        return type(failed)(text, retry_after=failed.retry_after)
+    return UpstreamUnavailable(text)

@@ -14,13 +14,16 @@ from replicator.cache.completion import Completion
 from replicator.cache.imports import Imports
 from replicator.cache.limits import CacheLimits
 from replicator.cache.manifests import CachedManifests
+from replicator.cache.negative import NegativeMemory
 from replicator.cache.own_repositories import OwnRepositories
 from replicator.cache.peer_access import PeerAccess
-from replicator.cache.tag_checks import TagChecks
+from replicator.cache.selection import refusal_of
+from replicator.cache.tag_checks import CheckOutcome, TagCheck, TagChecks
 from replicator.cache.tag_memory import TagMemory
 from replicator.cache.upstreams import UpstreamRepositories
 from replicator.core.access import Action, Principal, PrincipalKind
-from replicator.core.errors import BlobNotFound, ManifestNotFound
+from replicator.core.cache_status import PullTrace
+from replicator.core.errors import BlobNotFound, Denied, ManifestNotFound, RepositoryNotFound
 from replicator.core.reference import as_digest
 from replicator.registry.access import authorize
 from replicator.transfer.fill_registry import FillRegistry
@@ -32,13 +35,13 @@ if TYPE_CHECKING:
     from replicator.cache.observer import CacheObserver
     from replicator.cache.upstreams import UpstreamRepository
     from replicator.core.cache_rules import CacheRule
-    from replicator.core.cache_status import PullTrace
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
-    from replicator.core.names import RepositoryName
+    from replicator.core.names import RepositoryName, Tag
     from replicator.core.reference import Reference
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import Pulls
+    from replicator.storage.metadata.cache_entries import CacheEntry
     from replicator.storage.metadata.images import StoredManifest
     from replicator.upstream.client import UpstreamClient
 
@@ -68,15 +71,18 @@ class PullThrough:
         self.memory = TagMemory()
         imports = Imports(node)
         self.checks = TagChecks(pulls, imports, self.memory, node.clock, observer, limits)
-        own = OwnRepositories(node)
+        self.negative = NegativeMemory(node.clock)
+        own = self._own = OwnRepositories(node)
         self._peers = PeerAccess(node.settings.node, own, self.upstreams.peer_calls)
         fill_limits = fill_limits or FillLimits(max_blob_size=node.settings.max_blob_size)
         self.fills = FillRegistry(node.store, node.clock, fill_limits)
         node.keep_ingests(self.fills.kept_ingests)
         self._pulls = pulls
-        self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, observer, limits)
+        self._observer = observer
+        self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, self.negative, limits)
         self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer)
         self.completion = Completion(node, self)
+        self.checks.complete = self._complete
 
     async def get_manifest(
         self,
@@ -91,7 +97,15 @@ class PullThrough:
         if source is None:
             return await self._pulls.get_manifest(principal, repository, reference)
         async with self._peers.admit(principal, source, reference):
-            return await self._manifests.get(source, reference)
+            return await self._get_manifest(source, reference, trace or PullTrace())
+
+    async def _get_manifest(self, source: UpstreamRepository, reference: Reference, trace: PullTrace) -> StoredManifest:
+        await self._check_permitted(source, reference)
+        try:
+            return await self._manifests.get(source, reference, trace)
+        finally:
+            if trace.result is not None:
+                self._observer.result(source.rule.prefix, trace.result.value)
 
     async def get_blob_size(
         self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
@@ -102,6 +116,7 @@ class PullThrough:
         if source is None:
             return await self._pulls.get_blob_size(principal, repository, digest)
         async with self._peers.admit(principal, source, digest):
+            await self._check_permitted(source, digest)
             return await self._blobs.get_size(source, digest, trace)
 
     async def open_blob(
@@ -113,6 +128,7 @@ class PullThrough:
         if source is None:
             return await self._pulls.open_blob(principal, repository, digest)
         async with self._peers.admit(principal, source, digest):
+            await self._check_permitted(source, digest)
             return await self._blobs.open(source, digest, trace)
 
     def _source_for(self, principal: Principal, repository: RepositoryName) -> UpstreamRepository | None:
@@ -132,7 +148,7 @@ class PullThrough:
         """
         found = await self._pulls.find_manifest(repository, reference)
         source = self.upstreams.find(repository)
-        if found is not None or source is None or as_digest(reference) is None:
+        if found is not None or source is None or as_digest(reference) is None or refusal_of(source, reference):
             return found
         try:
             return await self._manifests.get(source, reference)
@@ -148,6 +164,46 @@ class PullThrough:
         if blob is None:
             raise BlobNotFound(f"repository {repository} has no blob {digest}")
         return await self._pulls.read(blob)
+
+    async def check(self, source: UpstreamRepository, entry: CacheEntry, *, heads_only: bool = False) -> TagCheck:
+        """Check a cached tag whatever its age, or join the check under way; raises ShuttingDown.
+
+        With `heads_only` an upstream is asked for heads, and for what they say has changed.
+        """
+        return await self._manifests.check(source, entry, heads_only=heads_only)
+
+    async def refresh(self, repository: RepositoryName, tag: Tag) -> CheckOutcome:
+        """Check a tag now, whatever its age and whatever failed a moment ago; a missing one is fetched.
+
+        What an upstream asked for (`Retry-After`) is respected all the same. Raises RepositoryNotFound without a cache
+        rule, Denied where the rule does not allow the tag, ManifestNotFound for a tag that somebody pushed or that
+        nobody has, UpstreamError when a missing one cannot be fetched, StorageError.
+        """
+        source = self.upstreams.find(repository)
+        if source is None:
+            raise RepositoryNotFound(f"no cache rule covers repository {repository}")
+        await self._check_permitted(source, tag)
+        self.negative.forget(repository, tag)
+        entry = await self._manifests.find_entry(repository, tag)
+        if entry is not None:
+            return (await self.check(source, entry)).outcome
+        if await self._pulls.find_manifest(repository, tag) is not None:
+            raise ManifestNotFound(f"{repository}:{tag} was pushed here, it is not the upstream's")
+        await self._manifests.get(source, tag)
+        return CheckOutcome.CHANGED
+
+    def forget_negative(self, repository: RepositoryName, reference: Reference | None = None) -> None:
+        """Ask the upstream again for what it did not have a moment ago: for one manifest, or all of a repository."""
+        self.negative.forget(repository, reference)
+
+    async def _check_permitted(self, source: UpstreamRepository, reference: Reference) -> None:
+        """Raise Denied for what the rule does not allow; what is this registry's own is not the rule's to refuse."""
+        refusal = refusal_of(source, reference)
+        if refusal is not None and not await self._own.holds(source):
+            raise Denied(refusal)
+
+    async def _complete(self, source: UpstreamRepository, manifest: StoredManifest) -> None:
+        await self.completion.complete(source.repository, manifest, source.rule.platforms)
 
     async def idle(self) -> None:
         """Return when nothing is being fetched or checked."""

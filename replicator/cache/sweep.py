@@ -1,25 +1,28 @@
-"""Confirms cached tags that are in use before they become due, so that pulls need not wait for an upstream.
+"""Keeps cached tags that are in use up to date, so that pulls need not wait for an upstream, nor serve what is old.
 
-The sweep asks for heads only, which cost no pull where pulls are counted, a few at a time, and leaves an upstream
-alone for the rest of a round once it failed. A tag that changed is left as it is: the next pull fetches it. Each tag
-is asked for at a moment of its own within the last tenth of its freshness, so that tags cached together are not
-checked together.
+The sweep asks for heads only, which cost no pull where pulls are counted, and fetches what they say has changed. It
+works a few at a time, behind everything that somebody waits for, and within the rate limit that the upstream states:
+as that runs low the checks become rarer, and cease before it is spent. An upstream that does not answer, or asks to be
+left alone, is left alone for the rest of a round. Each tag is asked for at a moment of its own within the last tenth
+of its freshness, so that tags cached together are not checked together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.cache.tag_checks import CheckOutcome
+from replicator.cache.plans import is_known_gone, stretch_of
+from replicator.cache.selection import refusal_of
+from replicator.cache.tag_checks import CheckOutcome, concerns_all
 from replicator.core.cache_rules import ROOT
-from replicator.core.errors import StorageError
+from replicator.core.errors import ShuttingDown, StorageError
 from replicator.storage.metadata import cache_entries
 from replicator.storage.metadata.due_tags import due_tags
 from replicator.telemetry.logs import get_logger
+from replicator.upstream.urgency import background
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _EARLY = 0.1
-_MAX_CHANGED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,6 @@ class FreshnessSweep:
         self._clock = clock
         self._settings = settings or SweepSettings()
         self._jitter = jitter
-        self._changed: OrderedDict[tuple[RepositoryName, Tag], float] = OrderedDict()
-        """Tags that were found changed, with the time until which they are not asked for again."""
 
     async def run(self) -> None:
         """Do a round about once a minute until cancelled. A store that fails is tried again in the next round."""
@@ -78,9 +78,10 @@ class FreshnessSweep:
         """Do one round: write down which tags were used, check those that will be due; return how many were checked."""
         await self._write_uses(self._cache.memory.take_used())
         work = _Round(await self._due())
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._settings.concurrency, len(work))):
-                group.create_task(self._take(work))
+        with background():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._settings.concurrency, len(work))):
+                    group.create_task(self._take(work))
         return work.checked
 
     async def _write_uses(self, used: Mapping[tuple[RepositoryName, Tag], float]) -> None:
@@ -101,29 +102,32 @@ class FreshnessSweep:
             due_tags(
                 None if rule.prefix == ROOT else rule.prefix,
                 [other.prefix for other in self._cache.upstreams.rules if _is_within(other, rule)],
-                now - rule.fresh_for * (1 - _EARLY),
+                now + _EARLY * _longest_freshness(rule),
                 now - self._settings.used_within,
                 self._settings.batch,
             )
         )
 
     def _is_wanted(self, source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
-        if self._changed.get((entry.repository, entry.tag), now) > now:
+        """Tell whether a tag that is due soon is to be checked in this round."""
+        rule = source.rule
+        if refusal_of(source, entry.tag) or is_known_gone(rule, entry, now):
             return False
-        return now - entry.checked_at >= source.rule.fresh_for * (1 - _EARLY * self._jitter())
+        if entry.pending_digest is not None:
+            return now >= entry.due_at
+        factor, fresh_for = stretch_of(source, now), rule.freshness_of(entry.tag)
+        if factor is None:
+            return False
+        return now >= entry.due_at + fresh_for * (factor - 1 - _EARLY * self._jitter())
 
     async def _take(self, work: _Round) -> None:
         for source, entry in work:
-            outcome = await self._cache.checks.confirm(source, entry)
-            if outcome is CheckOutcome.FAILED:
+            try:
+                check = await self._cache.check(source, entry, heads_only=True)
+            except ShuttingDown:
+                return
+            if check.outcome is CheckOutcome.FAILED and concerns_all(check.error):
                 work.give_up(source)
-            elif outcome is CheckOutcome.CHANGED:
-                self._leave(source, entry)
-
-    def _leave(self, source: UpstreamRepository, entry: CacheEntry) -> None:
-        self._changed[(entry.repository, entry.tag)] = self._clock.now() + source.rule.fresh_for
-        if len(self._changed) > _MAX_CHANGED:
-            self._changed.popitem(last=False)
 
 
 class _Round:
@@ -147,6 +151,10 @@ class _Round:
     def give_up(self, source: UpstreamRepository) -> None:
         """Ask this upstream no more in this round."""
         self._failed.add(source.rule.upstream)
+
+
+def _longest_freshness(rule: CacheRule) -> float:
+    return max(rule.fresh_for, *(profile.fresh_for for profile in rule.freshness), 0.0)
 
 
 def _is_within(other: CacheRule, rule: CacheRule) -> bool:

@@ -43,6 +43,11 @@ class TagMemory:
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 
+    def drop(self, repository: RepositoryName, tag: Tag) -> None:
+        """Forget a tag."""
+        self._entries.pop((repository, tag), None)
+        self._used.pop((repository, tag), None)
+
     def use(self, entry: CacheEntry, now: float) -> None:
         """Note that a tag was pulled."""
         key = (entry.repository, entry.tag)

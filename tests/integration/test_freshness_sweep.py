@@ -70,21 +70,26 @@ async def test_fresh_tag_is_left_alone_until_its_moment_in_the_last_tenth(
     assert await early.sweep() == 1
 
 
-async def test_sweep_asks_for_heads_only_and_leaves_a_changed_tag_to_the_next_pull(
+async def test_sweep_asks_for_heads_and_fetches_what_changed(
     node: CachingNode, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
-    old = upstream.add_image("library/alpine", "latest", [b"old"])
+    same = upstream.add_image("library/alpine", "same", [b"same"])
+    upstream.add_image("library/alpine", "latest", [b"old"])
+    await node.manifest(Tag("same"))
     await node.manifest()
     new = upstream.add_image("library/alpine", "latest", [b"new"])
     clock.advance(HUB.fresh_for)
     upstream.requests.clear()
     sweep = sweep_of(node, clock)
-    assert await sweep.sweep() == 1
-    assert [request.method for request in upstream.requests] == ["HEAD"]
-    assert await node.tag() == old.digest
+    assert await sweep.sweep() == 2
+    assert upstream.count(HEADS) == 2
+    assert upstream.count("GET *") == 1
+    assert await node.tag() == new.digest
+    assert await node.tag(Tag("same")) == same.digest
     # It is not asked about again and again.
     assert await sweep.sweep() == 0
     assert (await node.manifest()).digest == new.digest
+    assert node.observer.results["docker-hub hit"] == 1
 
 
 async def test_tag_that_nobody_used_lately_is_left_alone(
@@ -242,7 +247,7 @@ async def test_last_use_survives_a_check_that_began_before_it(
     await node.node.database.write(lambda: cache_entries.touch(ALPINE, LATEST, clock.now()))
     source = node.cache.upstreams.find(ALPINE)
     assert source is not None
-    await node.cache.checks.confirm(source, entry)
+    await node.cache.checks.check(source, entry, heads_only=True)
     confirmed = await node.entry()
     assert confirmed is not None
     assert confirmed.used_at == clock.now()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from replicator.cache.limits import CacheLimits
 from replicator.core.access import UNRESTRICTED, Principal, PrincipalKind
-from replicator.core.cache_rules import FAILED_CHECK_PAUSE, ROOT, CacheRule
+from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.errors import (
     Denied,
@@ -22,6 +23,7 @@ from replicator.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from replicator.core.freshness import FAILED_CHECK_PAUSE
 from replicator.core.jobs import JobKind
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.mutability import MutabilityRule, TagMutability
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
     from tests.support.pull_through_node import CachingNode
 
+CHECKED_FIRST = replace(HUB, stale_while_revalidate=0.0)
+"""A rule by which a pull of a due tag waits for the check."""
+
 MANIFESTS = "/v2/library/alpine/manifests/*"
 NOBODY = Principal("bob", PrincipalKind.USER)
 
@@ -58,7 +63,7 @@ async def upstream() -> AsyncIterator[FakeRegistry]:
 
 @pytest.fixture
 async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=[CHECKED_FIRST]) as node:
         yield node
 
 
@@ -119,7 +124,7 @@ async def test_every_cold_waiter_gets_the_failure(
     upstream.faults.on(MANIFESTS, fault)
     async with asyncio.TaskGroup() as group:
         pulls = [group.create_task(outcome(node.manifest())) for _ in range(5)]
-    assert [type(pull.result()) for pull in pulls] == [error] * 5
+    assert all(isinstance(pull.result(), error) for pull in pulls)
     assert await node.tag() is None
     assert await node.entry() is None
     assert await node.node.database.read(repositories.find(ALPINE)) is None
@@ -177,7 +182,7 @@ async def test_cold_pull_from_a_hung_upstream_ends(tmp_path: Path, upstream: Fak
     upstream.add_image("library/alpine", "latest")
     upstream.faults.on(MANIFESTS, Fault(hold=Hold()))
     limits = CacheLimits(cold_wait=0.1)
-    async with caching_node(tmp_path, {"hub": upstream}, clock, limits=limits) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, limits=limits, rules=[CHECKED_FIRST]) as node:
         with pytest.raises(UpstreamTimeout):
             await node.manifest()
 
@@ -210,12 +215,15 @@ async def test_digest_is_fetched_once_and_never_checked_again(
     assert await node.origin(image.digest) is Origin.CACHE
 
 
-async def test_manifest_with_another_digest_is_not_stored(node: CachingNode, upstream: FakeRegistry) -> None:
+async def test_manifest_with_another_digest_is_not_stored(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
     image, other = upstream.add_image("library/alpine"), build_image([b"other"])
     upstream.faults.on(MANIFESTS, Fault(body=other.manifest, content_type=other.media_type), times=1)
     with pytest.raises(UpstreamContent):
         await node.manifest(image.digest)
     assert await node.origin(other.digest) is None
+    clock.advance(HUB.negative_for)
     assert (await node.manifest(image.digest)).content == image.manifest
 
 
@@ -400,7 +408,7 @@ async def test_hung_upstream_hangs_no_client_with_a_cached_answer(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
     limits = CacheLimits(stale_wait=0.05)
-    async with caching_node(tmp_path, {"hub": upstream}, clock, limits=limits) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, limits=limits, rules=[CHECKED_FIRST]) as node:
         old = upstream.add_image("library/alpine", "latest", [b"old"])
         await node.manifest()
         new, hold = upstream.add_image("library/alpine", "latest", [b"new"]), Hold()
@@ -422,7 +430,7 @@ async def test_check_of_a_hung_upstream_ends_and_is_noted(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
     limits = CacheLimits(stale_wait=0.05, cold_wait=3.0)
-    async with caching_node(tmp_path, {"hub": upstream}, clock, limits=limits) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, limits=limits, rules=[CHECKED_FIRST]) as node:
         image = upstream.add_image("library/alpine", "latest")
         await node.manifest()
         upstream.faults.on(MANIFESTS, Fault(hold=Hold()))
@@ -459,11 +467,11 @@ async def test_restart_with_every_upstream_down_serves_what_is_cached(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
     image = upstream.add_image("library/alpine", "latest", [b"layer" * 50_000])
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=[CHECKED_FIRST]) as node:
         await node.image()
     await upstream.stop()
     clock.advance(1000 * HUB.fresh_for)
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=[CHECKED_FIRST]) as node:
         assert await node.image() == image.blobs
         assert (await node.manifest(image.digest)).content == image.manifest
 
@@ -546,7 +554,7 @@ async def test_tag_that_is_immutable_here_is_not_moved(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
     settings = RegistrySettings(NODE, mutability=MutabilityRule(TagMutability.IMMUTABLE))
-    async with caching_node(tmp_path, {"hub": upstream}, clock, settings=settings) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, settings=settings, rules=[CHECKED_FIRST]) as node:
         old = upstream.add_image("library/alpine", "latest", [b"old"])
         await node.manifest()
         upstream.add_image("library/alpine", "latest", [b"new"])
@@ -592,7 +600,7 @@ async def test_rule_that_leads_to_another_upstream_makes_its_tags_due(
 ) -> None:
     upstream.add_image("library/alpine", "latest", [b"before"])
     same = upstream.add_image("library/alpine", "same", [b"same"])
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=[CHECKED_FIRST]) as node:
         await node.manifest()
         await node.manifest(Tag("same"))
     async with FakeRegistry() as mirror:
@@ -625,7 +633,7 @@ async def test_import_is_replicated_like_a_push_and_announced(
 ) -> None:
     settings = RegistrySettings(NODE, replication_rules=(ReplicationRule("all", (OTHER_NODE,)),))
     announced: list[JobKind] = []
-    async with caching_node(tmp_path, {"hub": upstream}, clock, settings=settings) as node:
+    async with caching_node(tmp_path, {"hub": upstream}, clock, settings=settings, rules=[CHECKED_FIRST]) as node:
         node.node.on_jobs(announced.append)
         child = build_image([b"child"])
         index = build_index([child])
@@ -700,7 +708,10 @@ async def test_closing_ends_what_is_under_way(tmp_path: Path, upstream: FakeRegi
     upstream.add_image("library/alpine", "latest")
     hold = Hold()
     upstream.faults.on(MANIFESTS, Fault(hold=hold))
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node, asyncio.TaskGroup() as group:
+    async with (
+        caching_node(tmp_path, {"hub": upstream}, clock, rules=[CHECKED_FIRST]) as node,
+        asyncio.TaskGroup() as group,
+    ):
         pulling = group.create_task(outcome(node.manifest()))
         await hold.reached()
         await node.cache.close()

@@ -172,6 +172,7 @@ class Recorder:
         self.failures: list[tuple[str, str | None]] = []
         self.conflicts: list[TagConflict] = []
         self.pulls: list[tuple[str, str]] = []
+        self.findings: list[tuple[str, str]] = []
         self.fetched = 0
         self._changes = changes
 
@@ -203,6 +204,9 @@ class Recorder:
 
     def upstream_bytes(self, upstream: str, size: int) -> None:
         self.fetched += size
+
+    def found(self, rule: str, finding: str) -> None:
+        self.findings.append((rule, finding))
 
     def outcomes(self) -> list[str]:
         """The outcomes of all attempts, in order."""

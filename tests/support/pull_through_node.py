@@ -50,12 +50,16 @@ class CountingObserver:
     def __init__(self) -> None:
         self.results: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
+        self.findings: Counter[str] = Counter()
 
     def result(self, rule: str, result: str) -> None:
         self.results[f"{rule} {result}"] += 1
 
     def upstream_bytes(self, upstream: str, size: int) -> None:
         self.bytes[upstream] += size
+
+    def found(self, rule: str, finding: str) -> None:
+        self.findings[f"{rule} {finding}"] += 1
 
 
 class CachingNode:

@@ -84,7 +84,8 @@ async def test_immutable_tag_is_left_where_it_is_and_counts_as_checked(node: Reg
     assert (entry.digest, entry.checked_at) == (FIRST.digest, 20.0)
     assert await tag_of(node) == FIRST.digest
     assert await node.database.read(images.find_origin(REPOSITORY, SECOND.digest)) is None
-    assert not await imports.may_move(REPOSITORY, TAG)
+    assert entry.drift_digest == SECOND.digest
+    assert not (await imports.observe(entry, SECOND.digest)).is_mutable
 
 
 async def test_late_news_of_an_earlier_digest_is_dropped(node: RegistryNode) -> None:

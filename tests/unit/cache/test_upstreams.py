@@ -30,7 +30,7 @@ async def test_rule_names_the_upstream_repository(client: UpstreamClient) -> Non
     rule = CacheRule("docker-hub", "hub")
     found = UpstreamRepositories([rule], {"hub": client}).find(RepositoryName("docker-hub/library/nginx"))
     assert found is not None
-    assert (found.rule, found.client, found.name) == (rule, client, "library/nginx")
+    assert (found.rule, found.sources.clients, found.name) == (rule, (client,), "library/nginx")
     assert not found.is_catch_all
 
 

@@ -4,17 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.core.cache_rules import (
-    FAILED_CHECK_PAUSE,
-    ROOT,
-    CacheRule,
-    Freshness,
-    evaluate_freshness,
-    match_cache_rule,
-)
+from replicator.core.cache_rules import ROOT, CacheRule, match_cache_rule
 from replicator.core.names import RepositoryName
-
-DAY = 24 * 3600.0
 
 
 @pytest.mark.parametrize(
@@ -64,31 +55,3 @@ def test_without_rules_there_is_no_match() -> None:
 def test_the_order_of_rules_means_nothing(rules: list[CacheRule]) -> None:
     found = [match_cache_rule(rules, RepositoryName(name)) for name in ("a/b/c", "a/c", "b/c", "c")]
     assert [match.rule.upstream for match in found if match] == ["ab", "a", "b", "root"]
-
-
-@pytest.mark.parametrize(
-    ("age", "failed_ago", "freshness"),
-    [
-        (0, None, Freshness.FRESH),
-        (DAY - 1, None, Freshness.FRESH),
-        (DAY, None, Freshness.DUE),
-        (7 * DAY, None, Freshness.DUE),
-        (7 * DAY, 0, Freshness.FRESH),
-        (7 * DAY, FAILED_CHECK_PAUSE - 1, Freshness.FRESH),
-        (7 * DAY, FAILED_CHECK_PAUSE, Freshness.DUE),
-        (7 * DAY, 3 * DAY, Freshness.DUE),
-        (1, 0, Freshness.FRESH),
-        # a clock that went back makes nothing fresh
-        (-1, None, Freshness.DUE),
-        (-7 * DAY, None, Freshness.DUE),
-        (7 * DAY, -1, Freshness.DUE),
-    ],
-)
-def test_freshness(age: float, failed_ago: float | None, freshness: Freshness) -> None:
-    now = 1_750_000_000.0
-    failed_at = None if failed_ago is None else now - failed_ago
-    assert evaluate_freshness(CacheRule("hub", "hub"), now - age, failed_at, now) is freshness
-
-
-def test_nothing_stays_fresh_when_every_pull_should_ask() -> None:
-    assert evaluate_freshness(CacheRule("hub", "hub", fresh_for=0), 5.0, None, 5.0) is Freshness.DUE

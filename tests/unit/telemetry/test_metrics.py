@@ -77,7 +77,7 @@ def test_cache_and_upstreams_are_counted() -> None:
     cache = metrics.cache("n")
     for result in ("hit", "hit", "miss", "stale", "revalidated"):
         cache.request("docker-hub", result)
-    with pytest.raises(ValueError, match="expected one of hit, miss, stale, revalidated"):
+    with pytest.raises(ValueError, match="expected one of hit, stale, revalidated, miss, negative, error"):
         cache.request("docker-hub", "maybe")
     upstream = metrics.upstream("n", "hub")
     upstream.request("HEAD", "ok")

@@ -1,0 +1,72 @@
+"""What upstreams did not have a moment ago, or did not have right, so that they are not asked for it again and again.
+
+Only answers that an upstream gave are remembered, never that there was none: an outage must end when it ends. The
+memory is bounded, lost with the process, and short: what is pushed or published in the meantime is found soon.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.core.errors import ManifestNotFound, UpstreamContent
+
+if TYPE_CHECKING:
+    from replicator.cache.upstreams import UpstreamRepository
+    from replicator.core.clock import Clock
+    from replicator.core.names import RepositoryName
+    from replicator.core.reference import Reference
+
+_CAPACITY = 10_000
+_MAX_TEXT = 500
+
+_Key = tuple["RepositoryName", "Reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    kind: type[ManifestNotFound | UpstreamContent]
+    text: str
+    until: float
+
+
+class NegativeMemory:
+    """Failures of cold pulls by repository and reference, the oldest dropped."""
+
+    def __init__(self, clock: Clock, capacity: int = _CAPACITY) -> None:
+        self._clock = clock
+        self._capacity = capacity
+        self._refusals: OrderedDict[_Key, _Refusal] = OrderedDict()
+
+    def find(self, repository: RepositoryName, reference: Reference) -> ManifestNotFound | UpstreamContent | None:
+        """Return the error to raise for a manifest that need not be asked for now, or None when it must be."""
+        key = (repository, reference)
+        refusal = self._refusals.get(key)
+        if refusal is None:
+            return None
+        left = refusal.until - self._clock.monotonic()
+        if left <= 0:
+            del self._refusals[key]
+            return None
+        return refusal.kind(refusal.text, retry_after=left if refusal.kind is UpstreamContent else None)
+
+    def keep(self, source: UpstreamRepository, reference: Reference, error: ManifestNotFound | UpstreamContent) -> None:
+        """Remember a failure for as long as the rule says."""
+        seconds = source.rule.negative_for
+        if seconds <= 0:
+            return
+        key = (source.repository, reference)
+        kind = ManifestNotFound if isinstance(error, ManifestNotFound) else UpstreamContent
+        self._refusals[key] = _Refusal(kind, str(error)[:_MAX_TEXT], self._clock.monotonic() + seconds)
+        self._refusals.move_to_end(key)
+        if len(self._refusals) > self._capacity:
+            self._refusals.popitem(last=False)
+
+    def forget(self, repository: RepositoryName, reference: Reference | None = None) -> None:
+        """Forget one failure, or all of a repository."""
+        if reference is not None:
+            self._refusals.pop((repository, reference), None)
+            return
+        for key in [key for key in self._refusals if key[0] == repository]:
+            del self._refusals[key]

@@ -1,0 +1,64 @@
+"""What a pull of a cached tag does now, and when the tag is due: the rule's word, and what is known besides it.
+
+To `core.freshness` this adds what one entry tells: that its rule leads to another upstream than it did, that a digest
+has been held back for long enough, that the upstream has the tag no more, and how much of the upstream's rate limit is
+left for checks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator.core.freshness import PullPlan, plan_pull
+from replicator.core.rate_budget import stretch
+
+if TYPE_CHECKING:
+    from replicator.cache.upstreams import UpstreamRepository
+    from replicator.core.cache_rules import CacheRule
+    from replicator.core.names import Tag
+    from replicator.storage.metadata.cache_entries import CacheEntry
+
+_UNHURRIED = {PullPlan.SERVE_AND_CHECK, PullPlan.CHECK_FIRST}
+
+
+def plan_of(source: UpstreamRepository, entry: CacheEntry, now: float) -> PullPlan:
+    """Return what a pull of a cached tag does."""
+    rule = source.rule
+    if entry.upstream != rule.upstream and entry.failed_at is None:
+        return PullPlan.CHECK_FIRST
+    plan = plan_pull(rule, entry.tag, entry.checked_at, entry.failed_at, now)
+    if plan is PullPlan.FRESH and entry.pending_digest is not None and now >= entry.due_at:
+        return PullPlan.SERVE if entry.failed_at is not None else PullPlan.SERVE_AND_CHECK
+    if plan in _UNHURRIED and is_known_gone(rule, entry, now):
+        return PullPlan.SERVE
+    if plan is PullPlan.SERVE_AND_CHECK and not _is_affordable(source, entry, now):
+        return PullPlan.SERVE
+    return plan
+
+
+def due_after(rule: CacheRule, tag: Tag, checked_at: float) -> float:
+    """Return when a tag that was confirmed at `checked_at` is due."""
+    return checked_at + rule.freshness_of(tag)
+
+
+def is_known_gone(rule: CacheRule, entry: CacheEntry, now: float) -> bool:
+    """Tell whether the upstream said lately enough that it has a tag no more."""
+    if entry.gone_at is None or entry.failed_at is None:
+        return False
+    return 0 <= now - entry.failed_at < rule.freshness_of(entry.tag)
+
+
+def stretch_of(source: UpstreamRepository, now: float) -> float | None:
+    """Return by how much the time between two checks is multiplied; None when the upstream is not to be checked."""
+    longest = 1.0
+    for client in source.sources.clients:
+        factor = stretch(client.rate_limit, now)
+        if factor is None:
+            return None
+        longest = max(longest, factor)
+    return longest
+
+
+def _is_affordable(source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
+    factor = stretch_of(source, now)
+    return factor is not None and now - entry.checked_at >= factor * source.rule.freshness_of(entry.tag)
