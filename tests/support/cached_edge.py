@@ -7,12 +7,16 @@ async with cached_edge(tmp_path, {"hub": endpoint_of(upstream)}, [HUB]) as edge:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from replicator.cache.listings import CachedListings
 from replicator.cache.pull_through import PullThrough
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.listener import Listener
@@ -26,7 +30,9 @@ from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
 from replicator.registry_api.call import Services
-from replicator.upstream.client import open_client
+from replicator.storage.metadata import repositories, tags
+from replicator.upstream.auth import BearerAuthorizer
+from replicator.upstream.client import UpstreamClient, open_client
 from tests.support.clock import FakeClock
 from tests.support.pull_through_node import CountingObserver
 from tests.support.single_node import NODE, PEER_SECRET, Users, open_node
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
     from replicator.registry.node import RegistryNode
     from replicator.registry_api.edge import Outcome
     from replicator.upstream.endpoint import UpstreamEndpoint
+    from tests.support.images import Built, BuiltImage
     from tests.support.wire_client import Answer
 
 
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
 class CachedEdge:
     """A running node with its cache; every request goes over a connection of its own."""
 
+    directory: Path
     port: int
     node: RegistryNode
     cache: PullThrough
@@ -59,9 +67,13 @@ class CachedEdge:
         """Note a finished request."""
         self.outcomes.append(outcome)
 
+    def client(self, headers: Mapping[str, str] | None = None) -> WireClient:
+        """Return a client of this node; close it."""
+        return WireClient(self.port, headers)
+
     async def ask(self, method: str, target: str, headers: Mapping[str, str] | None = None, **options: Any) -> Answer:
         """Send a request."""
-        async with WireClient(self.port, headers) as client:
+        async with self.client(headers) as client:
             return await client.send(method, target, **options)
 
     async def get(self, target: str, headers: Mapping[str, str] | None = None) -> Answer:
@@ -71,6 +83,27 @@ class CachedEdge:
     async def head(self, target: str, headers: Mapping[str, str] | None = None) -> Answer:
         """HEAD a target."""
         return await self.ask("HEAD", target, headers)
+
+    async def push_manifest(self, repository: str, reference: str, image: Built) -> Answer:
+        """Push a manifest alone."""
+        async with self.client() as client:
+            return await client.push_manifest(repository, reference, image.manifest)
+
+    async def push(self, repository: str, tag: str, image: BuiltImage) -> None:
+        """Push an image as a user does; it must be accepted."""
+        async with self.client() as client:
+            for content in image.blobs.values():
+                await client.push_blob(repository, content)
+            pushed = await client.push_manifest(repository, tag, image.manifest)
+            assert pushed.status == 201, pushed
+
+    async def contents(self) -> Mapping[str, object]:
+        """Return what lies here, for comparing before and after: repositories, tags, blobs and ingests."""
+        names = await self.node.database.read(repositories.names_after("", 1000))
+        held = {name: await self.node.database.read(tags.names_after(name, "", 1000)) for name in names}
+        located = sorted([location async for location in self.node.store.iter_locations()])
+        ingests = sorted(path.name for path in (self.directory / "blobs" / "ingest").iterdir())
+        return {"repositories": held, "blobs": located, "ingests": ingests}
 
 
 def listening_socket() -> socket.socket:
@@ -93,25 +126,39 @@ async def cached_edge(
     listening: socket.socket | None = None,
     public_url: str | None = None,
     via: str | None = None,
+    peers: Mapping[str, Mapping[NodeId, UpstreamEndpoint]] = MappingProxyType({}),
+    serve_to: tuple[NodeId, ...] = (),
 ) -> AsyncIterator[CachedEdge]:
-    """Serve a node whose rules lead to `upstreams`; without `users` everybody may do everything."""
+    """Serve a node whose rules lead to `upstreams`; without `users` everybody may do everything.
+
+    `peers` are the nodes that are asked first, by the prefix of the rule, in order.
+    """
     clock = clock or FakeClock(auto=True)
     listening = listening or listening_socket()
-    settings = RegistrySettings(identity, cache_rules=tuple(rules))
+    settings = RegistrySettings(identity, cache_rules=tuple(rules), serve_to=serve_to)
+    tokens = PeerTokens(identity, PEER_SECRET, clock)
     async with contextlib.AsyncExitStack() as stack:
         node = await stack.enter_async_context(open_node(directory, clock, settings=settings))
         clients = {name: open_client(endpoint, clock) for name, endpoint in upstreams.items()}
-        for client in clients.values():
+        asked_first = {
+            prefix: [
+                UpstreamClient(endpoint, BearerAuthorizer(partial(tokens.issue, peer)), clock)
+                for peer, endpoint in nodes.items()
+            ]
+            for prefix, nodes in peers.items()
+        }
+        for client in (*clients.values(), *itertools.chain(*asked_first.values())):
             stack.push_async_callback(client.close)
-        cache = PullThrough(node, Pulls(node), rules, clients, CountingObserver(), limits)
+        cache = PullThrough(node, Pulls(node), rules, clients, CountingObserver(), limits, peers=asked_first)
         stack.push_async_callback(cache.close)
-        services = Services(settings, cache, Pushes(node), Uploads(node), Listings(node), PeerReads(node))
-        tokens = PeerTokens(identity, PEER_SECRET, clock)
-        peers = PeerAuthenticator(tokens)
+        listings = CachedListings(node, Listings(node), cache.upstreams, limits)
+        stack.push_async_callback(listings.close)
+        services = Services(settings, cache, Pushes(node), Uploads(node), listings, PeerReads(node))
+        nodes = PeerAuthenticator(tokens)
         authenticator = (
-            OpenAuthenticator(peers) if users is None else UserAuthenticator(users.users, users.anonymous, peers, clock)
+            OpenAuthenticator(nodes) if users is None else UserAuthenticator(users.users, users.anonymous, nodes, clock)
         )
-        edge = CachedEdge(listening.getsockname()[1], node, cache, tokens)
+        edge = CachedEdge(directory, listening.getsockname()[1], node, cache, tokens)
         api = RegistryApi(services, authenticator, clock, edge.observe, public_url=public_url, via=via)
         server = HttpServer(Listener(listening, "", None), api.handle, _nothing)
         await server.start()
