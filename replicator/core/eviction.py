@@ -42,7 +42,7 @@ def choose_evictions(
     """Return images to give up, in order, until their blobs free at least `to_free` bytes or none is left.
 
     `sizes` are the bytes of each stored blob, `kept` how many images of any kind, cached or pushed, need it; a blob is
-    free once nobody does. An image that frees nothing now is given up only when a later one makes that free something.
+    free once nobody does. An image that frees nothing is given up only where that lets a later one free something.
     """
     left, freed = Counter(kept), 0
     chosen: list[CachedImage] = []
@@ -54,6 +54,12 @@ def choose_evictions(
         chosen.append(image)
         for blob in image.blobs:
             left[blob] -= 1
-            if left[blob] <= 0:
+            if left[blob] == 0:
                 freed += sizes.get(blob, 0)
-    return chosen
+    return [image for image in chosen if any(left[blob] <= 0 and sizes.get(blob, 0) for blob in image.blobs)]
+
+
+def freed_by(chosen: Iterable[CachedImage], sizes: Mapping[Digest, int], kept: Counter[Digest]) -> int:
+    """Return how many bytes are free once all of `chosen` are given up; see `choose_evictions`."""
+    needed = Counter(blob for image in chosen for blob in image.blobs)
+    return sum(sizes.get(blob, 0) for blob, count in needed.items() if count >= kept[blob])

@@ -1,0 +1,101 @@
+"""What the cache takes up: for the node and for each rule, every blob counted once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replicator.cache.own_repositories import CREATED_BY_CACHE
+from replicator.core.cache_rules import ROOT, match_cache_rule
+from replicator.storage.metadata import cache_space, repositories
+from replicator.storage.metadata.name_ranges import EVERYTHING, NameRange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replicator.core.cache_rules import CacheRule
+    from replicator.core.names import RepositoryName
+    from replicator.storage.metadata.database import Database
+    from replicator.storage.metadata.statement import Steps
+
+_PAGE = 1000
+"""Blobs that one transaction looks at."""
+
+_Held = tuple[str, int, frozenset["str | None"]]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """Bytes of blobs: `size` of those that nothing but the cache needs, and for each rule of those that it holds.
+
+    What several rules hold counts for each of them. Limits are bytes as well.
+    """
+
+    size: int
+    rules: Mapping[str, int]
+    max_size: int | None = None
+    keep_free: int | None = None
+    rule_limits: Mapping[str, int] = field(default_factory=dict)
+
+
+class CachedNames:
+    """Which repositories are cached, and by which rule. Those that no rule covers are nobody's to give up."""
+
+    def __init__(self, rules: Sequence[CacheRule]) -> None:
+        self.rules = tuple(rules)
+
+    @property
+    def all(self) -> NameRange:
+        """The repositories that any rule covers."""
+        prefixes = tuple(rule.prefix for rule in self.rules)
+        return EVERYTHING if ROOT in prefixes else NameRange(prefixes)
+
+    def of(self, rule: CacheRule) -> NameRange:
+        """Return the repositories that a rule covers and no longer prefix does."""
+        others = tuple(other.prefix for other in self.rules if other.prefix not in {ROOT, rule.prefix})
+        if rule.prefix == ROOT:
+            return NameRange(None, others)
+        return NameRange((rule.prefix,), tuple(one for one in others if one.startswith(f"{rule.prefix}/")))
+
+    def find_rule(self, repository: RepositoryName) -> Steps[CacheRule | None]:
+        """Return the rule that a repository is cached by, or None for one of the registry's own."""
+        match = match_cache_rule(self.rules, repository)
+        if match is None:
+            return None
+        if match.rule.prefix == ROOT:
+            found = yield from repositories.find(repository)
+            if found is None or found.created_by != CREATED_BY_CACHE:
+                return None
+        return match.rule
+
+
+async def count_usage(database: Database, names: CachedNames) -> tuple[int, dict[str, int]]:
+    """Add up all blobs, a page in memory at a time; return the bytes only the cache needs, and those of each rule.
+
+    Raises StorageError.
+    """
+    total, by_rule = 0, {rule.prefix: 0 for rule in names.rules}
+    known: dict[RepositoryName, str | None] = {}
+    after = ""
+    while page := await database.write(partial(_page, names, after, known)):
+        for _, size, prefixes in page:
+            if prefixes and None not in prefixes:
+                total += size
+            for prefix in prefixes:
+                if prefix is not None:
+                    by_rule[prefix] += size
+        after = page[-1][0]
+    return total, by_rule
+
+
+def _page(names: CachedNames, after: str, known: dict[RepositoryName, str | None]) -> Steps[list[_Held]]:
+    found = yield from cache_space.held_blobs(after, _PAGE)
+    page: list[_Held] = []
+    for held in found:
+        for repository in held.repositories:
+            if repository not in known:
+                rule = yield from names.find_rule(repository)
+                known[repository] = None if rule is None else rule.prefix
+        page.append((held.digest, held.size, frozenset(known[one] for one in held.repositories)))
+    return page
