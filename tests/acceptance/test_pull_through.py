@@ -165,7 +165,7 @@ def test_a_due_tag_follows_its_upstream_and_outlives_it(
     upstreams: Upstreams, layout: str, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     source = upstreams["plain"]
-    rules = [{"prefix": "short", "upstream": "plain", "fresh_for": "1ms"}]
+    rules = [{"prefix": "short", "upstream": "plain", "fresh_for": "1ms", "stale_while_revalidate": "off"}]
     document = {"upstreams": [upstreams.settings("plain")], "nodes": [node(cache={"rules": rules})]}
     with Daemon(tmp_path / "daemon", document) as daemon:
         image = f"docker://{daemon.address()}/short/library/moving:latest"

@@ -90,6 +90,23 @@ def test_cache_and_upstreams_are_counted() -> None:
     assert value(metrics, "replicator_upstream_bytes_total", **labels) == 500
 
 
+def test_the_health_of_upstreams_is_shown() -> None:
+    metrics = Metrics("1")
+    shown, labels = metrics.upstream_health("n", "hub"), {"node": "n", "upstream": "hub"}
+    assert value(metrics, "replicator_upstream_rate_limit_remaining", **labels) is None
+    shown.circuit(is_open=True)
+    shown.rate_limit(100, 7)
+    shown.paused({"blobs": 30.0})
+    assert value(metrics, "replicator_upstream_circuit_open", **labels) == 1
+    assert value(metrics, "replicator_upstream_rate_limit", **labels) == 100
+    assert value(metrics, "replicator_upstream_rate_limit_remaining", **labels) == 7
+    assert value(metrics, "replicator_upstream_paused_seconds", **labels, kind="blobs") == 30
+    shown.circuit(is_open=False)
+    shown.paused({})
+    assert value(metrics, "replicator_upstream_circuit_open", **labels) == 0
+    assert value(metrics, "replicator_upstream_paused_seconds", **labels, kind="blobs") == 0
+
+
 def test_storage_is_shown_as_last_looked_up() -> None:
     metrics = Metrics("1")
     storage = metrics.storage("n")
