@@ -11,14 +11,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.core.cache_rules import match_cache_rule
+from replicator.core.cache_rules import ROOT, covering_rule, match_cache_rule
 from replicator.core.manifest import parse_manifest
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.peer_messages import MAX_ITEMS, Delivery, OfferedTag, SentManifest
 from replicator.core.reference import as_digest
 from replicator.core.replication import Change, ReplicationRule, plan_replication
+from replicator.registry.access import CREATED_BY_CACHE
 from replicator.registry.deliveries import MAX_SENT_BYTES
-from replicator.storage.metadata import images, replication_status, tags
+from replicator.storage.metadata import images, replication_status, repositories, tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,6 +58,14 @@ class PeerReads:
         if match is None or match.rule.accept_pushes:
             return False
         return peer.account == settings.node.account or peer in settings.serve_to
+
+    async def is_own(self, repository: RepositoryName) -> bool:
+        """Tell whether a repository was not made by the cache, although the rule for all names covers it."""
+        rule = covering_rule(self._node.settings.cache_rules, repository)
+        if rule is None or rule.prefix != ROOT:
+            return False
+        found = await self._node.database.read(repositories.find(repository))
+        return found is not None and found.created_by != CREATED_BY_CACHE
 
     async def may_read_blob(self, peer: NodeId, repository: RepositoryName, digest: Digest) -> bool:
         """Tell whether a rule sends an image of `repository`, its name here, that refers to this blob to `peer`."""

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from replicator.core.access import Principal, PrincipalKind
+from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.digest import parse_digest
-from replicator.core.errors import Denied, Unauthenticated, Unsupported
+from replicator.core.errors import Denied, RepositoryNotFound, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
 from replicator.registry_api.call import Call, Services, proxy_headers
 from replicator.registry_api.edge import Edge, Observer, Outcome, Visit, path_of
@@ -75,15 +75,16 @@ class RegistryApi(Edge):
         """Answer one request below `/v2`."""
         request = visit.request
         visit.principal = self.identify(request)
-        with on_behalf_of(self._loops.admit(request.headers.getall("Via", ()))):
-            return await self._serve(visit)
-
-    async def _serve(self, visit: Visit) -> web.StreamResponse:
-        request, principal = visit.request, visit.principal
-        assert principal is not None  # noqa: S101 - set by serve
         endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
+        with on_behalf_of(self._loops.admit(request.headers.getall("Via", ()))):
+            return await self._serve(visit, endpoint)
+
+    async def _serve(self, visit: Visit, endpoint: Endpoint) -> web.StreamResponse:
+        request, principal = visit.request, visit.principal
+        assert principal is not None  # noqa: S101 - set by serve
         endpoint = self._of_namespace(visit, endpoint)
+        await self._keep_own_apart(principal, endpoint)
         visit.principal = principal = await self._keep_node_to_its_own(principal, request.method, endpoint)
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
             return self._entrance(visit, endpoint)
@@ -110,6 +111,17 @@ class RegistryApi(Edge):
         if found.namespace is not None and (visit.request.method not in _READS or endpoint.route not in _PROXIED):
             raise Unsupported(f"registry {namespace} can only be read through this node", allow=_READS)
         return found
+
+    async def _keep_own_apart(self, principal: Principal, endpoint: Endpoint) -> None:
+        """Raise RepositoryNotFound for what was pushed here, when another registry's repository is asked for.
+
+        A rule for all names gives both the same name, and whoever pushes `library/nginx` here is not Docker Hub.
+        """
+        name = endpoint.repository
+        if endpoint.namespace is None or not name or not principal.may(Action.PULL, name):
+            return
+        if await self._services.peer_reads.is_own(name):
+            raise RepositoryNotFound(f"repository {name} here is not that of registry {endpoint.namespace}")
 
     def headers_of(self, visit: Visit) -> dict[str, str]:
         """Return what an answer carries besides what it says, such as how the cache answered."""

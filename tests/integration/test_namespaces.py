@@ -14,6 +14,7 @@ from replicator.core.names import RepositoryName
 from replicator.registry_api.authentication import User
 from replicator.storage.metadata import repositories
 from tests.support.cached_edge import CachedEdge, cached_edge
+from tests.support.images import build_image
 from tests.support.single_node import Users
 from tests.support.upstream_clients import endpoint_of
 from tests.support.upstreams import FakeRegistry
@@ -203,6 +204,26 @@ async def test_a_rule_for_all_names(tmp_path: Path, hub: FakeRegistry) -> None:
     async with cached_edge(tmp_path, {"hub": endpoint_of(hub)}, [rule]) as edge:
         for query in ("?ns=docker.io", ""):
             assert (await edge.get(f"/v2/library/alpine/manifests/latest{query}")).body == image.manifest
+
+
+async def test_what_was_pushed_here_is_not_another_registry_s(tmp_path: Path, hub: FakeRegistry) -> None:
+    hub.add_image("library/alpine", "latest")
+    ours = build_image([b"pushed here"])
+    rule = CacheRule(ROOT, "hub", namespaces=("docker.io",))
+    async with cached_edge(tmp_path, {"hub": endpoint_of(hub)}, [rule]) as edge:
+        await edge.push("library/alpine", "latest", ours)
+        assert (await edge.get("/v2/library/alpine/manifests/latest")).body == ours.manifest
+        targets = [
+            "manifests/latest",
+            f"manifests/{ours.digest}",
+            f"blobs/{ours.config}",
+            "tags/list",
+            f"referrers/{ours.digest}",
+        ]
+        for target in targets:
+            answer = await edge.get(f"/v2/library/alpine/{target}?ns=docker.io")
+            assert (answer.status, answer.codes) == (404, ["NAME_UNKNOWN"])
+    assert hub.asked() == []
 
 
 async def test_a_node_without_rules_stands_for_nobody(tmp_path: Path) -> None:
