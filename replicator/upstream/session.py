@@ -76,7 +76,7 @@ class Outgoing:
     url: URL
     headers: Mapping[str, str] = field(default_factory=dict)
     authorization: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | AsyncIterable[bytes] | None = None
+    body: bytes | AsyncIterable[bytes] | None = field(default=None, repr=False)
     lane: Lane = Lane.CONFIGURED
     answer_timeout: float | None = None
 

@@ -19,6 +19,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlencode
 
 from replicator.core.challenge import Challenge, parse_challenge, realm_is_trusted
 from replicator.core.errors import (
@@ -28,6 +29,7 @@ from replicator.core.errors import (
     UpstreamRefused,
 )
 from replicator.upstream.body import read_bounded
+from replicator.upstream.credentials import IDENTITY_TOKEN_USER
 from replicator.upstream.endpoint import (
     Credentials,
     CredentialSource,
@@ -58,6 +60,8 @@ _MAX_LIFETIME = 10.0 * 365 * 24 * 3600
 _OK = 200
 _UNAUTHORIZED = 401
 _TOKENS = "tokens"
+_CLIENT = "replicator"
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -80,8 +84,22 @@ class _Grant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _TokenRequest:
-    url: URL
+    realm: URL
+    service: str | None
+    scopes: tuple[str, ...]
     is_trusted: bool
+
+    def outgoing(self, credentials: Credentials | None) -> Outgoing:
+        """Return the request, with our credentials: a name and a password, or a token to exchange (RFC 6749 §6)."""
+        lane = Lane.CONFIGURED if self.is_trusted else Lane.NAMED
+        named = [] if self.service is None else [("service", self.service)]
+        if credentials is not None and credentials.username == IDENTITY_TOKEN_USER:
+            form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), ("client_id", _CLIENT)]
+            form += [*named, ("scope", " ".join(self.scopes))]
+            return Outgoing("POST", self.realm, _FORM, body=urlencode(form).encode(), lane=lane)
+        url = self.realm.extend_query([*named, *(("scope", scope) for scope in self.scopes)])
+        authorization = {} if credentials is None else {"Authorization": basic_authorization(credentials)}
+        return Outgoing("GET", url, {}, authorization, lane=lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +199,8 @@ class ChallengeAuthorizer:
         url = parse_url(realm)
         if self._endpoint.origin.scheme == "https" and url.scheme != "https":
             raise UpstreamDenied(f"{name}: its token service {origin_of(url)} does not speak https")
-        query = [(key, value) for key in ("service",) if (value := challenge.parameters.get(key))]
-        query += [("scope", scope) for scope in grant.scopes(challenge)]
         trusted = realm_is_trusted(self._endpoint.api_url, realm, self._endpoint.realm_hosts)
-        return _TokenRequest(url.extend_query(query), trusted)
+        return _TokenRequest(url, challenge.parameters.get("service") or None, grant.scopes(challenge), trusted)
 
     async def _fetched(self, grant: _Grant, request: _TokenRequest) -> _Token:
         return await self._flights.run(grant, lambda: self._fetch(grant, request))
@@ -192,7 +208,7 @@ class ChallengeAuthorizer:
     async def _fetch(self, grant: _Grant, request: _TokenRequest) -> _Token:
         self._pauses.check(_TOKENS)
         asked_at = self._clock.monotonic()
-        what = f"{self._endpoint.name}: token service {origin_of(request.url)}"
+        what = f"{self._endpoint.name}: token service {origin_of(request.realm)}"
         content = await self._answer(what, request)
         value, lifetime = _parse_answer(what, content)
         token = _Token(f"Bearer {value}", asked_at + lifetime - min(_LEEWAY, lifetime / 4), request)
@@ -219,11 +235,9 @@ class ChallengeAuthorizer:
     async def _ask(self, what: str, request: _TokenRequest, credentials: Credentials | None) -> bytes:
         if credentials is not None and not request.is_trusted:
             raise UpstreamDenied(f"{what} is not trusted with the credentials")
-        authorization = {} if credentials is None else {"Authorization": basic_authorization(credentials)}
-        lane = Lane.CONFIGURED if request.is_trusted else Lane.NAMED
         with translated(what):
             async with asyncio.timeout(self._endpoint.total_timeout):
-                response = await self._session.send(Outgoing("GET", request.url, {}, authorization, lane=lane))
+                response = await self._session.send(request.outgoing(credentials))
                 try:
                     return await self._read(what, response, with_credentials=credentials is not None)
                 finally:

@@ -230,7 +230,8 @@ class TestThrottling:
             calls = [group.create_task(_failure(client.ping())) for _ in range(10)]
             await upstream.seen("*", 10)
             hold.release()
-            assert all(0 < ((await call).retry_after or 0) <= 30 for call in calls)
+            waits = [(await call).retry_after or 0 for call in calls]
+            assert all(0 < wait <= 30 for wait in waits)
 
 
 async def _failure(call: Awaitable[object]) -> UpstreamError:
