@@ -27,12 +27,21 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SYNC_FILE_RANGE_WRITE: Final = 2
 
 
+class WritesLost(StorageFull):
+    """no space was left for bytes that counted as written, and they are lost."""
+
+
 def storage_error(error: OSError) -> StorageError:
     """Return what an operating system's error means to a caller of the store."""
     code = errno.errorcode.get(error.errno or 0, "unknown error")
     if error.errno in _NO_SPACE:
         return StorageFull(f"no space is left for blobs ({code})")
     return StorageUnavailable(f"the blob store's file system failed ({code})")
+
+
+def lost_writes(error: OSError) -> StorageError:
+    """Return what the error of an fsync means: what it was to make durable cannot be written again."""
+    return WritesLost("no space is left for blobs") if error.errno in _NO_SPACE else storage_error(error)
 
 
 class FileOperations(Protocol):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from replicator.core.digest import ALGORITHMS
 from replicator.storage.blobs.directory_lock import DirectoryLock
 from replicator.storage.blobs.file_blob import FileBlob, open_blob_file
-from replicator.storage.blobs.files import FileOperations, PosixFiles, discard
+from replicator.storage.blobs.files import FileOperations, PosixFiles, discard, lost_writes
 from replicator.storage.blobs.ingest import FileIngest, IngestArea, ReceivedFile
 from replicator.storage.blobs.location import checked_location, is_location, new_location
 from replicator.storage.blobs.open_file import FileReads, OpenFile
@@ -28,6 +28,8 @@ from replicator.storage.blobs.threads import FileThreads
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
     from pathlib import Path
+
+    from replicator.storage.blobs.ingest import MakeRoom
 
 
 class FilesystemBlobStore:
@@ -59,6 +61,10 @@ class FilesystemBlobStore:
         await self._ingests.close()
         await self._threads.close()
         self._lock.release()
+
+    def on_full(self, make_room: MakeRoom) -> None:
+        """Ask for room when the disk is full, and write again when some was made."""
+        self._ingests.make_room = make_room
 
     async def create_ingest(self, name: str, algorithm: str = "sha256") -> FileIngest:
         """Start an ingest."""
@@ -111,18 +117,22 @@ class FilesystemBlobStore:
         """Take the staircase from a received file to a durable blob, in one hop.
 
         1. check size and digest; 2. fsync the file, once: after an error its pages may count as clean and a second
-        fsync would succeed for nothing; 3. rename; 4. fsync the directory. Whatever fails leaves no blob.
+        fsync would succeed for nothing; 3. rename; 4. fsync the directory. Whatever fails leaves no blob. Only where
+        the disk was full before 2 or before 3 are the received bytes whole, so that it may be tried again.
         """
         received.verify()
         os.fchmod(received.fd, 0o440)
-        self._files.sync(received.fd)
+        try:
+            self._files.sync(received.fd)
+        except OSError as error:
+            raise lost_writes(error) from error
         self._shards.ensure(target.parent)
         self._files.rename(received.path, target)
         try:
             self._files.sync_directory(target.parent)
-        except OSError:
+        except OSError as error:
             discard(self._files, target)
-            raise
+            raise lost_writes(error) from error
 
     def _delete(self, path: Path) -> None:
         try:

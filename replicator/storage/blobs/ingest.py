@@ -5,7 +5,8 @@
 The filesystem store and the object store share it and differ in one step only, the *publication* of a verified file.
 An ingest writes behind: chunks are gathered into batches, and each batch is written by one thread and hashed by another
 while the next one is received. So memory holds at most two batches of an ingest, and the event loop neither hashes nor
-waits for the disk.
+waits for the disk. When the disk is full, whoever can make room is asked to, and the same bytes are written again at
+the same place; only when there is no room to be made does the ingest fail.
 
 Whoever is cancelled anywhere here finds the ingest whole or gone: no file is closed, unlinked or published under a
 thread that still works on it.
@@ -28,9 +29,11 @@ from replicator.core.errors import (
     DigestMismatch,
     InvalidUpload,
     SizeMismatch,
+    StorageFull,
+    StorageUnavailable,
     UploadNotFound,
 )
-from replicator.storage.blobs.files import OPEN_FLAGS, Chunk, FileOperations, discard, make_directory
+from replicator.storage.blobs.files import OPEN_FLAGS, Chunk, FileOperations, WritesLost, discard, make_directory
 from replicator.storage.blobs.open_file import PIECE, FileReads, OpenFile
 from replicator.storage.blobs.port import StoredBlob
 from replicator.storage.blobs.threads import FileThreads, settle
@@ -82,6 +85,10 @@ When it raises, cancellation included, the blob is not in the store; the area dr
 """
 
 
+MakeRoom = Callable[[], Awaitable[bool]]
+"""Frees space on the disk and tells whether that succeeded; never raises but for a cancellation."""
+
+
 class IngestArea:
     """The ingests of one store. Its directory belongs to one process at a time; the store sees to that."""
 
@@ -95,6 +102,8 @@ class IngestArea:
         files: FileOperations,
     ) -> None:
         self._directory = directory
+        self.make_room: MakeRoom | None = None
+        """Asked when the disk is full, before an ingest fails for it."""
         self.publish = publish
         self.threads = threads
         self.files = files
@@ -155,6 +164,10 @@ class IngestArea:
         """Return where an ingest's file lies."""
         return self._directory / name
 
+    async def has_room_again(self) -> bool:
+        """Have room made on a full disk; return whether there is some."""
+        return self.make_room is not None and await self.make_room()
+
     def remember(self, name: str, hasher: _Hash, size: int) -> None:
         """Keep the hash object of an ingest that is being suspended."""
         self._suspended[name] = (hasher, size)
@@ -177,9 +190,7 @@ class IngestArea:
         for spared in self._reclaims:
             spared.add(name)
         try:
-            fd = await self.threads.acquire(
-                lambda: self._open_file(name, flags), lambda fd: self._undo(fd, name, flags)
-            )
+            fd = await self._acquired(name, flags)
         except BaseException:
             self.release(name)
             raise
@@ -187,6 +198,16 @@ class IngestArea:
         ingest = FileIngest(self, name, OpenFile(fd, self._reads, self.threads), hasher_of(size), size)
         self._open[name] = ingest
         return ingest
+
+    async def _acquired(self, name: str, flags: int) -> int:
+        while True:
+            try:
+                return await self.threads.acquire(
+                    lambda: self._open_file(name, flags), lambda fd: self._undo(fd, name, flags)
+                )
+            except StorageFull:
+                if not await self.has_room_again():
+                    raise
 
     def _open_file(self, name: str, flags: int) -> int:
         try:
@@ -232,6 +253,7 @@ class FileIngest:
         self._gathered: list[Chunk] = []
         self._gathered_size = 0
         self._hops: tuple[asyncio.Future[None], ...] = ()
+        self._is_rescue = False
         self._writeback = size
 
     async def write(self, chunk: Chunk) -> None:
@@ -270,13 +292,23 @@ class FileIngest:
         try:
             await self._batch_over()
             received = ReceivedFile(self._path, self._file.fd, digest, self.offset, lambda: self._verify(digest, size))
-            location = await self._area.publish(received)
+            location = await self._publish(received)
         except BaseException:
             await settle(self._drop())
             raise
         self._area.forget(self.name)
         await settle(self._file.close())
         return StoredBlob(digest, received.size, location)
+
+    async def _publish(self, received: ReceivedFile) -> str:
+        while True:
+            try:
+                return await self._area.publish(received)
+            except WritesLost:
+                raise
+            except StorageFull:
+                if not await self._area.has_room_again():
+                    raise
 
     async def suspend(self) -> None:
         """Flush and close, keeping the bytes. What was written stays also when the rest cannot be."""
@@ -328,17 +360,40 @@ class FileIngest:
     def _batch_done(self, _: asyncio.Future[None]) -> None:
         if not self._hops or not all(hop.done() for hop in self._hops):
             return
-        failures = [failure for hop in self._hops if (failure := hop.exception()) is not None]
+        failures = [failure for hop in self._hops if (failure := _failure_of(hop)) is not None]
         self._hops = ()
         if not failures:
+            self._is_rescue = False
             self._written += sum(map(len, self._under_way))
             self._under_way = []
+            return
+        if len(failures) == 1 and isinstance(failures[0], StorageFull) and self._is_rescuable:
+            self._rescue()
             return
         # Part of the batch may be in the file, but not in the hash: what counts now is what the file holds.
         self._failure = failures[0]
         self._hasher = None
         self._under_way, self._gathered = [], []
         self._written = self.offset = os.fstat(self._file.fd).st_size
+
+    @property
+    def _is_rescuable(self) -> bool:
+        return self._area.make_room is not None and not self._is_rescue
+
+    def _rescue(self) -> None:
+        """Go on with the batch under way, which is hashed already, once there is room for it."""
+        self._is_rescue = True
+        again = asyncio.ensure_future(self._append_again())  # noqa: TID251 - awaited like every hop of this ingest
+        self._hops = (again,)
+        again.add_done_callback(self._batch_done)
+
+    async def _append_again(self) -> None:
+        while await self._area.has_room_again():
+            try:
+                return await self._area.threads.run(self._append, self._under_way, self._written)
+            except StorageFull:
+                continue
+        raise StorageFull("no space is left for blobs")
 
     def _append(self, chunks: list[Chunk], offset: int) -> None:
         self._area.files.write(self._file.fd, chunks, offset)
@@ -348,11 +403,12 @@ class FileIngest:
             self._writeback = offset
 
     def _verify(self, digest: Digest, size: int | None) -> None:
-        """Write the last chunks and check the whole, in a thread."""
+        """Write the last chunks, once, and check the whole, in a thread."""
         if self._gathered:
             self._append(self._gathered, self._written)
             if self._hasher is not None:
                 _hash(self._hasher, self._gathered)
+            self._written, self._gathered = self.offset, []
         if size is not None and size != self.offset:
             raise SizeMismatch(f"expected {size} bytes, got {self.offset}")
         hasher = self._hasher
@@ -401,6 +457,10 @@ def _cut(chunks: Iterator[Chunk], start: int, length: int) -> Iterator[bytes | m
             length -= len(part)
             yield part
         start = max(0, start - len(chunk))
+
+
+def _failure_of(hop: asyncio.Future[None]) -> BaseException | None:
+    return StorageUnavailable("the blob store is closed") if hop.cancelled() else hop.exception()
 
 
 def _hash(hasher: _Hash, chunks: list[Chunk]) -> None:

@@ -29,6 +29,8 @@ from replicator.storage.blobs.port import StorageUsage, StoredBlob
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
+    from replicator.storage.blobs.ingest import MakeRoom
+
 
 @dataclass(slots=True)
 class MemoryVolume:
@@ -69,6 +71,9 @@ class MemoryBlobStore:
             for ingest in self.open_ingests.values():
                 ingest.spent = True
             self.open_ingests.clear()
+
+    def on_full(self, make_room: MakeRoom) -> None:
+        """Change nothing: a full volume stays full here."""
 
     async def create_ingest(self, name: str, algorithm: str = "sha256") -> MemoryIngest:
         """Start an ingest."""

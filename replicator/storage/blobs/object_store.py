@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from replicator.core.digest import Digest
     from replicator.storage.blobs.bucket import Bucket
+    from replicator.storage.blobs.ingest import MakeRoom
 
 _BLOBS: Final = "blobs/"
 
@@ -101,6 +102,10 @@ class ObjectStoreBlobStore:
         await self._ingests.close()
         await self._threads.close()
         self._lock.release()
+
+    def on_full(self, make_room: MakeRoom) -> None:
+        """Ask for room when the disk of the ingests is full, and write again when some was made."""
+        self._ingests.make_room = make_room
 
     async def create_ingest(self, name: str, algorithm: str = "sha256") -> FileIngest:
         """Start an ingest."""

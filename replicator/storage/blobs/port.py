@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
@@ -96,6 +96,14 @@ class BlobStore(Protocol):
 
     async def close(self) -> None:
         """Give the store up. Ingests that are open are left as a crash would leave them."""
+        ...
+
+    def on_full(self, make_room: Callable[[], Awaitable[bool]]) -> None:
+        """Have `make_room` called when a write finds no space, once for each shortage.
+
+        Where it returns True, the write is tried again; where it returns False, StorageFull is raised. It does not
+        raise.
+        """
         ...
 
     async def create_ingest(self, name: str, algorithm: str = "sha256") -> Ingest:
