@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from replicator.cache.image_lookup import LocalImage
     from replicator.cache.inventory import CachedImageReport, Inventory
+    from replicator.cache.negative import NegativeMemory
     from replicator.cache.upstreams import UpstreamRepositories, UpstreamRepository
     from replicator.core.cache_rules import CacheRule, Selection
     from replicator.core.names import RepositoryName
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """A registry that would be asked, in its place: what it is, where, and under which name it has the repository."""
+    """A registry that would be asked, in its place: what it is, and under which name it has the repository."""
 
-    name: str
-    url: str
     kind: str
     """`peer`, `mirror` or `authority`."""
     repository: RepositoryName
@@ -63,16 +62,32 @@ class Explanation:
     tag_verdict: Verdict | None
     sources: Sequence[SourceReport]
     cached: CachedImageReport | None
+    negative: str | None = None
+    """What an upstream said a moment ago, for which it is not asked again yet."""
+
+    @property
+    def is_obtainable(self) -> bool:
+        """Whether a pull may ask an upstream at all."""
+        verdicts = (self.repository_verdict, self.tag_verdict)
+        return bool(self.sources) and self.problem is None and all(one is None or one.allowed for one in verdicts)
 
 
 class Explainer:
     """Explains the images of one node."""
 
-    def __init__(self, node: RegistryNode, pulls: Pulls, upstreams: UpstreamRepositories, inventory: Inventory) -> None:
+    def __init__(
+        self,
+        node: RegistryNode,
+        pulls: Pulls,
+        upstreams: UpstreamRepositories,
+        inventory: Inventory,
+        negative: NegativeMemory,
+    ) -> None:
         self._node = node
         self._pulls = pulls
         self._upstreams = upstreams
         self._inventory = inventory
+        self._negative = negative
         self.lookup = ImageLookup(node)
 
     async def explain(self, text: str, own_hosts: Collection[str] = ()) -> Explanation:
@@ -92,6 +107,7 @@ class Explainer:
         created_by = None if known is None else known.created_by
         problem = _problem(repository, rule, source, created_by)
         cached = await self._cached(repository, reference)
+        refusal = self._negative.find(repository, reference)
         if source is None:
             return Explanation(text, image, rule, problem, created_by, None, None, (), cached)
         tag = as_tag(reference)
@@ -105,6 +121,7 @@ class Explainer:
             None if tag is None else judge(source.rule.tags, tag),
             _sources(source),
             cached,
+            None if refusal is None else str(refusal),
         )
 
     def _rule(self, repository: RepositoryName) -> CacheRule | None:
@@ -147,7 +164,4 @@ def _sources(source: UpstreamRepository) -> list[SourceReport]:
     clients, rule = source.sources.clients, source.rule
     peers = len(clients) - len(rule.sources)
     kinds = ["peer"] * peers + ["mirror"] * (len(rule.sources) - 1) + ["authority"]
-    return [
-        SourceReport(client.endpoint.name, client.endpoint.url, kind, source.name, client)
-        for client, kind in zip(clients, kinds, strict=True)
-    ]
+    return [SourceReport(kind, source.name, client) for client, kind in zip(clients, kinds, strict=True)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.core.freshness import PullPlan, plan_pull
+from replicator.cache.plans import due_after, plan_of
+from replicator.core.freshness import PullPlan
 from replicator.storage.metadata import cache_entries, cache_inventory
 
 if TYPE_CHECKING:
@@ -100,13 +101,11 @@ class Inventory:
         if entry is not None and entry.digest != digest:
             entry = None  # somebody pushed the tag; the upstream has no say in it
         source = self._upstreams.find(repository)
-        rule = None if source is None else source.rule
         fresh_until = plan = None
-        if rule is not None and entry is not None:
-            now = self._node.clock.now()
-            fresh_until = entry.checked_at + rule.freshness_of(entry.tag)
-            plan = plan_pull(rule, entry.tag, entry.checked_at, entry.failed_at, now)
-        name = None if rule is None else rule.prefix
+        if source is not None and entry is not None:
+            fresh_until = due_after(source.rule, entry.tag, entry.checked_at)
+            plan = plan_of(source, entry, self._node.clock.now())
+        name = None if source is None else source.rule.prefix
         return CachedImageReport(repository, tag, digest, name, holdings, use, entry, fresh_until, plan)
 
     async def _page(

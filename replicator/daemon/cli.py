@@ -1,4 +1,4 @@
-"""The command line: `serve`, `config check`, `config schema`, `status`, and the commands about replication.
+"""The command line: `serve`, `config …`, `status`, and the commands about replication and the cache.
 
 Exit codes: 0 done, 1 it could not be done (the reason is on standard error), 2 wrong usage.
 """
@@ -16,6 +16,7 @@ import typer
 
 from replicator import __version__
 from replicator.core.errors import ReplicatorError
+from replicator.daemon.cache_cli import cache_app
 from replicator.daemon.replication_cli import CaOption, ConfigOption, UserOption, register
 
 app = typer.Typer(
@@ -113,3 +114,4 @@ def status(
 
 
 register(app)
+app.add_typer(cache_app, name="cache")

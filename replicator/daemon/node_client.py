@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from replicator.daemon.asking import Asking
 
 TIMEOUT = 30.0
-_OPERATOR = "/_replicator/v1/replication/"
+REPLICATION = "/_replicator/v1/replication/"
+CACHE = "/_replicator/v1/cache/"
+SILENCE = 60.0
+"""Seconds without a line after which a node that sends lines is taken for gone."""
 _MAX_REASON = 500
 
 
@@ -36,27 +40,48 @@ class NodeFailed(ReplicatorError):
 
 
 class NodeClient:
-    """Speaks to one node as an operator. Every method raises NodeFailed."""
+    """Speaks to one API of a node, below `prefix`, as an operator. Every method raises NodeFailed."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: NodeSettings) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: NodeSettings, prefix: str = REPLICATION) -> None:
         self._session = session
+        self._prefix = prefix
         self.name = str(settings.id)
         self.region = settings.region
         self.url = reachable(settings)
 
     async def get(self, path: str, **query: str | None) -> Mapping[str, Any]:
-        """Ask something of replication."""
+        """Ask something."""
         given = {name: value for name, value in query.items() if value is not None}
-        return await self._ask("GET", _OPERATOR + path, params=given)
+        return await self._ask("GET", self._prefix + path, params=given)
 
     async def post(self, path: str, fields: Mapping[str, object], patience: float = TIMEOUT) -> Mapping[str, Any]:
         """Have something done, within `patience` seconds; fields that are None are left out."""
         given = {name: value for name, value in fields.items() if value is not None}
-        return await self._ask("POST", _OPERATOR + path, json=given, timeout=aiohttp.ClientTimeout(total=patience))
+        return await self._ask("POST", self._prefix + path, json=given, timeout=aiohttp.ClientTimeout(total=patience))
 
     async def delete(self, path: str) -> Mapping[str, Any]:
         """Have something stopped."""
-        return await self._ask("DELETE", _OPERATOR + path)
+        return await self._ask("DELETE", self._prefix + path)
+
+    async def lines(self, path: str, fields: Mapping[str, object]) -> AsyncIterator[Mapping[str, Any]]:
+        """Have something done that takes long, and yield what the node says of it, an object a line."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=SILENCE)
+        async with self._answer("POST", self._prefix + path, json=given, timeout=timeout) as response:
+            if response.status >= 400:
+                document = await self._document(response)
+                raise NodeFailed(self.name, self._refusal(response.status, document), response.status)
+            async for line in response.content:
+                yield self._object(line)
+
+    def _object(self, line: bytes) -> Mapping[str, Any]:
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise NodeFailed(self.name, "answered with a line that is no JSON") from error
+        if not isinstance(found, dict):
+            raise NodeFailed(self.name, "answered with a line that is no JSON object")
+        return found
 
     async def head_manifest(self, repository: str, reference: str) -> int:
         """Ask for a manifest as a client that pulls would, and return the status of the answer."""
@@ -104,14 +129,17 @@ class NodeClient:
 
 
 @asynccontextmanager
-async def open_clients(asking: Asking) -> AsyncIterator[list[NodeClient]]:
-    """Return a client of every node of a configuration, in its order; raises ConfigurationError."""
+async def open_clients(asking: Asking, prefix: str = REPLICATION) -> AsyncIterator[list[NodeClient]]:
+    """Return a client of every node of a configuration, in its order; raises ConfigurationError.
+
+    `prefix` is the API that they speak to.
+    """
     settings = load_settings(asking.config, asking.environ)
     headers = login(asking.user, asking.environ)
     connector = aiohttp.TCPConnector(ssl=trust(asking.ca_file))
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers, trust_env=False) as session:
-        yield [NodeClient(session, node) for node in settings.nodes]
+        yield [NodeClient(session, node, prefix) for node in settings.nodes]
 
 
 def choose(clients: list[NodeClient], wanted: str | None) -> NodeClient:

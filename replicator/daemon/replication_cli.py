@@ -27,7 +27,9 @@ CaOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 FromOption = Annotated[
     str | None,
-    typer.Option("--from", help="The node to ask: account/region, or a region.", show_default="found by itself"),
+    typer.Option(
+        "--from", "--node", help="The node to ask: account/region, or a region.", show_default="found by itself"
+    ),
 ]
 ImageArgument = Annotated[str, typer.Argument(help="repository:tag or repository@digest.", show_default=False)]
 IdArgument = Annotated[str, typer.Argument(help="Id of the backfill.", show_default=False)]
@@ -56,7 +58,7 @@ def parse_timeout(text: str) -> float:
     return seconds
 
 
-def _asks_nodes(command: Callable[..., int]) -> Callable[..., None]:
+def asks_nodes(command: Callable[..., int]) -> Callable[..., None]:
     """Give a command the options that all have which ask nodes; it gets them as an Asking, and returns the status."""
 
     def run(
@@ -77,7 +79,7 @@ def _asks_nodes(command: Callable[..., int]) -> Callable[..., None]:
     return run
 
 
-@_asks_nodes
+@asks_nodes
 def wait(
     asking: Asking,
     image: ImageArgument,
@@ -92,7 +94,7 @@ def wait(
     return run(asking, waiting)
 
 
-@_asks_nodes
+@asks_nodes
 def sync(
     asking: Asking,
     image: Annotated[str | None, typer.Argument(help="One image only: repository:tag or repository@digest.")] = None,
@@ -108,7 +110,7 @@ def sync(
 
 
 @backfill_app.command("start")
-@_asks_nodes
+@asks_nodes
 def start_backfill(
     asking: Asking,
     destination: Annotated[str, typer.Option(help="account/region, or registry:name.", show_default=False)],
@@ -122,7 +124,7 @@ def start_backfill(
 
 
 @backfill_app.command("list")
-@_asks_nodes
+@asks_nodes
 def list_backfills(asking: Asking) -> int:
     """Show the backfills that are not over, or ended in the last 90 days."""
     from replicator.daemon.backfill_command import show_all  # noqa: PLC0415 - loads what it needs
@@ -131,7 +133,7 @@ def list_backfills(asking: Asking) -> int:
 
 
 @backfill_app.command("show")
-@_asks_nodes
+@asks_nodes
 def show_backfill(asking: Asking, backfill_id: IdArgument) -> int:
     """Show how far a backfill is, and which images failed."""
     from replicator.daemon.backfill_command import show  # noqa: PLC0415 - loads what it needs
@@ -140,7 +142,7 @@ def show_backfill(asking: Asking, backfill_id: IdArgument) -> int:
 
 
 @backfill_app.command("stop")
-@_asks_nodes
+@asks_nodes
 def stop_backfill(asking: Asking, backfill_id: IdArgument) -> int:
     """Stop a backfill; images that are under way go on to their end."""
     from replicator.daemon.backfill_command import stop  # noqa: PLC0415 - loads what it needs
@@ -149,7 +151,7 @@ def stop_backfill(asking: Asking, backfill_id: IdArgument) -> int:
 
 
 @replication_app.command()
-@_asks_nodes
+@asks_nodes
 def retry(asking: Asking, repository: RepositoryOption = None, destination: DestinationOption = None) -> int:
     """Try at once what waits for its next attempt, on every node of the configuration or one."""
     from replicator.daemon.replication_command import retry as run  # noqa: PLC0415 - loads what it needs
@@ -158,7 +160,7 @@ def retry(asking: Asking, repository: RepositoryOption = None, destination: Dest
 
 
 @replication_app.command()
-@_asks_nodes
+@asks_nodes
 def conflicts(
     asking: Asking,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The latest so many of each node.")] = 20,
@@ -170,7 +172,7 @@ def conflicts(
 
 
 @replication_app.command("image")
-@_asks_nodes
+@asks_nodes
 def show_image(asking: Asking, image: ImageArgument) -> int:
     """Show how far the replication of an image is, destination by destination."""
     from replicator.daemon.replication_command import show_image as run  # noqa: PLC0415 - loads what it needs

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING
 
 from replicator.core.destinations import DestinationId, parse_destination
 from replicator.core.digest import Digest, parse_digest
 from replicator.core.errors import InvalidInput
-from replicator.core.names import RepositoryName, parse_region, parse_repository
+from replicator.core.names import RepositoryName, Tag, parse_region, parse_repository, parse_tag
+from replicator.core.platforms import Platform, parse_platform
 from replicator.core.reference import Reference, parse_reference
 from replicator.core.replication import ReplicationState
 from replicator.registry_api.request_body import read_whole
@@ -27,6 +29,7 @@ MAX_LIST = 100
 BODY_TIMEOUT = 30.0
 """Seconds in which a body must have arrived."""
 
+_PREFIX = re.compile(r"[a-z0-9._/-]{0,255}")
 _RESULTS = (ReplicationState.COMPLETE.value, ReplicationState.FAILED.value)
 
 
@@ -82,6 +85,25 @@ class Fields:
     def regions(self) -> tuple[str, ...]:
         """Return `regions`, none if it is not given."""
         return tuple(parse_region(one) for one in self._texts("regions"))
+
+    def find_tag(self) -> Tag | None:
+        """Return `tag`, if it is given."""
+        return parse_tag(self._text("tag")) if self._has("tag") else None
+
+    def find_image(self) -> str | None:
+        """Return `image`, a name that is still to be read, if it is given."""
+        return self._text("image") if self._has("image") else None
+
+    def find_platforms(self) -> tuple[Platform, ...] | None:
+        """Return `platforms`, if they are given."""
+        return tuple(map(parse_platform, self._texts("platforms"))) if self._has("platforms") else None
+
+    def prefix(self) -> str:
+        """Return `prefix`, what names of repositories begin with; empty if it is not given."""
+        value = self._text("prefix") if self._has("prefix") else ""
+        if _PREFIX.fullmatch(value) is None:
+            raise InvalidInput("expected prefix to be what names of repositories begin with")
+        return value
 
     def flag(self, name: str) -> bool:
         """Return true or false, false if it is not given."""

@@ -1,0 +1,160 @@
+"""The cache in words: what a node says as JSON, as people read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from replicator.daemon.status_command import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Json = Mapping[str, Any]
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+_SHORT = 19
+"""Characters of a digest that tell images apart: the algorithm and twelve digits."""
+
+_PLANS = {
+    "fresh": "served from here, nobody is asked",
+    "serve": "served from here; nobody is asked, because nothing new would be learnt now",
+    "serve-and-check": "served from here at once, and checked afterwards",
+    "check-first": "checked first; served from here if the check fails or takes too long",
+    "refuse-stale": "checked first, and refused if that fails: it was not confirmed for too long",
+}
+
+
+def age_text(seconds: float) -> str:
+    """Return a time span as people read it, in its two largest units at most."""
+    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
+        if abs(seconds) >= size * (2 if unit != "d" else 1):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def image_name(one: Json) -> str:
+    """Return the name of a cached image."""
+    return f"{one['repository']}:{one['tag']}" if one["tag"] else f"{one['repository']}@{one['digest']}"
+
+
+def here_text(one: Json) -> str:
+    """Return how much of an image is here."""
+    if one["complete"]:
+        return "complete"
+    parts = [
+        f"{found['here']} of {found['all']} {name}"
+        for name, found in (("manifests", one["manifests"]), ("blobs", one["blobs"]))
+        if found["here"] < found["all"]
+    ]
+    return ", ".join(parts)
+
+
+def notes_of(one: Json, now: float) -> list[str]:
+    """Return what is unusual about a cached image."""
+    notes = ["pinned"] if one["pinned"] else []
+    if one["gone_at"] is not None:
+        notes.append(f"gone upstream since {age_text(now - one['gone_at'])}")
+    if one["pending"]:
+        notes.append(f"{one['pending'][:_SHORT]} upstream is too new to be served")
+    if one["drift"]:
+        notes.append(f"is {one['drift'][:_SHORT]} upstream, but must not move here")
+    if one["rolled_back_at"] is not None:
+        notes.append(f"went back upstream {age_text(now - one['rolled_back_at'])} ago")
+    if one["last_error"]:
+        notes.append(f"check failed {age_text(now - one['failed_at'])} ago: {one['last_error']}")
+    return notes
+
+
+def image_row(one: Json, now: float) -> tuple[str, ...]:
+    """Return the row of a cached image in a table."""
+    return (
+        image_name(one),
+        one["digest"][:_SHORT],
+        size_text(one["bytes"]),
+        here_text(one),
+        "" if one["age_seconds"] is None else age_text(one["age_seconds"]),
+        one["freshness"],
+        "" if one["used_at"] is None else f"{age_text(now - one['used_at'])} ago",
+        "; ".join(notes_of(one, now)),
+    )
+
+
+def explanation_lines(found: Json) -> Iterator[tuple[str, str]]:
+    """Yield what is shown of an explanation, as names and texts."""
+    yield "asked", found["asked"]
+    image, rule = found["image"], found["rule"]
+    if image is not None:
+        separator = "@" if ":" in image["reference"] else ":"
+        standing = f", for {image['registry']}" if image["registry"] else ""
+        yield "repository", f"{image['repository']}{separator}{image['reference']} at {found['node']}{standing}"
+    if rule is not None:
+        yield "rule", f"{rule['prefix']}: upstream {rule['upstream']}, fresh for {age_text(rule['fresh_for'])}"
+    if found["problem"]:
+        yield "upstream", f"is not asked: {found['problem']}"
+    for place, one in enumerate(found["sources"], 1):
+        yield "source", f"{place}. {one['kind']} {one['name']} {one['url']} as {one['repository']}{_health(one)}"
+    for name in ("repository", "tag"):
+        verdict = found[f"{name}_allowed"]
+        if verdict is not None:
+            yield "allowed", f"{name}: {'yes' if verdict['allowed'] else 'no'}, {verdict['reason']}"
+    if found["negative"]:
+        yield "remembered", f"the upstream is not asked again yet: {found['negative']}"
+    yield from _cached_lines(found)
+
+
+def _cached_lines(found: Json) -> Iterator[tuple[str, str]]:
+    one, now = found["cached"], found["now"]
+    if one is None:
+        yield "cached", "no; a pull fetches it" if found["obtainable"] else "no, and a pull would not fetch it"
+        return
+    yield "cached", f"{one['digest']}, {size_text(one['bytes'])}, {here_text(one)}"
+    if one["checked_at"] is not None:
+        left = one["fresh_until"] - now
+        until = f"fresh for another {age_text(left)}" if left > 0 else f"stale since {age_text(-left)}"
+        yield "confirmed", f"{age_text(one['age_seconds'])} ago by {one['upstream']}, {until}"
+        yield "pull", _PLANS.get(one["plan"], str(one["plan"]))
+        yield "last check", _last_check(one, now)
+    elif one["tag"]:
+        yield "pull", "served from here: the tag was pushed, the upstream has no say in it"
+    else:
+        yield "pull", "served from here: what has a digest never changes"
+    for note in notes_of({**one, "last_error": None}, now):
+        yield "note", note
+
+
+def _last_check(one: Json, now: float) -> str:
+    if one["last_error"]:
+        return f"failed {age_text(now - one['failed_at'])} ago: {one['last_error']}"
+    return f"confirmed it; it came to be this digest {age_text(now - one['changed_at'])} ago"
+
+
+def upstream_line(one: Json) -> str:
+    """Return an upstream and how it is."""
+    error = f", last error: {one['last_error']}" if one["last_error"] else ""
+    return f"{one['name']} {one['url']}{_health(one) or ': well'}{error}"
+
+
+def _health(one: Json) -> str:
+    """Return what is wrong with an upstream, empty when nothing is."""
+    health = one["health"]
+    parts: list[str] = []
+    if health["breaker"] != "closed":
+        parts.append(f"not asked, breaker {health['breaker']}" if health["breaker"] == "open" else "being tried again")
+    parts += [f"{kind} paused for {age_text(left)}" for kind, left in sorted(health["paused_seconds"].items())]
+    limit = health["rate_limit"]
+    if limit is not None:
+        of = "" if limit["limit"] is None else f" of {limit['limit']}"
+        parts.append(f"{limit['remaining']}{of} requests left")
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def space_lines(space: Json) -> Iterator[str]:
+    """Yield how much the cache takes, altogether and by rule."""
+    yield _amount("altogether", space["bytes"], space["limit"])
+    for rule in space["rules"]:
+        yield _amount(f"rule {rule['prefix']}", rule["bytes"], rule["limit"])
+
+
+def _amount(name: str, size: int, limit: int | None) -> str:
+    text = f"{name}: {size_text(size)}"
+    return text if limit is None else f"{text} of {size_text(limit)} ({size / limit if limit else 1:.0%})"
