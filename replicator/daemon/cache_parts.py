@@ -15,7 +15,10 @@ from replicator.cache.limits import CacheLimits
 from replicator.cache.listings import CachedListings
 from replicator.cache.prefetch import Prefetch
 from replicator.cache.pull_through import PullThrough
+from replicator.cache.space import CacheSpace, SpaceLimits
 from replicator.cache.sweep import FreshnessSweep, SweepSettings
+from replicator.cache.use_memory import UseMemory
+from replicator.daemon.cache_operators import cache_use_cases
 from replicator.daemon.observers import CacheRecorder
 from replicator.daemon.upstream_gauges import UpstreamGauges
 from replicator.registry.listings import Listings
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from replicator.registry.node import RegistryNode
     from replicator.registry.peer_tokens import PeerTokens
     from replicator.registry.pulls import Pulls
+    from replicator.registry_api.cache_api import CacheUseCases
     from replicator.telemetry.metrics import Metrics, UpstreamMetrics
 
 
@@ -50,8 +54,10 @@ class CacheParts:
     listings: CachedListings
     sweep: FreshnessSweep
     prefetch: Prefetch
+    space: CacheSpace
     gauges: UpstreamGauges
     clients: tuple[UpstreamClient, ...]
+    use_cases: CacheUseCases
 
     def services(self) -> dict[str, Service]:
         """Return the background work by name."""
@@ -60,7 +66,9 @@ class CacheParts:
     async def close(self) -> None:
         """Give up what is under way, then close the clients."""
         await self.listings.close()
+        await self.use_cases.warmer.close()
         await self.pull_through.close()
+        await self.space.close()
         for client in self.clients:
             await client.close()
 
@@ -93,6 +101,9 @@ class CacheBuilder:
             peers=peers,
         )
         every_client = tuple(dict.fromkeys((*clients.values(), *(one for some in peers.values() for one in some))))
+        space = CacheSpace(
+            registry, self._rules, UseMemory(), limits=SpaceLimits(settings.max_size, settings.keep_free)
+        )
         health = {name: self._metrics.upstream_health(str(self._node.id), name) for name in used}
         return CacheParts(
             recorder=recorder,
@@ -102,8 +113,10 @@ class CacheBuilder:
                 pull_through, registry.clock, SweepSettings(settings.sweep.interval, settings.sweep.used_within)
             ),
             prefetch=Prefetch(registry, pull_through.completion),
+            space=space,
             gauges=UpstreamGauges(every_client, health),
             clients=every_client,
+            use_cases=cache_use_cases(registry, pulls, pull_through, space, every_client),
         )
 
     def _names(self) -> Iterator[str]:

@@ -31,6 +31,7 @@ from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
+from replicator.registry_api.cache_api import CacheApi
 from replicator.registry_api.call import Services
 from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from replicator.config.nodes import NodeSettings
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId
+    from replicator.daemon.cache_parts import CacheParts
     from replicator.daemon.listener import Listener
     from replicator.daemon.replication_parts import ReplicationParts
     from replicator.daemon.secrets import SecretStore
@@ -164,13 +166,14 @@ class _NodeBuilder:
             janitor=Janitor(uploads, clock, self._name),
             replication=replication,
             cache=cache,
-            server=self._server(services, replication, self._authenticator(tokens), readiness, status, via),
+            server=self._server(services, replication, cache, self._authenticator(tokens), readiness, status, via),
         )
 
     def _server(
         self,
         services: Services,
         replication: ReplicationParts,
+        cache: CacheParts,
         authenticator: Authenticator,
         readiness: ReadinessProbe,
         status: NodeStatus,
@@ -182,8 +185,15 @@ class _NodeBuilder:
         registry = RegistryApi(services, authenticator, clock, observe, limit, self._settings.public_url, via)
         peers = PeerApi(replication.replicas, replication.uploads, authenticator, clock, observe, limit)
         operators = ReplicationApi(replication.use_cases, authenticator, clock, observe, limit)
+        caching = CacheApi(cache.use_cases, authenticator, clock, observe, limit, self._settings.public_url)
         operations = Operations(
-            authenticator, readiness.check, self._render_metrics, status.get, limit, operators.handle
+            authenticator,
+            readiness.check,
+            self._render_metrics,
+            status.get,
+            limit,
+            operators.handle,
+            caching.handle,
         )
         return HttpServer(self._listener, registry.handle, operations.handle, peers.handle)
 
