@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.config.base import is_loopback, url_endpoint
+from replicator.config.cache_checks import CACHE_CHECKS
 from replicator.config.problems import Finding, KeyPath, Severity, repeated
 from replicator.config.replication_checks import REPLICATION_CHECKS
 from replicator.config.storage import FilesystemSettings, PostgresqlSettings, S3Settings
@@ -88,17 +89,7 @@ def _shared_directories(settings: Settings) -> Iterator[Finding]:
         taken += own
 
 
-def _upstreams(settings: Settings) -> Iterator[Finding]:
-    names = {one.name for one in settings.upstreams}
-    used = {name for node in settings.nodes for rule in node.cache.rules for name in rule.sources}
-    for i, node in enumerate(settings.nodes):
-        for j, rule in enumerate(node.cache.rules):
-            if rule.upstream not in names:
-                message = f"expected the name of an upstream of this file, got {rule.upstream!r}"
-                yield Finding(("nodes", i, "cache", "rules", j, "upstream"), message)
-    for i, upstream in enumerate(settings.upstreams):
-        if upstream.name not in used:
-            yield Finding(("upstreams", i), f"upstream {upstream.name} is not used by any cache rule", Severity.WARNING)
+def _remotes(settings: Settings) -> Iterator[Finding]:
     used_registries = {
         one.id for node in settings.nodes for rule in node.replication.rules for one in rule.destinations
     }
@@ -169,9 +160,10 @@ _CHECKS = (
     _unique_names,
     _unique_listen,
     _unique_storage,
-    _upstreams,
+    _remotes,
     _self_reference,
     _exposure,
     _peers,
+    *CACHE_CHECKS,
     *REPLICATION_CHECKS,
 )

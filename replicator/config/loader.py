@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _RULE_DEPTH = 5
+_UPSTREAM_DEPTH = 2
+_MAX_NAME = 100
 
 
 def load_settings(path: Path | str, environ: Mapping[str, str]) -> Settings:
@@ -60,20 +62,49 @@ def _judge(path: Path, environ: Mapping[str, str]) -> tuple[Settings | None, lis
         more += [*check(settings), *check_references(settings, environ)]
     findings += [(finding, document.line(finding.path) or 1) for finding in more]
     problems = [
-        Problem(str(path), line, dotted(one.path), _with_rule(one, document.data), one.severity)
+        Problem(str(path), line, dotted(one.path), _with_subject(one, document.data), one.severity)
         for one, line in findings
     ]
     return settings, sorted(problems, key=lambda problem: (problem.line or 0, problem.key))
 
 
-def _with_rule(finding: Finding, data: object) -> str:
-    """Return the message, with the rule's name where it is about a replication rule: indexes are hard to find."""
-    if finding.path[2:4] != ("replication", "rules") or len(finding.path) < _RULE_DEPTH:
-        return finding.message
+def _with_subject(finding: Finding, data: object) -> str:
+    """Return the message, with the name of what it is about in front: indexes are hard to find."""
+    subject = None
+    if finding.path[2:4] == ("replication", "rules"):
+        subject = _named("rule", finding.path, data, _RULE_DEPTH, "name")
+    elif finding.path[2:4] == ("cache", "rules"):
+        subject = _named("cache rule", finding.path, data, _RULE_DEPTH, "prefix")
+    elif finding.path[:1] == ("upstreams",) and finding.path[2:]:
+        upstream = _named("upstream", finding.path, data, _UPSTREAM_DEPTH, "name")
+        rules = _used_by(data, upstream.removeprefix("upstream ")) if upstream is not None else None
+        subject = f"{upstream} of cache rule {rules}" if rules else None
+    return finding.message if subject is None else f"{subject}: {finding.message}"
+
+
+def _named(kind: str, path: KeyPath, data: object, depth: int, key: str) -> str | None:
+    """Return what the section is called that the first `depth` parts of `path` lead to, unless it has no good name."""
     here = data
-    for part in (*finding.path[:_RULE_DEPTH], "name"):
+    for part in (*path[:depth], key):
         here = child_of(here, part)
-    return f"rule {here}: {finding.message}" if isinstance(here, str) and here.isprintable() else finding.message
+    good = len(path) >= depth and isinstance(here, str) and here and here.isprintable()
+    return f"{kind} {here[:_MAX_NAME]}" if good and isinstance(here, str) else None
+
+
+def _used_by(data: object, upstream: str) -> str:
+    """Return the prefixes of the cache rules that an upstream answers for: they fail with it."""
+    prefixes: list[str] = []
+    for node in _items(child_of(data, "nodes")):
+        for rule in _items(child_of(child_of(node, "cache"), "rules")):
+            named = [child_of(rule, "upstream"), *_items(child_of(rule, "mirrors"))]
+            prefix = child_of(rule, "prefix")
+            if upstream in named and isinstance(prefix, str) and prefix and prefix.isprintable():
+                prefixes.append(prefix[:_MAX_NAME])
+    return ", ".join(dict.fromkeys(prefixes))
+
+
+def _items(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _read(path: Path) -> str:

@@ -77,15 +77,15 @@ nodes:
         "2: storage_rot: unknown key, did you mean 'storage_root'?",
         "3: log.access_log: expected true or false, got 'yes'",
         "3: log.level: expected one of 'debug', 'info', 'warning' or 'error', got 'loud'",
-        "5: upstreams[0].url: expected http://host or https://host, got 'ftp://x'",
-        "6: upstreams[1].url: expected a URL without a path, got 'https://x/v2'",
+        "5: upstreams[0].url: upstream hub of cache rule x: expected http://host or https://host, got 'ftp://x'",
+        "6: upstreams[1].url: upstream hub of cache rule x: expected a URL without a path, got 'https://x/v2'",
         "8: nodes[0].account: expected an account id of 12 digits, got '12'",
         "11: nodes[0].listen: appears twice, first on line 10",
         "13: nodes[0].storage.blobs.bucket: is required",
         "13: nodes[0].storage.blobs.bukket: unknown key, did you mean 'bucket'?",
         "14: nodes[0].storage.metadata: expected kind to be one of 'sqlite', 'postgresql', got 'mongodb'",
-        "15: nodes[0].cache.rules[0].fresh_for: expected a duration such as 30s, 24h or 1h30m, got 5",
-        "15: nodes[0].cache.rules[0].prefix: expected ROOT or a prefix of 2 to 30 characters, got 'x'",
+        "15: nodes[0].cache.rules[0].fresh_for: cache rule x: expected a duration such as 30s, 24h or 1h30m, got 5",
+        "15: nodes[0].cache.rules[0].prefix: cache rule x: expected ROOT or a prefix of 2 to 30 characters, got 'x'",
         "16: nodes[0].limits.max_manifest_size: expected at least 4194304, got '1MiB'",
         "16: nodes[0].limits.request_burst: expected a whole number, got 1.5",
         "16: nodes[0].limits.requests_per_second: expected more than 0.0, got 0",
@@ -107,7 +107,7 @@ def test_a_wrong_optional_key_does_not_hide_what_is_wrong_between_sections(write
     assert "6: nodes[0].colour: unknown key" in messages
     assert "7: nodes[0].limits.requests_per_second: expected a number, got 'fast'" in messages
     assert "8: nodes[0].repositories: expected a mapping, got a list" in messages
-    assert "9: nodes[0].cache.rules[0].upstream: expected the name of an upstream" in messages
+    assert "9: nodes[0].cache.rules[0].upstream: cache rule hub: expected the name of an upstream" in messages
     assert "10: nodes[1].listen: 127.0.0.1:5001 is taken by nodes[0].listen" in messages
 
 
