@@ -1,14 +1,15 @@
 """What a pull of a cached tag does now, and when the tag is due: the rule's word, and what is known besides it.
 
 To `core.freshness` this adds what one entry tells: that its rule leads to another upstream than it did, that a digest
-has been held back for long enough, that the upstream has the tag no more, and how much of the upstream's rate limit is
-left for checks.
+has been held back for long enough, that the upstream has the tag no more; and how the upstream is: whether it wants to
+be left alone, and how much of its rate limit is left for checks.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.core.circuit_breaker import BreakerState
 from replicator.core.freshness import PullPlan, plan_pull
 from replicator.core.rate_budget import stretch
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from replicator.core.cache_rules import CacheRule
     from replicator.core.names import Tag
     from replicator.storage.metadata.cache_entries import CacheEntry
+    from replicator.upstream.client import UpstreamHealth
 
 _UNHURRIED = {PullPlan.SERVE_AND_CHECK, PullPlan.CHECK_FIRST}
 
@@ -31,7 +33,7 @@ def plan_of(source: UpstreamRepository, entry: CacheEntry, now: float) -> PullPl
         return PullPlan.SERVE if entry.failed_at is not None else PullPlan.SERVE_AND_CHECK
     if plan in _UNHURRIED and is_known_gone(rule, entry, now):
         return PullPlan.SERVE
-    if plan is PullPlan.SERVE_AND_CHECK and not _is_affordable(source, entry, now):
+    if plan is PullPlan.SERVE_AND_CHECK and (is_resting(source) or not _is_affordable(source, entry, now)):
         return PullPlan.SERVE
     return plan
 
@@ -48,11 +50,20 @@ def is_known_gone(rule: CacheRule, entry: CacheEntry, now: float) -> bool:
     return 0 <= now - entry.failed_at < rule.freshness_of(entry.tag)
 
 
+def is_resting(source: UpstreamRepository) -> bool:
+    """Tell whether no registry that could be asked about a tag wants to be asked now, or is worth asking."""
+    return all(_rests(client.health) for client in source.sources.clients)
+
+
+def _rests(health: UpstreamHealth) -> bool:
+    return health.breaker is BreakerState.OPEN or any(health.paused_for.get(kind) for kind in ("manifests", "tokens"))
+
+
 def stretch_of(source: UpstreamRepository, now: float) -> float | None:
     """Return by how much the time between two checks is multiplied; None when the upstream is not to be checked."""
     longest = 1.0
     for client in source.sources.clients:
-        factor = stretch(client.rate_limit, now)
+        factor = stretch(client.health.rate_limit, now)
         if factor is None:
             return None
         longest = max(longest, factor)

@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.cache.plans import is_known_gone, stretch_of
+from replicator.cache.plans import is_known_gone, is_resting, stretch_of
 from replicator.cache.selection import refusal_of
 from replicator.cache.tag_checks import CheckOutcome, concerns_all
 from replicator.core.cache_rules import ROOT
@@ -111,7 +111,7 @@ class FreshnessSweep:
     def _is_wanted(self, source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
         """Tell whether a tag that is due soon is to be checked in this round."""
         rule = source.rule
-        if refusal_of(source, entry.tag) or is_known_gone(rule, entry, now):
+        if refusal_of(source, entry.tag) or is_known_gone(rule, entry, now) or is_resting(source):
             return False
         if entry.pending_digest is not None:
             return now >= entry.due_at

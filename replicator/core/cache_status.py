@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 _MAX_DETAIL = 200
+_NOT_FOUND = 404
 
 
 class CacheResult(enum.StrEnum):
@@ -24,7 +25,7 @@ class CacheResult(enum.StrEnum):
     REVALIDATED = "revalidated"
     """The upstream confirmed it for this pull."""
     MISS = "miss"
-    """Fetched for this pull, or on its way for another one."""
+    """Fetched for this pull, or on its way for another one; with status 404: looked for in vain."""
     NEGATIVE = "negative"
     """Refused from memory: the upstream did not have it a moment ago."""
     ERROR = "error"
@@ -71,7 +72,7 @@ def render_cache_status(node: str, trace: PullTrace) -> str | None:
         parts.append(f"fwd-status={trace.status}")
     if trace.ttl is not None:
         parts.append(f"ttl={math.floor(trace.ttl)}")
-    if trace.result is CacheResult.MISS:
+    if trace.result is CacheResult.MISS and trace.status != _NOT_FOUND:
         parts.append("stored")
     if trace.collapsed:
         parts.append("collapsed")
