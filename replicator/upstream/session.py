@@ -51,6 +51,7 @@ MAX_REDIRECTS = 5
 _FOLLOWED_METHODS = frozenset({"GET", "HEAD"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _URL_TEXT = re.compile(r"[!-\[\]-~]{1,8192}")  # printable ASCII but the backslash, on which parsers disagree
+_PORTS = {"http": 80, "https": 443}
 _HEADERS = {"User-Agent": f"replicator/{__version__}", "Accept-Encoding": "identity"}
 
 AddressInfo = tuple[int, int, int, str, tuple[object, ...]]
@@ -92,7 +93,8 @@ def parse_url(text: str, base: URL | None = None) -> URL:
         sent = URL(text, encoded=True)
         url = sent if base is None or sent.scheme else base.join(sent)
         other = urlsplit(str(url))
-        consistent = (url.raw_host or "").lower() == other.hostname and url.explicit_port == other.port
+        port = other.port or _PORTS.get(url.scheme)  # a port that is the scheme's own may be written or not
+        consistent = (url.raw_host or "").lower() == other.hostname and url.port == port
     except ValueError as error:
         raise UpstreamContent("the upstream sent a malformed URL") from error
     if url.scheme not in {"http", "https"} or not url.raw_host or not consistent or "@" in other.netloc:

@@ -11,14 +11,16 @@ import pytest
 import trustme
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
+from cryptography.hazmat.primitives import serialization
+from yarl import URL
 
 from replicator.core.errors import ShuttingDown, UpstreamContent, UpstreamDenied, UpstreamUnavailable
 from replicator.core.names import RepositoryName
 from replicator.upstream.addresses import Network
-from replicator.upstream.endpoint import Credentials, UpstreamEndpoint
+from replicator.upstream.endpoint import ClientCertificate, Credentials, UpstreamEndpoint, origin_of
 from replicator.upstream.session import MAX_REDIRECTS, Session, _HomeResolver, parse_url
 from tests.support.upstream_clients import client_of, endpoint_of
-from tests.support.upstreams import FakeRegistry, FakeServer, Fault, Tokens, basic
+from tests.support.upstreams import FakeRegistry, FakeServer, FakeTokenServer, Fault, Tokens, basic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -250,6 +252,201 @@ class TestInternalNetwork:
                 assert await pull(client, upstream.add_blob(ALPINE, LAYER)) == LAYER
 
 
+class TestNetworks:
+    """The name of a registry leads where its configuration permits, and nowhere else."""
+
+    @pytest.mark.parametrize(
+        ("address", "network"),
+        [
+            ("127.0.0.1", Network.LOOPBACK),
+            ("10.0.0.1", Network.PRIVATE),
+            ("169.254.169.254", Network.LINK_LOCAL),
+            ("240.0.0.1", Network.RESERVED),
+        ],
+    )
+    async def test_that_are_not_permitted_are_not_connected_to(self, address: str, network: Network) -> None:
+        async with FakeRegistry() as upstream:
+            url = f"http://registry.test:{upstream.port}"
+            names, permitted = Names(registry_test=[address]), frozenset(Network) - {network}
+            async with client_of(upstream, resolver=names, url=url, networks=permitted) as client:
+                with pytest.raises(
+                    UpstreamContent, match=rf"a {network} address, {address}; `networks: \[{network}\]`"
+                ):
+                    await client.ping()
+            assert upstream.requests == []
+
+    async def test_that_are_permitted_are_connected_to(self) -> None:
+        async with FakeRegistry() as upstream:
+            url, names = f"http://registry.test:{upstream.port}", Names(registry_test=["127.0.0.1"])
+            permitted = frozenset({Network.LOOPBACK})
+            async with client_of(upstream, resolver=names, url=url, networks=permitted) as client:
+                await client.ping()
+
+    async def test_hold_for_every_connection(self) -> None:
+        """The address that was looked at is the one connected to: DNS may say what it likes the next time."""
+        names = Names(registry_test=["127.0.0.1", "10.0.0.1"])
+        async with FakeRegistry() as upstream:
+            url, permitted = f"http://registry.test:{upstream.port}", frozenset({Network.LOOPBACK})
+            async with client_of(upstream, resolver=names, url=url, networks=permitted) as client:
+                await client.ping()
+            async with client_of(upstream, resolver=names, url=url, networks=permitted) as client:
+                with pytest.raises(UpstreamContent, match="private address"):
+                    await client.ping()
+            assert upstream.count() == 1
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    async def test_are_permitted_by_an_address_in_the_url(self, upstream: FakeRegistry, host: str) -> None:
+        url = f"http://{host}:{upstream.port}"
+        async with client_of(upstream, url=url, networks=frozenset()) as client:
+            await client.ping()
+
+    async def test_of_a_redirect_can_be_permitted(self) -> None:
+        """A public registry that keeps its blobs in our network is believed where the configuration says so."""
+        names = Names(registry_test=["198.41.0.4", "127.0.0.1"])
+        async with FakeServer() as storage, FakeRegistry() as upstream:
+            storage.faults.on("*", Fault(body=LAYER))
+            upstream.faults.on("*", Fault(redirect=f"{storage.url}/"))
+            url, permitted = f"http://registry.test:{upstream.port}", frozenset({Network.LOOPBACK})
+            async with client_of(upstream, resolver=_Diverted(names), url=url, networks=permitted) as client:
+                assert await pull(client, upstream.add_blob(ALPINE, LAYER)) == LAYER
+
+    @pytest.mark.parametrize("realm_hosts", [frozenset({"127.0.0.1:{port}"}), frozenset({"localhost:{port}"})])
+    async def test_of_a_token_service_are_permitted_by_its_own_name(self, realm_hosts: frozenset[str]) -> None:
+        tokens = Tokens("ann", "correct-horse")
+        async with FakeTokenServer(tokens) as service, FakeRegistry(tokens=tokens) as upstream:
+            hosts = frozenset(host.format(port=service.port) for host in realm_hosts)
+            upstream.realm = f"http://{next(iter(hosts))}/token"
+            names = Names(registry_test=["198.41.0.4", "127.0.0.1"], localhost=["127.0.0.1"])
+            async with client_of(
+                upstream,
+                resolver=_Diverted(names),
+                url=f"http://registry.test:{upstream.port}",
+                networks=frozenset({Network.LOOPBACK}),
+                realm_hosts=hosts,
+                credentials=CREDENTIALS,
+            ) as client:
+                await client.ping()
+            assert service.count() == 1
+
+    async def test_of_a_token_service_by_name_are_those_around_the_registry(self) -> None:
+        tokens = Tokens("ann", "correct-horse")
+        async with FakeTokenServer(tokens) as service, FakeRegistry(tokens=tokens) as upstream:
+            upstream.realm = f"http://auth.test:{service.port}/token"
+            async with client_of(
+                upstream,
+                resolver=Names(auth_test=["127.0.0.1"]),
+                networks=frozenset(),
+                realm_hosts=frozenset({f"auth.test:{service.port}"}),
+                credentials=CREDENTIALS,
+            ) as client:
+                await client.ping()
+            assert service.count() == 1
+            async with client_of(
+                upstream,
+                resolver=Names(auth_test=["169.254.169.254"]),
+                networks=frozenset(),
+                realm_hosts=frozenset({f"auth.test:{service.port}"}),
+                credentials=CREDENTIALS,
+            ) as client:
+                with pytest.raises(UpstreamContent, match=r"networks: \[link-local\]"):
+                    await client.ping()
+
+
+class TestClientCertificate:
+    """Our certificate proves who we are to the registry, and to nobody that it names."""
+
+    @pytest.fixture
+    def authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @pytest.fixture
+    def certificate(self, authority: trustme.CA, tmp_path: Path) -> ClientCertificate:
+        issued = authority.issue_cert("node.example")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / "node.pem")
+        issued.private_key_pem.write_to_path(tmp_path / "node.key")
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        return ClientCertificate(tmp_path / "node.pem", tmp_path / "node.key")
+
+    @staticmethod
+    def asking(authority: trustme.CA, mode: ssl.VerifyMode = ssl.CERT_REQUIRED) -> ssl.SSLContext:
+        context = TestTls.server_context(authority)
+        authority.configure_trust(context)
+        context.verify_mode = mode
+        return context
+
+    @staticmethod
+    def noting(shown: list[object], body: bytes) -> Fault:
+        async def note(request: web.Request) -> web.StreamResponse:
+            assert request.transport is not None
+            shown.append(request.transport.get_extra_info("peercert"))
+            return web.Response(body=body)
+
+        return Fault(answer=note)
+
+    async def test_is_shown_to_the_registry(
+        self, authority: trustme.CA, certificate: ClientCertificate, tmp_path: Path
+    ) -> None:
+        async with FakeRegistry(tls=self.asking(authority)) as upstream:
+            async with client_of(upstream, ca_file=tmp_path / "ca.pem", client_certificate=certificate) as client:
+                await client.ping()
+            async with client_of(upstream, ca_file=tmp_path / "ca.pem") as client:
+                with pytest.raises(UpstreamUnavailable):
+                    await client.ping()
+
+    async def test_is_not_shown_to_hosts_that_the_registry_names(
+        self, authority: trustme.CA, certificate: ClientCertificate, tmp_path: Path
+    ) -> None:
+        shown: list[object] = []
+        tokens = Tokens("ann", "correct-horse")
+        async with (
+            FakeServer(tls=self.asking(authority, ssl.CERT_OPTIONAL)) as elsewhere,
+            FakeRegistry(tls=self.asking(authority), tokens=tokens, realm=f"{elsewhere.url}/token") as upstream,
+            client_of(
+                upstream,
+                ca_file=tmp_path / "ca.pem",
+                client_certificate=certificate,
+                realm_hosts=frozenset({elsewhere.authority}),
+                credentials=CREDENTIALS,
+            ) as client,
+        ):
+            digest = upstream.add_blob(ALPINE, LAYER)
+            tokens.valid.add("known")
+            elsewhere.faults.on("/token", self.noting(shown, b'{"token": "known"}'))
+            elsewhere.faults.on("/storage", self.noting(shown, LAYER))
+            await client.ping()
+            upstream.faults.on("*/blobs/*", Fault(redirect=f"{elsewhere.url}/storage"), times=1)
+            assert await pull(client, digest) == LAYER
+            assert len(shown) == 2, "a token and a blob"
+            assert not any(shown)
+
+    async def test_that_cannot_be_read_is_named(self, certificate: ClientCertificate, tmp_path: Path) -> None:
+        (tmp_path / "node.key").write_text("no key")
+        async with (
+            FakeRegistry() as upstream,
+            client_of(upstream, url="https://registry.test", client_certificate=certificate) as client,
+        ):
+            with pytest.raises(UpstreamUnavailable, match=r"cannot load the certificate .*node\.pem"):
+                await client.ping()
+
+    async def test_with_an_encrypted_key_is_refused_without_asking(
+        self, certificate: ClientCertificate, tmp_path: Path
+    ) -> None:
+        key = serialization.load_pem_private_key((tmp_path / "node.key").read_bytes(), None)
+        (tmp_path / "node.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"secret"),
+            )
+        )
+        async with (
+            FakeRegistry() as upstream,
+            client_of(upstream, url="https://registry.test", client_certificate=certificate) as client,
+        ):
+            with pytest.raises(UpstreamUnavailable, match="cannot load the certificate"):
+                await client.ping()
+
+
 class _Diverted(AbstractResolver):
     """Lets a registry pass for public: its name has a public address as well as the one we connect to."""
 
@@ -379,6 +576,11 @@ async def test_proxy_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPat
 def test_url_with_anything_but_printable_ascii_is_refused(text: str) -> None:
     with pytest.raises(UpstreamContent):
         parse_url(text)
+
+
+@pytest.mark.parametrize("text", ["http://h:80/x", "https://h:443/x", "https://h:80/x", "http://h:443/x", "http://h/x"])
+def test_url_may_state_the_port_that_its_scheme_has_anyway(text: str) -> None:
+    assert origin_of(parse_url(text)) == origin_of(URL(text))
 
 
 async def test_closed_session_refuses_to_send() -> None:
