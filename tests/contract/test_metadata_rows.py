@@ -421,14 +421,14 @@ class TestCacheEntries:
         assert other is not None
         assert (touched.used_at, touched.checked_at, other.used_at) == (99.0, 10.0, 11.0)
 
-    async def test_due_are_those_unconfirmed_for_long_and_used_lately(self, database: Database) -> None:
-        for name, checked_at, used_at in (
+    async def test_due_are_those_whose_time_has_come_and_that_were_used_lately(self, database: Database) -> None:
+        for name, due_at, used_at in (
             ("fresh", 101.0, 500.0),
             ("unused", 50.0, 199.0),
             ("second", 100.0, 200.0),
             ("first", 60.0, 500.0),
         ):
-            entry = CacheEntry(REPOSITORY, Tag(name), "docker-hub", digest("a"), checked_at, 1.0, used_at)
+            entry = CacheEntry(REPOSITORY, Tag(name), "docker-hub", digest("a"), 1.0, 1.0, used_at, due_at=due_at)
             await database.write(lambda entry=entry: cache_entries.put(entry))  # type: ignore[misc]
         assert [entry.tag for entry in await database.read(due_tags(None, (), 100.0, 200.0, 10))] == ["first", "second"]
         assert [entry.tag for entry in await database.read(due_tags(None, (), 100.0, 200.0, 1))] == ["first"]
@@ -436,7 +436,7 @@ class TestCacheEntries:
     async def test_due_tags_are_found_by_the_names_that_a_rule_covers(self, database: Database) -> None:
         names = ["hub/a", "hub/deep/b", "hub-mirror/c", "hub", "hub0", "other/d"]
         for number, name in enumerate(names):
-            entry = CacheEntry(RepositoryName(name), LATEST, "docker-hub", digest("a"), number, 1.0, 500.0)
+            entry = CacheEntry(RepositoryName(name), LATEST, "docker-hub", digest("a"), 1.0, 1.0, 500.0, due_at=number)
             await database.write(lambda entry=entry: cache_entries.put(entry))  # type: ignore[misc]
 
         async def due(below: str | None, *without: str, limit: int = 10) -> list[str]:
