@@ -188,7 +188,7 @@ class CachedBlobs:
                 if fill is None and self._fills.ended == ended:
                     # Nothing came in while the database was asked, so it is really not here.
                     fill = self._start(source, digest, descriptor)
-            return await fill.open()
+            return self._node.readings.count(await fill.open())
         except UpstreamNotFound as error:
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
 

@@ -19,7 +19,7 @@ from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
 from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
-from replicator.storage.metadata import cache_entries, cache_history, images, jobs, repositories, tags
+from replicator.storage.metadata import cache_entries, cache_history, cached_images, images, jobs, repositories, tags
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 
@@ -119,6 +119,7 @@ class Imports:
             register = yield from tags.put(repository, tag, digest, self._node.settings.node, imported.checked_at)
             newest = register.revision
         yield from images.put(repository, image, self._node.settings.node, imported.checked_at, not_before=newest)
+        yield from cached_images.put(repository, digest, imported.checked_at)
         entry = yield from _record(imported, known, current)
         yield from plan_follow_up(self._node, change_of(repository, image, (tag,)), imported.checked_at)
         yield from _plan_prefetch(repository, digest, imported.platforms, imported.checked_at)
@@ -138,6 +139,7 @@ class Imports:
     def _put_image(self, repository: RepositoryName, image: StoredImage, now: float) -> Steps[None]:
         yield from ensure_repository(self._node, repository, now, CreationCause.PULL_THROUGH_CACHE)
         yield from images.put(repository, image, self._node.settings.node, now)
+        yield from cached_images.put(repository, image.manifest.digest, now)
 
 
 def _image(manifest: StoredManifest) -> StoredImage:

@@ -21,6 +21,7 @@ from replicator.cache.selection import refusal_of
 from replicator.cache.tag_checks import CheckOutcome, TagCheck, TagChecks
 from replicator.cache.tag_memory import TagMemory
 from replicator.cache.upstreams import UpstreamRepositories
+from replicator.cache.use_memory import UseMemory
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.cache_status import PullTrace
 from replicator.core.errors import BlobNotFound, Denied, ManifestNotFound, RepositoryNotFound
@@ -69,6 +70,7 @@ class PullThrough:
         self.node = node
         self.upstreams = UpstreamRepositories(rules, clients, peers)
         self.memory = TagMemory()
+        self.uses = UseMemory()
         imports = Imports(node)
         self.checks = TagChecks(pulls, imports, self.memory, node.clock, observer, limits)
         self.negative = NegativeMemory(node.clock)
@@ -102,10 +104,12 @@ class PullThrough:
     async def _get_manifest(self, source: UpstreamRepository, reference: Reference, trace: PullTrace) -> StoredManifest:
         await self._check_permitted(source, reference)
         try:
-            return await self._manifests.get(source, reference, trace)
+            manifest = await self._manifests.get(source, reference, trace)
         finally:
             if trace.result is not None:
                 self._observer.result(source.rule.prefix, trace.result.value)
+        self.uses.use(source.repository, manifest.digest, self.node.clock.now())
+        return manifest
 
     async def get_blob_size(
         self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None

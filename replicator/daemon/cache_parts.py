@@ -17,16 +17,18 @@ from replicator.cache.prefetch import Prefetch
 from replicator.cache.pull_through import PullThrough
 from replicator.cache.space import CacheSpace, SpaceLimits
 from replicator.cache.sweep import FreshnessSweep, SweepSettings
-from replicator.cache.use_memory import UseMemory
 from replicator.daemon.cache_operators import cache_use_cases
 from replicator.daemon.observers import CacheRecorder
 from replicator.daemon.upstream_gauges import UpstreamGauges
 from replicator.registry.listings import Listings
+from replicator.storage.metadata.ballast import BallastFile
+from replicator.storage.metadata.sqlite import SqliteDatabase
 from replicator.upstream.auth import BearerAuthorizer
 from replicator.upstream.client import UpstreamClient, open_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from replicator.config.nodes import NodeSettings
     from replicator.core.cache_rules import CacheRule
@@ -61,7 +63,7 @@ class CacheParts:
 
     def services(self) -> dict[str, Service]:
         """Return the background work by name."""
-        return {"freshness": self.sweep.run, "prefetch": self.prefetch.run}
+        return {"freshness": self.sweep.run, "prefetch": self.prefetch.run, "space": self.space.run}
 
     async def close(self) -> None:
         """Give up what is under way, then close the clients."""
@@ -74,9 +76,17 @@ class CacheParts:
 
 
 class CacheBuilder:
-    """Builds the cache of one node."""
+    """Builds the cache of one node. `ballast` is where its rows keep space, where they share the disk of the blobs."""
 
-    def __init__(self, node: NodeSettings, registry: RegistryNode, endpoints: Endpoints, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        node: NodeSettings,
+        registry: RegistryNode,
+        endpoints: Endpoints,
+        metrics: Metrics,
+        ballast: Path | None = None,
+    ) -> None:
+        self._ballast = ballast
         self._node = node
         self._registry = registry
         self._rules = registry.settings.cache_rules
@@ -101,9 +111,7 @@ class CacheBuilder:
             peers=peers,
         )
         every_client = tuple(dict.fromkeys((*clients.values(), *(one for some in peers.values() for one in some))))
-        space = CacheSpace(
-            registry, self._rules, UseMemory(), limits=SpaceLimits(settings.max_size, settings.keep_free)
-        )
+        space = self._space(pull_through)
         health = {name: self._metrics.upstream_health(str(self._node.id), name) for name in used}
         return CacheParts(
             recorder=recorder,
@@ -118,6 +126,22 @@ class CacheBuilder:
             clients=every_client,
             use_cases=cache_use_cases(registry, pulls, pull_through, space, every_client),
         )
+
+    def _space(self, pull_through: PullThrough) -> CacheSpace:
+        """Return what keeps the cache within its limits, and is asked for room where the disk is full."""
+        registry, limits = self._registry, self._node.cache
+        space = CacheSpace(
+            registry,
+            self._rules,
+            pull_through.uses,
+            self._metrics.cache_space(str(self._node.id)),
+            SpaceLimits(limits.max_size, limits.keep_free),
+            None if self._ballast is None else BallastFile(self._ballast),
+        )
+        registry.store.on_full(space.make_room)
+        if self._ballast is not None and isinstance(registry.database, SqliteDatabase):
+            registry.database.on_full(space.make_room)
+        return space
 
     def _names(self) -> Iterator[str]:
         for rule in self._rules:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from replicator.cache.shadowed import report_shadowed
 from replicator.config.storage import SqliteSettings
 from replicator.replication.coverage import report_idle_rules
 from replicator.storage.metadata import jobs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from replicator.daemon.replication_parts import ReplicationParts
     from replicator.daemon.supervisor import Service
     from replicator.maintenance.janitor import Janitor
+    from replicator.maintenance.strays import StrayBytes
     from replicator.registry.node import RegistryNode
     from replicator.registry.run_time_settings import RunTimeSettings
 
@@ -34,6 +36,7 @@ class NodeParts:
     registry: RegistryNode
     run_time_settings: RunTimeSettings
     janitor: Janitor
+    strays: StrayBytes
     replication: ReplicationParts
     cache: CacheParts
     server: HttpServer
@@ -52,6 +55,7 @@ class NodeParts:
             await self.registry.database.write(partial(jobs.free_all, self.registry.clock.now()))
         await self.janitor.tidy()
         await report_idle_rules(self.registry)
+        await report_shadowed(self.registry)
 
     async def close(self) -> None:
         """Close fills, then clients, then the store. Safe after an `open` that failed half-way."""
@@ -93,6 +97,7 @@ class Daemon:
                 found[f"{name} {node.settings.id}"] = service
             found[f"settings {node.settings.id}"] = node.run_time_settings.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
+            found[f"strays {node.settings.id}"] = node.strays.run
         return found
 
     async def drain(self) -> None:

@@ -15,6 +15,7 @@ from replicator.storage.metadata.sqlite import SqliteDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
@@ -60,3 +61,21 @@ def make_blob_store(settings: Settings, node: NodeSettings, environ: Mapping[str
 
 def _revealed(ref: SecretRef | None, environ: Mapping[str, str]) -> str | None:
     return None if ref is None else resolve_secret(ref, environ).reveal()
+
+
+def ballast_path(settings: Settings, node: NodeSettings) -> Path | None:
+    """Return where a node's metadata keeps its ballast; None unless it is a file on the disk of the node's blobs."""
+    path = settings.metadata_path(node)
+    if path is None or isinstance(node.storage.blobs, S3Settings):
+        return None
+    if _device_of(path.parent) != _device_of(settings.blob_path(node)):
+        return None
+    return path.with_name("ballast")
+
+
+def _device_of(directory: Path) -> int:
+    """Return the disk that a directory lies on, or will lie on."""
+    existing = directory.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return existing.stat().st_dev

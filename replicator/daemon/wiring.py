@@ -19,8 +19,9 @@ from replicator.daemon.observers import ReplicationRecorder, RequestRecorder
 from replicator.daemon.readiness import ReadinessProbe
 from replicator.daemon.replication_parts import ReplicationBuilder
 from replicator.daemon.status import NodeStatus
-from replicator.daemon.store_factory import make_blob_store, make_database
+from replicator.daemon.store_factory import ballast_path, make_blob_store, make_database
 from replicator.maintenance.janitor import Janitor
+from replicator.maintenance.strays import StrayBytes
 from replicator.registry.node import RegistryNode
 from replicator.registry.peer_reads import PeerReads
 from replicator.registry.peer_tokens import PeerTokens
@@ -134,7 +135,8 @@ class _NodeBuilder:
         lag = LagWatch(self._settings.id, registry.settings.replication_rules, counted, clock)
         recorder = ReplicationRecorder(counted, clock, lag)
         via = new_via()
-        cache = CacheBuilder(self._settings, registry, endpoints, metrics).build(pulls, tokens, via)
+        ballast = ballast_path(shared.settings, self._settings)
+        cache = CacheBuilder(self._settings, registry, endpoints, metrics, ballast).build(pulls, tokens, via)
         builder = ReplicationBuilder(shared.settings, self._settings, self._registries, cache.pull_through)
         replication = builder.build(endpoints, tokens, recorder, shared.draining)
         gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag, cache.gauges)
@@ -164,6 +166,7 @@ class _NodeBuilder:
             registry=registry,
             run_time_settings=RunTimeSettings(registry, {*endpoints.nodes(), *endpoints.registries()}, shared.file),
             janitor=Janitor(uploads, clock, self._name),
+            strays=StrayBytes(registry, self._name),
             replication=replication,
             cache=cache,
             server=self._server(services, replication, cache, self._authenticator(tokens), readiness, status, via),

@@ -248,7 +248,7 @@ class ReadThrough:
         while True:
             fill = self._fills.find(wanted.lane, wanted.digest)
             if fill is not None:
-                return await fill.open()
+                return self._node.readings.count(await fill.open())
             ended = self._fills.ended
             blob = await self._node.database.read(blobs.find_linked(wanted.here, wanted.digest))
             if blob is not None:

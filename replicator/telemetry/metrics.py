@@ -46,6 +46,13 @@ class Metrics:
             "rule",
             "finding",
         )
+        self._cache_bytes = self._gauge("cache_bytes", "Bytes that cached repositories hold, by rule.", "node", "rule")
+        self._evictions = self._counter(
+            "cache_evictions_total", "Cached images given up, by what made it necessary.", "node", "reason"
+        )
+        self._evicted_bytes = self._counter(
+            "cache_evicted_bytes_total", "Bytes that giving up cached images freed.", "node", "reason"
+        )
         self._upstream_requests = self._counter(
             "upstream_requests_total", "Requests to upstreams by outcome.", "node", "upstream", "method", "outcome"
         )
@@ -69,6 +76,10 @@ class Metrics:
     def cache(self, node: str) -> CacheMetrics:
         """Return what counts the pulls of a node's cached repositories."""
         return CacheMetrics(node, self._cache, self._findings)
+
+    def cache_space(self, node: str) -> CacheSpaceMetrics:
+        """Return what shows the space that a node's cache takes up and gives up."""
+        return CacheSpaceMetrics(node, self._cache_bytes, self._evictions, self._evicted_bytes)
 
     def upstream(self, node: str, upstream: str) -> UpstreamMetrics:
         """Return what counts a node's use of one upstream."""
@@ -114,6 +125,25 @@ class CacheMetrics:
     def found(self, rule: str, finding: str) -> None:
         """Count what a check found of a tag; `finding` is one of few words."""
         self._findings.labels(self._node, rule, finding).inc()
+
+
+class CacheSpaceMetrics:
+    """The space of one node's cache."""
+
+    def __init__(self, node: str, held: Gauge, evictions: Counter, freed: Counter) -> None:
+        self._node = node
+        self._held = held
+        self._evictions = evictions
+        self._freed = freed
+
+    def cache_bytes(self, rule: str, size: int) -> None:
+        """Show how many bytes the repositories of the rule with this prefix hold, as last counted."""
+        self._held.labels(self._node, rule).set(size)
+
+    def evicted(self, reason: str, images: int, size: int) -> None:
+        """Count images that were given up; `reason` is one of size, rule, disk and full."""
+        self._evictions.labels(self._node, reason).inc(images)
+        self._freed.labels(self._node, reason).inc(size)
 
 
 class UpstreamMetrics:

@@ -32,6 +32,12 @@ def is_location(text: str) -> bool:
     return match is not None and is_digest(f"{match['algorithm']}:{match['encoded']}")
 
 
+def digest_of_location(location: str) -> Digest:
+    """Return the digest of the bytes at a location."""
+    algorithm, _, name = checked_location(location).split("/")
+    return Digest(f"{algorithm}:{name.partition('.')[0]}")
+
+
 def checked_location(text: str) -> str:
     """Return `text` when it is a location; raise CorruptBlob when whoever kept it brought back something else."""
     if not is_location(text):

@@ -23,6 +23,7 @@ from replicator.storage.metadata.detached import result_of
 from replicator.storage.metadata.migrate import migrate_sqlite
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from replicator.storage.metadata.statement import Body, Steps
@@ -46,8 +47,13 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, lock_wait: float = 10.0) -> None:
         self._path = path
         self._lock_wait = lock_wait
+        self._make_room: Callable[[], Awaitable[bool]] | None = None
         self._reader: sqlite3.Connection | None = None
         self._writer: _Writer | None = None
+
+    def on_full(self, make_room: Callable[[], Awaitable[bool]]) -> None:
+        """Have `make_room` called when a write finds no space; the write is tried again where it returns True."""
+        self._make_room = make_room
 
     async def open(self) -> None:
         """Open the file, making it if it is missing, and bring its schema up to date."""
@@ -111,9 +117,14 @@ class SqliteDatabase:
 
     async def write(self, body: Body[T]) -> T:
         """Queue the steps for the writer thread; see Database.write."""
-        if self._writer is None:
-            raise StorageUnavailable("the metadata database is closed")
-        return await result_of(asyncio.wrap_future(self._writer.submit(body)))
+        while True:
+            if self._writer is None:
+                raise StorageUnavailable("the metadata database is closed")
+            try:
+                return await result_of(asyncio.wrap_future(self._writer.submit(body)))
+            except StorageFull:
+                if self._make_room is None or not await self._make_room():
+                    raise
 
 
 _PRAGMAS = (
