@@ -42,6 +42,12 @@ _NAMES = Statement(
     .order_by(repositories.c.name)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
+_CREATED_BY = Statement(
+    sa.select(repositories.c.name)
+    .where(repositories.c.created_by == sa.bindparam("cause"), repositories.c.name > sa.bindparam("after"))
+    .order_by(repositories.c.name)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
 _COUNT = Statement(sa.select(sa.func.count()).select_from(repositories))
 
 
@@ -69,6 +75,12 @@ def create(repository: Repository) -> Steps[None]:
 def names_after(after: str, limit: int) -> Steps[list[RepositoryName]]:
     """Return up to `limit` names that sort after `after`, in order."""
     rows = yield from _NAMES(after=after, limit=limit)
+    return [RepositoryName(row[0]) for row in rows]
+
+
+def created_by(cause: str, after: str, limit: int) -> Steps[list[RepositoryName]]:
+    """Return up to `limit` names that sort after `after`, in order, of repositories that `cause` made."""
+    rows = yield from _CREATED_BY(cause=cause, after=after, limit=limit)
     return [RepositoryName(row[0]) for row in rows]
 
 

@@ -75,7 +75,8 @@ def test_peers_are_other_nodes_that_are_known() -> None:
                      " nodes[0].cache.rules[0].peers[0]"]  # fmt: skip
     nameless = errors(node(US, 1, {**RULE, "peers": [EU], "namespaces": []}), node(EU, 2, RULE))
     assert nameless == [
-        "nodes[0].cache.rules[0].namespaces: peers are asked by the first of the rule's namespaces: expected at least one"
+        "nodes[0].cache.rules[0].namespaces: peers are asked by the first of the rule's namespaces:"
+        " expected at least one"
     ]
 
 
@@ -203,7 +204,8 @@ def test_a_host_is_answered_for_by_one_rule() -> None:
 
     [told] = warnings(rules())
     assert told == (
-        "nodes[0].cache.rules[1].namespaces: docker.io is already answered for by cache rule hub: expected others, or []"
+        "nodes[0].cache.rules[1].namespaces: docker.io is already answered for by cache rule hub:"
+        " expected others, or []"
     )
     assert warnings(rules(namespaces=[])) == []
     assert warnings(rules(upstream_prefix="library")) == []
@@ -237,7 +239,8 @@ def test_findings_begin_with_the_prefix_of_the_rule(tmp_path: Path) -> None:
     assert problems_of(tmp_path, FILE) == [
         "3: upstreams[0].credentials.password: upstream hub of cache rule docker-hub: environment variable NOT_THERE"
         " is not set",
-        "10: nodes[0].cache.rules[0].max_stale: cache rule docker-hub: is shorter than fresh_for: expected a longer time",
+        "10: nodes[0].cache.rules[0].max_stale: cache rule docker-hub: is shorter than fresh_for:"
+        " expected a longer time",
     ]
 
 
