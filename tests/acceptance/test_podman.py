@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import engines
 from tests.support.daemon import Daemon, node
+from tests.support.engines import Engine
 from tests.support.http_calls import call
-from tests.support.tools import require, require_root, require_static_busybox
+from tests.support.tools import require_root, require_static_busybox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,28 +23,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.xdist_group("podman")]
 
 GREETING = "hello from an image\n"
-
-
-class Engine:
-    """buildah or podman with images of its own, in files without a special file system."""
-
-    def __init__(self, program: str, directory: Path, *options: str) -> None:
-        places = ("--root", str(directory / "root"), "--runroot", str(directory / "run"))
-        self._command = (require(program), "--storage-driver", "vfs", *places, *options)
-        self._environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(directory)}
-
-    def __call__(self, *arguments: str) -> str:
-        done = subprocess.run(  # noqa: S603 - a command line of a test
-            [*self._command, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=50,
-            stdin=subprocess.DEVNULL,
-            env=self._environment,
-        )
-        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
-        return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +47,7 @@ def buildah(short_path: Path) -> Engine:
 @pytest.fixture
 def podman(short_path: Path) -> Engine:
     require_root()
-    state = ("--tmpdir", str(short_path / "podman" / "tmp"), "--cgroup-manager", "cgroupfs")
-    return Engine("podman", short_path / "podman", *state)
+    return engines.podman(short_path / "podman")
 
 
 def build(buildah: Engine, directory: Path, image: str) -> None:
