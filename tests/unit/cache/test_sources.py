@@ -24,7 +24,7 @@ from tests.support.upstream_clients import endpoint_of
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from replicator.core.digest import Digest
     from replicator.upstream.body import BlobStream
@@ -232,13 +232,15 @@ async def test_what_a_peer_asked_for_is_not_asked_of_peers(three: Three) -> None
     ],
     ids=["get", "head", "blob"],
 )
-async def test_it_is_known_what_peers_are_asked_for(three: Three, ask: Callable[[Sources], object]) -> None:
+async def test_it_is_known_what_peers_are_asked_for(
+    three: Three, ask: Callable[[Sources], Coroutine[object, object, object]]
+) -> None:
     three.hold(three.peer)
     three.peer.add_blob(NAME, IMAGE.manifest)
     hold = Hold()
     three.peer.faults.on(ALL, Fault(hold=hold))
     async with asyncio.TaskGroup() as group:
-        asking = group.create_task(ask(three.sources))  # type: ignore[arg-type]
+        asking: asyncio.Task[object] = group.create_task(ask(three.sources))
         await hold.reached()
         assert three.calls.is_asked(NAME, IMAGE.digest)
         assert three.calls.is_asked(RepositoryName("another/name"), IMAGE.digest)
