@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from replicator.cache.plans import due_after, plan_of
 from replicator.core.freshness import PullPlan
-from replicator.storage.metadata import cache_entries, cache_inventory
+from replicator.storage.metadata import cache_entries, cache_inventory, cache_pins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +44,7 @@ class CachedImageReport:
     rule: str | None
     holdings: Holdings
     use: CachedUse | None
+    is_pinned: bool
     entry: CacheEntry | None
     fresh_until: float | None
     plan: PullPlan | None
@@ -97,6 +98,7 @@ class Inventory:
         database = self._node.database
         holdings = await database.read(cache_inventory.holdings(repository, digest))
         use = await database.read(cache_inventory.find_use(repository, digest))
+        is_pinned = await database.read(cache_pins.holds(repository, digest))
         entry = None if tag is None else await database.read(cache_entries.find(repository, tag))
         if entry is not None and entry.digest != digest:
             entry = None  # somebody pushed the tag; the upstream has no say in it
@@ -106,7 +108,7 @@ class Inventory:
             fresh_until = due_after(source.rule, entry.tag, entry.checked_at)
             plan = plan_of(source, entry, self._node.clock.now())
         name = None if source is None else source.rule.prefix
-        return CachedImageReport(repository, tag, digest, name, holdings, use, entry, fresh_until, plan)
+        return CachedImageReport(repository, tag, digest, name, holdings, use, is_pinned, entry, fresh_until, plan)
 
     async def _page(
         self, first: str, last: str, after: tuple[str, str], limit: int, may_see: Callable[[RepositoryName], bool]

@@ -35,7 +35,7 @@ def image_json(found: CachedImageReport, now: float) -> Json:
         "freshness": "fresh" if found.is_fresh else "stale",
         "fetched_at": None if use is None else use.fetched_at,
         "used_at": _used_at(found),
-        "pinned": use is not None and use.pinned_at is not None,
+        "pinned": found.is_pinned,
         "plan": None if found.plan is None else found.plan.value,
         "age_seconds": None if entry is None else round(max(0.0, now - entry.checked_at), 3),
         "fresh_until": found.fresh_until,

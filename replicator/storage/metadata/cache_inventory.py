@@ -17,7 +17,6 @@ from replicator.storage.metadata.images import BLOB, CHILD
 from replicator.storage.metadata.schema import (
     blobs,
     cache_entries,
-    cache_pins,
     cached_images,
     images,
     manifest_references,
@@ -48,11 +47,10 @@ class CachedRow:
 
 @dataclass(frozen=True, slots=True)
 class CachedUse:
-    """When a cached image was fetched, last used and pinned, in Unix seconds."""
+    """When a cached image was fetched and last used, in Unix seconds."""
 
     fetched_at: float
     used_at: float
-    pinned_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +106,8 @@ _IMAGES = Statement(
     .order_by(cached_images.c.repository, cached_images.c.digest)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
-_pinned_tag = sa.exists().where(
-    tags.c.repository == cached_images.c.repository,
-    tags.c.tag == cache_pins.c.reference,
-    tags.c.digest == cached_images.c.digest,
-)
-_pinned_at = (
-    sa.select(sa.func.min(cache_pins.c.pinned_at))
-    .where(
-        cache_pins.c.repository == cached_images.c.repository,
-        sa.or_(cache_pins.c.reference == cached_images.c.digest, _pinned_tag),
-    )
-    .scalar_subquery()
-)
 _USE = Statement(
-    sa.select(cached_images.c.fetched_at, cached_images.c.used_at, _pinned_at).where(
+    sa.select(cached_images.c.fetched_at, cached_images.c.used_at).where(
         cached_images.c.repository == sa.bindparam("repository"), cached_images.c.digest == sa.bindparam("digest")
     )
 )
