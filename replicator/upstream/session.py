@@ -251,7 +251,7 @@ class Session:
         network = network_of(address)
         if network is not Network.PUBLIC and network not in (self._endpoint.networks or ()):
             raise ForbiddenAddress(
-                f"refused to connect to a {network} address, {address}; `networks: [{network}]` of the upstream permits"
+                f"refused to connect to a {network} address, {address}; `networks: [{network}]` of the upstream permits it"
             )
         return _socket(info)
 
@@ -276,7 +276,7 @@ class Session:
         if not may_reach(self._home, address) and network not in (self._endpoint.networks or ()):
             raise ForbiddenAddress(
                 f"refused to follow the upstream into an internal network, to a {network} address; "
-                f"`networks: [{network}]` of the upstream permits"
+                f"`networks: [{network}]` of the upstream permits it"
             )
 
     def _check_named(self, url: URL) -> None:
