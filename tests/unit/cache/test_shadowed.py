@@ -3,8 +3,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
-
 from replicator.cache.shadowed import report_shadowed, shadowed_repositories
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.names import RepositoryName
@@ -15,6 +13,8 @@ from tests.support.single_node import NODE, open_node
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from replicator.registry.node import RegistryNode
 
@@ -30,7 +30,9 @@ async def create(node: RegistryNode, name: str, created_by: str) -> None:
     await node.database.write(partial(repositories.create, made))
 
 
-async def test_pushed_repositories_below_a_prefix_are_shadowed(tmp_path: Path) -> None:
+async def test_pushed_repositories_below_a_prefix_are_shadowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_node(tmp_path, settings=RegistrySettings(NODE, cache_rules=RULES)) as node:
         assert await shadowed_repositories(node) == {}
         for name, created_by in (
@@ -44,7 +46,9 @@ async def test_pushed_repositories_below_a_prefix_are_shadowed(tmp_path: Path) -
         ):
             await create(node, name, created_by)
         assert await shadowed_repositories(node) == {"hub/team/a": "hub", "hub/team/b": "hub"}
-        with structlog.testing.capture_logs() as logged:
-            await report_shadowed(node)
-    [one] = logged
-    assert (one["log_level"], one["rule"], one["repositories"], one["example"]) == ("warning", "hub", 2, "hub/team/a")
+        await report_shadowed(node)
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    said = record.msg
+    assert isinstance(said, dict)
+    assert (said["rule"], said["repositories"], said["example"]) == ("hub", 2, "hub/team/a")
