@@ -251,7 +251,8 @@ class Session:
         network = network_of(address)
         if network is not Network.PUBLIC and network not in (self._endpoint.networks or ()):
             raise ForbiddenAddress(
-                f"refused to connect to a {network} address, {address}; `networks: [{network}]` of the upstream permits it"
+                f"refused to connect to a {network} address, {address}; "
+                f"`networks: [{network}]` of the upstream permits it"
             )
         return _socket(info)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 
+from replicator.core.digest import digest_of
 from replicator.core.names import RepositoryName
-from replicator.upstream.limits import ByteRate, RequestRate
+from replicator.upstream.limits import ByteRate, RequestRate, Slots
+from replicator.upstream.urgency import background, is_background
 from tests.support.clock import FakeClock
 from tests.support.upstream_clients import client_of
 from tests.support.upstreams import FakeRegistry, Fault, Hold
@@ -121,3 +124,145 @@ class TestConnections:
                 await hold.reached()
                 await quick.ping()
                 hold.release()
+
+
+class TestUrgency:
+    """Whoever somebody waits for goes first; what can wait leaves room."""
+
+    @pytest.mark.parametrize(("connections", "at_most"), [(1, 1), (2, 1), (3, 1), (8, 4)])
+    async def test_background_work_takes_half_of_the_connections_at_most(
+        self, upstream: FakeRegistry, connections: int, at_most: int
+    ) -> None:
+        hold = Hold()
+        upstream.faults.on("*", Fault(hold=hold))
+        async with client_of(upstream, max_connections=connections) as client, asyncio.TaskGroup() as group:
+            with background():
+                for _ in range(2 * connections):
+                    group.create_task(client.ping())
+            await upstream.seen("*", at_most)
+            await settle()
+            assert upstream.open_answers == at_most
+            for _ in range(connections):
+                group.create_task(client.blob_exists(ALPINE, digest_of(b"none")))
+            await upstream.seen("*", connections)
+            await settle()
+            assert upstream.open_answers == connections
+            assert upstream.count("HEAD *") == connections - at_most
+            hold.release()
+
+    async def test_interactive_work_overtakes_what_waits_in_the_background(self) -> None:
+        slots, order = Slots(1), []
+
+        async def take(name: str) -> None:
+            async with slots.hold():
+                order.append(name)
+
+        async with asyncio.TaskGroup() as group, slots.hold():
+            with background():
+                for number in range(3):
+                    group.create_task(take(f"background {number}"))
+            await settle()
+            for number in range(3):
+                group.create_task(take(f"interactive {number}"))
+            await settle()
+        assert order == [*(f"interactive {n}" for n in range(3)), *(f"background {n}" for n in range(3))]
+
+    async def test_of_the_caller_is_inherited_by_what_it_sets_off(self) -> None:
+        found: list[bool] = []
+
+        async def look() -> None:
+            found.append(is_background())
+
+        async with asyncio.TaskGroup() as group:
+            with background():
+                group.create_task(look())
+            group.create_task(look())
+        assert found == [True, False]
+
+    async def test_request_rate_serves_the_interactive_first(self) -> None:
+        rate, order = RequestRate(10), []
+
+        async def take(name: str) -> None:
+            await rate.take()
+            order.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            await rate.take()
+            with background():
+                group.create_task(take("waits"))  # it is this one's turn already
+                group.create_task(take("background"))
+            await settle()
+            group.create_task(take("interactive"))
+        assert order.index("interactive") < order.index("background")
+
+
+class TestSlots:
+    @pytest.mark.parametrize("in_background", [True, False])
+    async def test_one_that_leaves_the_queue_takes_nothing_with_it(self, *, in_background: bool) -> None:
+        slots = Slots(1)
+        async with asyncio.TaskGroup() as group:
+            async with slots.hold():
+                with background() if in_background else nullcontext():
+                    waiting = group.create_task(hold(slots))
+                await settle()
+                waiting.cancel()
+                await settle()
+            await hold(slots)
+        assert waiting.cancelled()
+
+    @pytest.mark.parametrize("in_background", [True, False])
+    async def test_one_that_leaves_as_its_turn_comes_passes_it_on(self, *, in_background: bool) -> None:
+        slots = Slots(1)
+        async with asyncio.TaskGroup() as group:
+            async with slots.hold():
+                with background() if in_background else nullcontext():
+                    leaving = group.create_task(hold(slots))
+                    next_one = group.create_task(hold(slots))
+                await settle()
+            leaving.cancel()  # its turn has come, and it does not know yet
+            await next_one
+            await hold(slots)
+        assert leaving.cancelled()
+
+    async def test_one_that_was_cancelled_but_is_still_queued_is_passed_over(self) -> None:
+        slots = Slots(1)
+        async with asyncio.TaskGroup() as group:
+            async with slots.hold():
+                leaving = group.create_task(hold(slots))
+                next_one = group.create_task(hold(slots))
+                await settle()
+                leaving.cancel()
+            await next_one
+        assert leaving.cancelled()
+
+    async def test_never_hold_more_than_there_are(self) -> None:
+        slots, inside, most = Slots(4), 0, 0
+
+        async def work(number: int) -> None:
+            nonlocal inside, most
+            with background() if number % 3 else nullcontext():
+                async with slots.hold():
+                    inside += 1
+                    most = max(most, inside)
+                    for _ in range(number % 5):
+                        await asyncio.sleep(0)
+                    inside -= 1
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work(number)) for number in range(200)]
+            for number in range(0, 200, 7):
+                await asyncio.sleep(0)
+                tasks[number].cancel()
+        assert most == 4
+        async with slots.hold(), slots.hold(), slots.hold(), slots.hold():
+            pass
+
+
+async def hold(slots: Slots) -> None:
+    async with slots.hold():
+        await asyncio.sleep(0)
+
+
+async def settle() -> None:
+    for _ in range(30):
+        await asyncio.sleep(0)
