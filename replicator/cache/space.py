@@ -118,6 +118,8 @@ class CacheSpace:
         self._counted: CacheUsage | None = None
         self._counted_at = 0.0
         self._grown = 0
+        self._is_stuck = False
+        """Whether the last look found more than could be given up: then the next fills change nothing."""
         self._uses_written_at = node.clock.monotonic()
         self._loose_looked_at: float | None = None
         self._doomed: dict[str, Digest] = {}
@@ -158,6 +160,7 @@ class CacheSpace:
             await self._uses.write(self._node.database)
             self._uses_written_at = now
         await self._delete_doomed()
+        self._is_stuck = False
         if self._is_count_due(now):
             await self._keep_within(await self.usage())
         await self._keep_free()
@@ -196,7 +199,7 @@ class CacheSpace:
 
     def _note_stored(self, size: int) -> None:
         self._grown += size
-        if self._limits.keep_free is not None or self._is_count_due(self._node.clock.monotonic()):
+        if not self._is_stuck and (self._limits.keep_free or self._is_count_due(self._node.clock.monotonic())):
             self._wanted.set()
 
     def _is_count_due(self, now: float) -> bool:
@@ -206,7 +209,7 @@ class CacheSpace:
             return True
         limits = [(self._limits.max_size, counted.size)]
         limits += [(most, counted.rules[prefix]) for prefix, most in counted.rule_limits.items()]
-        return self._grown > 0 and any(most is not None and size + self._grown > most for most, size in limits)
+        return any(most is not None and size + self._grown > most for most, size in limits)
 
     async def _keep_within(self, usage: CacheUsage) -> None:
         freed = 0
@@ -288,6 +291,7 @@ class CacheSpace:
                 given = await self._node.commit(image.repository, body)
                 await self._delete_bytes(given)
                 freed, count = freed + given.size, count + len(given.images)
+        self._is_stuck = self._is_stuck or freed < to_free
         _log.info("cached images evicted", reason=reason, count=count, freed=freed, wanted=to_free)
         if self._observer is not None:
             self._observer.evicted(reason, count, freed)
