@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import ssl
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from replicator.config.nodes import TlsSettings
 from replicator.config.problems import Finding, KeyPath
 from replicator.config.secrets import Secret, SecretRef, resolve_secret
-from replicator.config.upstreams import ClientCertificateSettings
+from replicator.config.upstreams import AwsCredentialSettings, ClientCertificateSettings
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator
             yield from _check_file(path, value)
         elif isinstance(value, (TlsSettings, ClientCertificateSettings)):
             yield from _check_pair(path, value)
+        elif isinstance(value, AwsCredentialSettings) and importlib.util.find_spec("botocore") is None:
+            yield Finding(path, "needs botocore: install replicator[ecr]")
         elif path[-2:] == ("credentials", "helper") and isinstance(value, str):
             yield from _check_helper(path, value, environ)
 

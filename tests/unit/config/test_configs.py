@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from replicator.config.loader import check_settings, load_settings
-from replicator.core.cache_rules import match_cache_rule
+from replicator.core.cache_rules import match_cache_rule, match_namespace
 from replicator.core.names import parse_node, parse_repository, parse_tag
 from replicator.core.replication import destinations_of
 
@@ -51,7 +51,7 @@ def load(configs: Path, name: str) -> Settings:
 
 
 def test_there_are_configurations() -> None:
-    assert {path.name for path in FILES} >= {"three-regions.yaml", "sidecar.yaml", "production.yaml"}
+    assert {path.name for path in FILES} >= {"three-regions.yaml", "sidecar.yaml", "production.yaml", "mirror.yaml"}
 
 
 @pytest.mark.parametrize("name", [path.name for path in FILES])
@@ -115,3 +115,41 @@ def test_production_has_no_secret_of_its_own(configs: Path) -> None:
     problems = "\n".join(map(str, check_settings(configs / "production.yaml", {})))
     for name in NAMES:
         assert f"environment variable {name} is not set" in problems
+
+
+def test_the_sidecar_fills_in_library_and_keeps_space(configs: Path) -> None:
+    settings = load(configs, "sidecar.yaml")
+    [node] = settings.nodes
+    rules = settings.cache_rules(node)
+    match = match_cache_rule(rules, parse_repository("docker-hub/nginx"))
+    assert match is not None
+    assert match.upstream_repository == "library/nginx"
+    assert [match.rule.freshness_of(parse_tag(tag)) for tag in ("1.27.3", "1.27", "latest")] == [604800, 86400, 3600]
+    assert (node.cache.max_size, node.cache.keep_free) == (100 * 2**30, 10 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "repository", "local", "upstream"),
+    [
+        ("docker.io", "library/nginx", "docker-hub/library/nginx", "docker-hub"),
+        ("registry-1.docker.io", "grafana/grafana", "docker-hub/grafana/grafana", "docker-hub"),
+        ("quay.io", "org/app", "quay/org/app", "quay"),
+        ("quay.io", "quay/org/app", "quay/org/app", "quay"),
+        ("registry.k8s.io", "pause", "k8s/pause", "k8s"),
+        ("mcr.microsoft.com", "dotnet/runtime", "microsoft/dotnet/runtime", "microsoft"),
+        ("registry.example.com", "org/app", None, None),
+    ],
+)
+def test_the_mirror_stands_for_the_registries_it_names(
+    configs: Path, namespace: str, repository: str, local: str | None, upstream: str | None
+) -> None:
+    settings = load(configs, "mirror.yaml")
+    found = match_namespace(settings.cache_rules(settings.nodes[0]), namespace, parse_repository(repository))
+    assert (None if found is None else (found[1], found[0].upstream)) == (None if local is None else (local, upstream))
+
+
+def test_the_mirror_is_docker_hub_to_docker(configs: Path) -> None:
+    settings = load(configs, "mirror.yaml")
+    match = match_cache_rule(settings.cache_rules(settings.nodes[0]), parse_repository("library/nginx"))
+    assert match is not None
+    assert (match.rule.upstream, match.upstream_repository) == ("docker-hub", "library/nginx")
