@@ -58,8 +58,9 @@ async def test_nodes_that_pull_through_each_other(tmp_path: Path, size: int, met
     assert (method, 503) in seen
     assert 508 in [status for _, status in seen]
     assert blob.status == 503
-    if method == "GET":
+    if (method, size) == ("GET", 1):
         assert "leads back to this node" in answer.body.decode()
+        assert "Retry-After" not in answer.headers
 
 
 async def test_a_client_that_reports_a_circle_hears_where_it_closed(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ async def test_a_request_that_passed_eight_others_is_served_and_one_more_is_not(
             hops = ", ".join(f"1.1 proxy-{number}" for number in range(8))
             assert (await edge.get(TARGET, {"Via": hops})).body == image.manifest
             assert (await edge.get(TARGET, {"Via": f"{hops}, 1.1 one-more"})).status == 508
-        asked = [request.headers["Via"] for request in upstream.asked()]
+        asked = [request.headers["via"] for request in upstream.asked()]
     assert set(asked) == {f"{hops}, 1.1 replicator-x"}
 
 
@@ -91,5 +92,5 @@ async def test_a_connection_s_next_request_has_passed_nobody(tmp_path: Path) -> 
             await client.get("/v2/mirror/library/alpine/manifests/one", headers={"Via": "1.1 proxy"})
             await client.get("/v2/mirror/library/alpine/manifests/two")
         one, two = (upstream.asked(f"GET /v2/*/manifests/{tag}") for tag in ("one", "two"))
-    assert {request.headers["Via"] for request in one} == {"1.1 proxy, 1.1 replicator-x"}
-    assert {request.headers["Via"] for request in two} == {"1.1 replicator-x"}
+    assert {request.headers["via"] for request in one} == {"1.1 proxy, 1.1 replicator-x"}
+    assert {request.headers["via"] for request in two} == {"1.1 replicator-x"}
