@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from replicator.config.loader import check_settings
 from replicator.config.schema import KeyDescription, describe_keys
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
@@ -38,3 +39,15 @@ def test_the_reference_names_every_key() -> None:
         DOCUMENT.write_text(f"{before}{START}\n{render_reference()}\n{END}{after}", encoding="utf-8")
         return
     assert written.strip() == render_reference().strip()
+
+
+def test_the_example_of_a_cache_is_right(tmp_path: Path) -> None:
+    text = DOCUMENT.read_text(encoding="utf-8").partition("<!-- example: cache -->")[2]
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    for name in ("config.json", "our-ca.pem", "us.crt", "us.key"):
+        (tmp_path / name).touch()
+    example = example.replace("~/.docker/", "").replace("tls/", "")
+    (tmp_path / "example.yaml").write_text(example, encoding="utf-8")
+    problems = check_settings(tmp_path / "example.yaml", {"REPLICATOR_PEER_SECRET": "a-secret-of-this-test"})
+    about_files = ("ca_file", "client_certificate")
+    assert [str(one) for one in problems if not one.key.endswith(about_files)] == []
