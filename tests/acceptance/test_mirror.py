@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from tests.support.containerd import Containerd, CtrFailed, running_containerd
 from tests.support.daemon import Daemon, node
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.xdist_group("mirror")]
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "mirror"
+CONFIGS = Path(__file__).parents[2] / "configs"
 NODE_ADDRESS = "127.0.0.1:5001"
 """Where the node is in the examples."""
 
@@ -45,18 +47,14 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistr
         yield registry
 
 
-def cache_rules() -> list[dict[str, Any]]:
-    """Return a rule for each registry, and one for all names, which Docker needs."""
-    rules: list[dict[str, Any]] = [
-        {"prefix": prefix, "upstream": "public", "namespaces": [registry]} for registry, prefix in REGISTRIES.items()
-    ]
-    return [*rules, {"prefix": "ROOT", "upstream": "public", "namespaces": []}]
-
-
 def document(upstream: DockerRegistry) -> dict[str, Any]:
+    """Return the example configuration, with one registry in place of all that it names."""
+    written: dict[str, Any] = yaml.safe_load((CONFIGS / "mirror.yaml").read_text())
+    [only] = written["nodes"]
+    rules = only["cache"]["rules"]
     return {
-        "upstreams": [{"name": "public", "url": upstream.url, "connect_timeout": "2s"}],
-        "nodes": [node(cache={"rules": cache_rules()})],
+        "upstreams": [{**one, "url": upstream.url, "connect_timeout": "2s"} for one in written["upstreams"]],
+        "nodes": [node(cache={"rules": rules}, repositories=only["repositories"])],
     }
 
 
@@ -326,5 +324,8 @@ def test_the_examples_name_the_same_registries() -> None:
     assert {path.parent.name for path in EXAMPLES.glob("containerd/certs.d/*/hosts.toml")} == set(REGISTRIES)
     text = (EXAMPLES / "registries.conf").read_text()
     assert set(re.findall(r'(?m)^prefix = "(.+)"$', text)) == set(REGISTRIES)
+    [only] = yaml.safe_load((CONFIGS / "mirror.yaml").read_text())["nodes"]
+    assert only["listen"] == NODE_ADDRESS
+    assert {rule["prefix"] for rule in only["cache"]["rules"]} >= {*REGISTRIES.values(), "ROOT"}
     mirrors = re.findall(rf'(?m)^location = "{re.escape(NODE_ADDRESS)}/(.+)"$', text)
     assert mirrors == list(REGISTRIES.values())
