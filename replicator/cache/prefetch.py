@@ -11,6 +11,7 @@ somebody waits for.
 from __future__ import annotations
 
 import asyncio
+import enum
 import random
 import secrets
 from dataclasses import dataclass
@@ -91,8 +92,28 @@ class PrefetchLimits:
     renew_every: float = 15.0
 
 
+class PrefetchOutcome(enum.StrEnum):
+    """What became of an attempt."""
+
+    DONE = "done"
+    LATER = "later"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """How an attempt ended, and the steps that write it down."""
+
+    outcome: PrefetchOutcome
+    write: Callable[[], Steps[object]]
+
+
 class Prefetch:
-    """Carries out the prefetch jobs of one node. `run` it under a supervisor."""
+    """Carries out the prefetch jobs of one node. `run` it under a supervisor.
+
+    `observe` is told what became of each attempt once that is written down (of no image, where the job cannot be read);
+    it must be quick, and must not raise.
+    """
 
     def __init__(
         self,
@@ -100,8 +121,10 @@ class Prefetch:
         completion: Completion,
         limits: PrefetchLimits | None = None,
         jitter: Callable[[], float] = random.random,
+        observe: Callable[[PrefetchImage | None, PrefetchOutcome], None] | None = None,
     ) -> None:
         self._node = node
+        self._observe = observe
         self._completion = completion
         self._limits = limits or PrefetchLimits()
         self._jitter = jitter
@@ -166,21 +189,31 @@ class Prefetch:
 
     async def _carry_out(self, leased: LeasedJob) -> None:
         """Do one job and settle it; raises StorageError when it cannot be settled, and its lease runs out."""
-        settle: Callable[[], Steps[object]] | None = None
+        try:
+            image = PrefetchImage.from_payload(leased.job.payload)
+        except InvalidInput as error:
+            await self._settle(None, self._bury(leased, error))
+            return
+        settled: _Settled | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 renewing = group.create_task(self._renew(leased))
-                settle = await self._outcome(leased)
+                settled = await self._attempt(leased, image)
                 renewing.cancel()
         except* _LeaseLost:
             _log.info("prefetch job was taken over", key=leased.job.key)
-        if settle is not None:
-            await self._node.database.write(settle)
+        if settled is not None:
+            await self._settle(image, settled)
 
-    async def _outcome(self, leased: LeasedJob) -> Callable[[], Steps[object]]:
+    async def _settle(self, image: PrefetchImage | None, settled: _Settled) -> None:
+        await self._node.database.write(settled.write)
+        if self._observe is not None:
+            self._observe(image, settled.outcome)
+
+    async def _attempt(self, leased: LeasedJob, image: PrefetchImage) -> _Settled:
         """Do one job and return how to settle it."""
         try:
-            await self._complete(PrefetchImage.from_payload(leased.job.payload))
+            await self._complete(image)
         except (InvalidInput, AccessError) as error:
             return self._bury(leased, error)
         except ReplicatorError as error:
@@ -189,7 +222,7 @@ class Prefetch:
         except Exception as error:  # noqa: BLE001 - the job loop: a bug with one image must not end the others
             _log.exception("prefetch failed unexpectedly", key=leased.job.key)
             return self._bury(leased, error)
-        return partial(jobs.complete, leased, self._node.clock.now())
+        return _Settled(PrefetchOutcome.DONE, partial(jobs.complete, leased, self._node.clock.now()))
 
     async def _complete(self, image: PrefetchImage) -> None:
         manifest = await self._node.database.read(images.find(image.repository, image.digest))
@@ -198,14 +231,15 @@ class Prefetch:
         done = await self._completion.complete(image.repository, manifest, image.platforms)
         _log.info("image completed", repository=image.repository, digest=image.digest, bytes=done.bytes)
 
-    def _release(self, leased: LeasedJob, error: ReplicatorError) -> Callable[[], Steps[object]]:
+    def _release(self, leased: LeasedJob, error: ReplicatorError) -> _Settled:
         delay = _RETRY.delay(leased.job.attempts, self._jitter(), error.retry_after)
         _log.warning("image could not be completed", key=leased.job.key, error=str(error), retry_in=round(delay))
-        return partial(jobs.release, leased, self._node.clock.now() + delay, str(error))
+        steps = partial(jobs.release, leased, self._node.clock.now() + delay, str(error))
+        return _Settled(PrefetchOutcome.LATER, steps)
 
-    def _bury(self, leased: LeasedJob, error: Exception) -> Callable[[], Steps[object]]:
+    def _bury(self, leased: LeasedJob, error: Exception) -> _Settled:
         _log.warning("image cannot be completed", key=leased.job.key, error=str(error))
-        return partial(jobs.bury, leased, self._node.clock.now(), str(error))
+        return _Settled(PrefetchOutcome.DEAD, partial(jobs.bury, leased, self._node.clock.now(), str(error)))
 
     async def _renew(self, leased: LeasedJob) -> None:
         while True:

@@ -94,14 +94,14 @@ class RemoteLists(Generic[T]):
                 return known, CacheResult.HIT
         has_other = has_other or (known is not None and known.entries is not None)
         if self._is_left_alone(key, known, has_other=has_other):
-            return known or RemoteList[T](None, failure=_late(upstream)), _of_known(known)
+            return known or RemoteList(None, failure=_late(upstream)), _of_known(known)
         try:
             async with asyncio.timeout(self._waits.stale_wait if has_other else self._waits.cold_wait):
                 found = await self._asking.run(key, lambda: self._ask(key, ask))
         except (TimeoutError, ShuttingDown) as error:
             if isinstance(error, TimeoutError) and key in self._under_way:
                 self._under_way[key] = True
-            return replace(known or RemoteList[T](None), failure=_late(upstream)), _of_known(known)
+            return replace(known or RemoteList(None), failure=_late(upstream)), _of_known(known)
         return found, CacheResult.MISS if found.failure is None else _of_known(found)
 
     async def idle(self) -> None:
@@ -141,7 +141,7 @@ class RemoteLists(Generic[T]):
             return RemoteList((), self._clock.monotonic(), is_absent=True, weight=_OVERHEAD)
         except UpstreamError as error:
             _log.info("list could not be had", what=str(key), error=str(error))
-            known = self._lists.get(key) or RemoteList[T](None, weight=_OVERHEAD)
+            known = self._lists.get(key) or RemoteList(None, weight=_OVERHEAD)
             return replace(known, failure=error, failed_at=self._clock.monotonic())
         weight = _OVERHEAD + sum(map(self._weigh, entries))
         return RemoteList(entries, self._clock.monotonic(), weight=weight)
