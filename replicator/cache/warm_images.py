@@ -111,8 +111,9 @@ class Warmer:
             raise InvalidInput(f"no cache rule covers {repository}: there is nothing to fetch it from")
         wanted = source.rule.platforms if platforms is None else tuple(dict.fromkeys(platforms))
         key = (repository, reference, wanted)
-        if key in self._tasks:
-            return self._tasks[key][0]
+        known = self._tasks.get(key)
+        if known is not None and not known[0].is_over:
+            return known[0]
         if len(self._tasks) >= MOST:
             raise Throttled(f"{MOST} images are being fetched already")
         warming = Warming(repository, reference, wanted)
@@ -161,7 +162,8 @@ class Warmer:
         await self._completion.complete(repository, manifest, warming.platforms, warming.note)
 
     def _done(self, key: _Key, warming: Warming, task: asyncio.Task[None]) -> None:
-        del self._tasks[key]
+        if self._tasks.get(key) == (warming, task):  # else somebody asked again in the meantime
+            del self._tasks[key]
         if task.cancelled():
             warming.end(WarmState.FAILED, str(ShuttingDown()))
         elif (bug := task.exception()) is not None:

@@ -91,6 +91,8 @@ def explanation_lines(found: Json) -> Iterator[tuple[str, str]]:
         yield "rule", f"{rule['prefix']}: upstream {rule['upstream']}, fresh for {age_text(rule['fresh_for'])}"
     if found["problem"]:
         yield "upstream", f"is not asked: {found['problem']}"
+    elif found["repository_created_by"] not in {None, "cache"}:
+        yield "note", f"the repository was created by a {found['repository_created_by']}, and the rule covers it"
     for place, one in enumerate(found["sources"], 1):
         yield "source", f"{place}. {one['kind']} {one['name']} {one['url']} as {one['repository']}{_health(one)}"
     for name in ("repository", "tag"):
