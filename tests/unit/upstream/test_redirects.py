@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import traceback
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from aiohttp import web
-from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography.hazmat.primitives import serialization
 from yarl import URL
 
@@ -19,6 +17,7 @@ from replicator.core.names import RepositoryName
 from replicator.upstream.addresses import Network
 from replicator.upstream.endpoint import ClientCertificate, Credentials, UpstreamEndpoint, origin_of
 from replicator.upstream.session import MAX_REDIRECTS, Session, _HomeResolver, parse_url
+from tests.support.dns import Diverted, Names
 from tests.support.upstream_clients import client_of, endpoint_of
 from tests.support.upstreams import FakeRegistry, FakeServer, FakeTokenServer, Fault, Tokens, basic
 
@@ -36,25 +35,6 @@ CREDENTIALS = Credentials("ann", "correct-horse")
 async def pull(client: UpstreamClient, digest: Digest, start: int = 0) -> bytes:
     async with client.open_blob(ALPINE, digest, start) as stream:
         return b"".join([chunk async for chunk in stream.chunks])
-
-
-class Names(AbstractResolver):
-    """Answers with scripted addresses: the next one at each question, the last one from then on."""
-
-    def __init__(self, **names: list[str]) -> None:
-        self.names = {name.replace("_", "."): addresses for name, addresses in names.items()}
-        self.asked: list[str] = []
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        self.asked.append(host)
-        addresses = self.names[host]
-        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
-        return [ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)]
-
-    async def close(self) -> None:
-        pass
 
 
 class TestCredentials:
@@ -209,7 +189,7 @@ class TestInternalNetwork:
         async with FakeServer() as inside, FakeRegistry() as upstream:
             # The first look-up puts the registry at a public address; the connection is then made to the fake one.
             endpoint_url = f"http://registry.test:{upstream.port}"
-            async with client_of(upstream, resolver=_Diverted(names), url=endpoint_url) as client:
+            async with client_of(upstream, resolver=Diverted(names), url=endpoint_url) as client:
                 upstream.faults.on("*", Fault(redirect=target.format(port=inside.port)))
                 with pytest.raises(UpstreamContent, match="internal network"):
                     await pull(client, upstream.add_blob(ALPINE, LAYER))
@@ -307,7 +287,7 @@ class TestNetworks:
             storage.faults.on("*", Fault(body=LAYER))
             upstream.faults.on("*", Fault(redirect=f"{storage.url}/"))
             url, permitted = f"http://registry.test:{upstream.port}", frozenset({Network.LOOPBACK})
-            async with client_of(upstream, resolver=_Diverted(names), url=url, networks=permitted) as client:
+            async with client_of(upstream, resolver=Diverted(names), url=url, networks=permitted) as client:
                 assert await pull(client, upstream.add_blob(ALPINE, LAYER)) == LAYER
 
     @pytest.mark.parametrize("realm_hosts", [frozenset({"127.0.0.1:{port}"}), frozenset({"localhost:{port}"})])
@@ -319,7 +299,7 @@ class TestNetworks:
             names = Names(registry_test=["198.41.0.4", "127.0.0.1"], localhost=["127.0.0.1"])
             async with client_of(
                 upstream,
-                resolver=_Diverted(names),
+                resolver=Diverted(names),
                 url=f"http://registry.test:{upstream.port}",
                 networks=frozenset({Network.LOOPBACK}),
                 realm_hosts=hosts,
@@ -445,25 +425,6 @@ class TestClientCertificate:
         ):
             with pytest.raises(UpstreamUnavailable, match="cannot load the certificate"):
                 await client.ping()
-
-
-class _Diverted(AbstractResolver):
-    """Lets a registry pass for public: its name has a public address as well as the one we connect to."""
-
-    def __init__(self, names: Names) -> None:
-        self._names = names
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._names.resolve(host, port, family)
-        if host == "registry.test":
-            # A mixture counts as public; the reachable address comes first.
-            found = [*await self._names.resolve(host, port, family), *found]
-        return found
-
-    async def close(self) -> None:
-        pass
 
 
 class TestTls:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
@@ -19,11 +21,17 @@ from replicator.core.errors import (
 from replicator.core.names import RepositoryName, Tag
 from replicator.upstream.auth import BearerAuthorizer, ChallengeAuthorizer
 from replicator.upstream.client import UpstreamClient, open_client
+from replicator.upstream.credentials import IDENTITY_TOKEN_USER
 from replicator.upstream.endpoint import Credentials
 from replicator.upstream.session import Session
 from tests.support.clock import FakeClock
 from tests.support.upstream_clients import client_of, endpoint_of
 from tests.support.upstreams import FakeRegistry, FakeServer, FakeTokenServer, Fault, Hold, Tokens, basic
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from replicator.upstream.endpoint import CredentialSource
 
 ALPINE, NGINX, TAG = RepositoryName("library/alpine"), RepositoryName("library/nginx"), Tag("3.20")
 CREDENTIALS = Credentials("ann", "correct-horse")
@@ -309,6 +317,171 @@ class TestTokenServiceFailure:
             upstream.challenge = challenge
             with pytest.raises(UpstreamError):
                 await client.get_manifest(ALPINE, TAG)
+
+
+class TestThrottledTokenService:
+    async def test_is_left_alone_and_so_is_the_registry_by_those_who_need_a_token(self) -> None:
+        clock, tokens = FakeClock(auto=True), Tokens()
+        async with FakeRegistry(tokens=tokens) as upstream, client_of(upstream, clock) as client:
+            upstream.add_image(ALPINE, TAG)
+            upstream.add_image(NGINX, TAG)
+            await client.get_manifest(ALPINE, TAG)
+            upstream.faults.on("/token", Fault(status=429, headers={"Retry-After": "60"}), times=1)
+            with pytest.raises(UpstreamThrottled):
+                await client.get_manifest(NGINX, TAG)
+            asked = upstream.count()
+            for _ in range(20):
+                with pytest.raises(UpstreamThrottled, match="token service: asked us to slow down") as caught:
+                    await client.get_manifest(NGINX, TAG)
+                assert caught.value.retry_after == pytest.approx(60)
+            assert upstream.count() == asked
+            await client.get_manifest(ALPINE, TAG)  # it has a token
+            assert client.health.paused_for == {"tokens": pytest.approx(60)}
+            clock.advance(61)
+            await client.get_manifest(NGINX, TAG)
+            assert client.health.paused_for == {}
+
+    async def test_is_not_asked_to_renew_a_token_either(self) -> None:
+        clock, tokens = FakeClock(auto=True), Tokens(expires_in=300)
+        async with FakeRegistry(tokens=tokens) as upstream, client_of(upstream, clock) as client:
+            upstream.add_image(ALPINE, TAG)
+            await client.get_manifest(ALPINE, TAG)
+            clock.advance(295)
+            upstream.faults.on("/token", Fault(status=429, headers={"Retry-After": "60"}), times=1)
+            for _ in range(5):
+                with pytest.raises(UpstreamThrottled):
+                    await client.get_manifest(ALPINE, TAG)
+            assert upstream.count("/token") == 2
+
+    async def test_that_states_no_time_gets_no_storm(self) -> None:
+        async with FakeRegistry(tokens=Tokens()) as upstream, client_of(upstream) as client:
+            upstream.faults.on("/token", Fault(status=429))
+            for _ in range(20):
+                with pytest.raises(UpstreamThrottled) as caught:
+                    await client.get_manifest(ALPINE, TAG)
+                assert 0 < (caught.value.retry_after or 0) <= 30
+            assert upstream.count("/token") == 1
+
+
+class Changing:
+    """Credentials that are replaced by the next ones when they are refused."""
+
+    def __init__(self, *passwords: str) -> None:
+        self._passwords = list(passwords)
+        self.refusals: list[Credentials] = []
+
+    async def get(self) -> Credentials | None:
+        return Credentials("ann", self._passwords[0]) if self._passwords else None
+
+    def refused(self, credentials: Credentials) -> None:
+        self.refusals.append(credentials)
+        if len(self._passwords) > 1:
+            self._passwords.pop(0)
+
+
+@asynccontextmanager
+async def client_with(upstream: FakeRegistry, source: CredentialSource) -> AsyncIterator[UpstreamClient]:
+    client = open_client(endpoint_of(upstream), FakeClock(auto=True), credentials=source)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+class TestChangingCredentials:
+    async def test_are_replaced_when_a_token_service_refuses_them(self) -> None:
+        tokens, source = tokens_for_ann(), Changing("expired", "correct-horse")
+        async with FakeRegistry(tokens=tokens) as upstream, client_with(upstream, source) as client:
+            await client.ping()
+            assert source.refusals == [Credentials("ann", "expired")]
+            assert upstream.authorizations("/token") == [basic("ann", "expired"), basic("ann", "correct-horse")]
+
+    async def test_are_replaced_when_a_registry_refuses_them(self) -> None:
+        source = Changing("expired", "correct-horse")
+        async with (
+            FakeRegistry(basic=("ann", "expired")) as upstream,
+            client_with(upstream, source) as client,
+        ):
+            await client.ping()
+            upstream.basic = ("ann", "correct-horse")
+            await client.ping()
+            assert source.refusals == [Credentials("ann", "expired")]
+            assert upstream.count() == 4
+
+    @pytest.mark.parametrize("scheme", ["basic", "bearer"])
+    async def test_that_are_all_wrong_are_tried_once_each(self, scheme: str) -> None:
+        source = Changing("wrong", "wrong again", "and again")
+        async with (
+            FakeRegistry(
+                basic=("ann", "correct-horse") if scheme == "basic" else None,
+                tokens=tokens_for_ann() if scheme == "bearer" else None,
+            ) as upstream,
+            client_with(upstream, source) as client,
+        ):
+            with pytest.raises(UpstreamDenied):
+                await client.ping()
+            assert len(upstream.authorizations()) <= 2
+
+    async def test_that_came_meanwhile_are_not_refused_for_the_old_ones(self) -> None:
+        hold, source = Hold(), Changing("expired", "correct-horse")
+        async with (
+            FakeRegistry(basic=("ann", "expired")) as upstream,
+            client_with(upstream, source) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            await client.ping()
+            upstream.basic = ("ann", "correct-horse")
+            challenge = {"WWW-Authenticate": 'Basic realm="x"'}
+            upstream.faults.on("*", Fault(status=401, headers=challenge, hold=hold), times=1)
+            late = group.create_task(client.ping())
+            await hold.reached()
+            await client.ping()
+            hold.release()
+            await late
+            assert source.refusals == [Credentials("ann", "expired")]
+
+    async def test_may_be_none(self) -> None:
+        async with FakeRegistry(tokens=Tokens()) as upstream, client_with(upstream, Changing()) as client:
+            await client.ping()
+            assert upstream.authorizations("/token") == []
+
+    async def test_that_cannot_be_found_are_named(self) -> None:
+        class Failing(Changing):
+            async def get(self) -> Credentials | None:
+                raise UpstreamDenied("the helper failed")
+
+        async with FakeRegistry(tokens=Tokens()) as upstream, client_with(upstream, Failing()) as client:
+            with pytest.raises(UpstreamDenied, match="the helper failed"):
+                await client.ping()
+
+
+class TestIdentityToken:
+    async def test_is_exchanged_for_a_token_of_the_registry(self) -> None:
+        """A token in place of a password goes into the body of a request, as OAuth 2 says."""
+        forms: list[dict[str, object]] = []
+
+        async def exchange(request: web.Request) -> web.StreamResponse:
+            forms.append(dict(await request.post()))
+            return web.json_response({"access_token": "known", "expires_in": 60})
+
+        tokens = Tokens()
+        tokens.valid.add("known")
+        identity = Credentials(IDENTITY_TOKEN_USER, "refresh-me")
+        async with FakeRegistry(tokens=tokens) as upstream, client_of(upstream, credentials=identity) as client:
+            upstream.faults.on("POST /token", Fault(answer=exchange))
+            upstream.add_image(ALPINE, TAG)
+            await client.get_manifest(ALPINE, TAG)
+            assert upstream.authorizations("/token") == []
+            assert "refresh-me" not in str([request.query for request in upstream.requests])
+        assert forms == [
+            {
+                "grant_type": "refresh_token",
+                "refresh_token": "refresh-me",
+                "client_id": "replicator",
+                "service": "fake.registry",
+                "scope": "repository:library/alpine:pull",
+            }
+        ]
 
 
 class TestForeignRealm:
