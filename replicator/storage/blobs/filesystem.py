@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from replicator.core.digest import ALGORITHMS
+from replicator.core.digest import ALGORITHMS, algorithm_of, finished
+from replicator.core.errors import CorruptBlob
 from replicator.storage.blobs.directory_lock import DirectoryLock
 from replicator.storage.blobs.file_blob import FileBlob, open_blob_file
 from replicator.storage.blobs.files import FileOperations, PosixFiles, discard, lost_writes
-from replicator.storage.blobs.ingest import FileIngest, IngestArea, ReceivedFile
+from replicator.storage.blobs.ingest import FileIngest, IngestArea, ReceivedFile, hash_file
 from replicator.storage.blobs.location import checked_location, is_location, new_location
 from replicator.storage.blobs.open_file import FileReads, OpenFile
 from replicator.storage.blobs.port import StorageUsage, StoredBlob
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replicator.storage.blobs.ingest import MakeRoom
+
+
+_MAX_TRUSTED = 100_000
 
 
 class FilesystemBlobStore:
@@ -50,6 +55,7 @@ class FilesystemBlobStore:
             files=self._files,
         )
         self._shards = _DurableDirectories(self._files)
+        self._touched = _TouchedFiles()
 
     async def open(self) -> None:
         """Make what is missing and take the directory's lock; raises StorageInUse, StorageUnavailable."""
@@ -77,7 +83,7 @@ class FilesystemBlobStore:
     async def read_blob(self, blob: StoredBlob) -> FileBlob:
         """Open a blob; raises CorruptBlob unless its file is a regular one of its size."""
         path = self._path_of(blob.location)
-        fd = await self._threads.acquire(lambda: open_blob_file(path, blob.digest, blob.size), os.close)
+        fd = await self._threads.acquire(lambda: self._open_blob(path, blob), os.close)
         return FileBlob(blob.digest, blob.size, OpenFile(fd, self._reads, self._threads))
 
     async def delete_blob(self, location: str) -> None:
@@ -134,11 +140,46 @@ class FilesystemBlobStore:
             discard(self._files, target)
             raise lost_writes(error) from error
 
+    def _open_blob(self, path: Path, blob: StoredBlob) -> int:
+        fd = open_blob_file(path, blob.digest, blob.size)
+        try:
+            self._touched.check(fd, blob)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
     def _delete(self, path: Path) -> None:
         try:
             self._files.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
             return
+
+
+class _TouchedFiles:
+    """Looks at the bytes of files that somebody touched since they were verified.
+
+    Whatever writes to a file sets its time of change, which nobody can set back. Files that were merely moved or
+    restored look touched as well: they are read once, and trusted until they are touched again.
+    """
+
+    def __init__(self) -> None:
+        self._trusted: OrderedDict[str, int] = OrderedDict()
+        self._changing = threading.Lock()
+
+    def check(self, fd: int, blob: StoredBlob) -> None:
+        """Raise CorruptBlob for a touched file whose bytes are not the blob's."""
+        found = os.fstat(fd)
+        if blob.verified_at is None or found.st_ctime <= blob.verified_at:
+            return
+        if self._trusted.get(blob.location) == found.st_ctime_ns:
+            return
+        if finished(hash_file(fd, algorithm_of(blob.digest))) != blob.digest:
+            raise CorruptBlob(f"the file of {blob.digest} was changed, and has other content")
+        with self._changing:
+            self._trusted[blob.location] = found.st_ctime_ns
+            if len(self._trusted) > _MAX_TRUSTED:
+                self._trusted.popitem(last=False)
 
 
 class _DurableDirectories:

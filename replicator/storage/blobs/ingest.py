@@ -413,7 +413,7 @@ class FileIngest:
             raise SizeMismatch(f"expected {size} bytes, got {self.offset}")
         hasher = self._hasher
         if hasher is None or hasher.name != algorithm_of(digest):
-            hasher = _hash_file(self._file.fd, algorithm_of(digest))
+            hasher = hash_file(self._file.fd, algorithm_of(digest))
         if finished(hasher) != digest:
             raise DigestMismatch(f"expected {digest}, got {finished(hasher)}")
 
@@ -468,7 +468,8 @@ def _hash(hasher: _Hash, chunks: list[Chunk]) -> None:
         hasher.update(chunk)
 
 
-def _hash_file(fd: int, algorithm: str) -> _Hash:
+def hash_file(fd: int, algorithm: str) -> _Hash:
+    """Hash a whole file, in a thread."""
     hasher = new_hasher(algorithm)
     buffer = bytearray(BATCH)
     offset = 0

@@ -8,7 +8,7 @@ the bytes of a later write of the same digest with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A blob as it lies in the store. `location` means something only to the store that made it."""
+    """A blob as it lies in the store. `location` means something only to the store that made it.
+
+    `verified_at` is when the bytes were last known to have the digest, in Unix seconds; None: nobody says.
+    """
 
     digest: Digest
     size: int
     location: str
+    verified_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ class BlobStore(Protocol):
     async def read_blob(self, blob: StoredBlob) -> BlobContent:
         """Open a committed blob; raises CorruptBlob when it is missing or of another size, else StorageUnavailable.
 
+        A store that can tell that the bytes were touched after `verified_at` looks at them first, and raises
+        CorruptBlob when they are others.
         The content stays readable when the blob is deleted meanwhile, as far as the store can do that (an object store
         raises CorruptBlob).
         """

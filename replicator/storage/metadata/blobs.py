@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STORED = "stored"
 CORRUPT = "corrupt"
 
-_COLUMNS = (blobs.c.digest, blobs.c.size, blobs.c.location)
+_COLUMNS = (blobs.c.digest, blobs.c.size, blobs.c.location, blobs.c.verified_at)
 _FIND_LINKED = Statement(
     sa.select(*_COLUMNS)
     .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)

@@ -140,13 +140,13 @@ class TestHash:
     def hashed_files(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Return a list that gets the algorithm of every file read through again."""
         hashed: list[str] = []
-        read_through = ingest_module._hash_file
+        read_through = ingest_module.hash_file
 
         def counted(fd: int, algorithm: str) -> hashlib._Hash:
             hashed.append(algorithm)
             return read_through(fd, algorithm)
 
-        monkeypatch.setattr(ingest_module, "_hash_file", counted)
+        monkeypatch.setattr(ingest_module, "hash_file", counted)
         return hashed
 
     async def test_an_upload_in_one_process_is_hashed_once(
