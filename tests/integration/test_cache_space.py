@@ -21,7 +21,7 @@ from replicator.registry.settings import RegistrySettings
 from replicator.storage.metadata import cache_entries, cached_images, images, replication_status, repositories
 from tests.support.clock import FakeClock
 from tests.support.images import build_image, build_index
-from tests.support.pull_through_node import ALPINE, HUB, LATEST, caching_node, chunks_of, read_all
+from tests.support.pull_through_node import ALPINE, LATEST, caching_node, chunks_of, read_all
 from tests.support.single_node import NODE
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.support.pull_through_node import CachingNode
 
 KIB = 1024
+HUB = CacheRule("docker-hub", "hub", fresh_for=3600.0)
 LAYER = 100 * KIB
 BUSYBOX = RepositoryName("docker-hub/library/busybox")
 OWN = RepositoryName("team/app")

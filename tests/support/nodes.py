@@ -256,6 +256,7 @@ class Node:
                 ),
             ),
             templates=tuple(plan.templates),
+            cache_rules=tuple(plan.cache_rules),
         )
         self.database = SqliteDatabase(self.directory / "metadata.db")
         self.store = FilesystemBlobStore(self.directory / "blobs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from replicator.cache.pull_through import PullThrough
@@ -15,10 +16,11 @@ from replicator.core.manifest import parse_manifest
 from replicator.core.names import RepositoryName, Tag
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
+from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
 from replicator.storage.metadata import cache_entries, images, tags
 from replicator.upstream.client import open_client
-from tests.support.single_node import open_node
+from tests.support.single_node import NODE, open_node
 from tests.support.upstream_clients import endpoint_of
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from replicator.core.reference import Reference
     from replicator.core.replication import Origin
     from replicator.registry.node import RegistryNode
-    from replicator.registry.settings import RegistrySettings
     from replicator.storage.blobs.port import BlobStore
     from replicator.storage.metadata.cache_entries import CacheEntry
     from replicator.storage.metadata.images import StoredManifest
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from tests.support.images import BuiltImage
     from tests.support.upstreams import FakeRegistry
 
-HUB = CacheRule("docker-hub", "hub", fresh_for=3600.0)
+HUB = CacheRule("docker-hub", "hub", fresh_for=3600.0, accept_pushes=True)
+"""Users may push below it, so that a test can see what they pushed beside what the cache fetched."""
 ALPINE = RepositoryName("docker-hub/library/alpine")
 LATEST = Tag("latest")
 
@@ -145,6 +147,7 @@ async def caching_node(
 ) -> AsyncIterator[CachingNode]:
     """Open a node whose cache rules lead to fake upstreams; options are the endpoints'."""
     async with contextlib.AsyncExitStack() as stack:
+        settings = replace(settings or RegistrySettings(NODE), cache_rules=tuple(rules))
         node = await stack.enter_async_context(open_node(directory, clock, store=store, settings=settings))
         clients = {name: open_client(endpoint_of(fake, **options), clock) for name, fake in upstreams.items()}
         for client in clients.values():
