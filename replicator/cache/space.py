@@ -131,8 +131,6 @@ class CacheSpace:
 
         Does nothing for a node without cache rules.
         """
-        if self._names.rules and self._ballast is not None:
-            await self._ballast.make()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick())
             group.create_task(self._work())
@@ -155,6 +153,8 @@ class CacheSpace:
         """Look at all limits once, and give up what is over them; raises StorageError."""
         if not self._names.rules:
             return
+        if self._ballast is not None:
+            await self._ballast.make()
         now = self._node.clock.monotonic()
         if len(self._uses) > _MANY_USES or now - self._uses_written_at >= _WRITE_USES_EVERY:
             await self._uses.write(self._node.database)

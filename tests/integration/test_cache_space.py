@@ -232,7 +232,7 @@ async def test_an_image_that_was_used_between_the_choice_and_its_turn_stays(scen
 
     async def write_and_use(body: object) -> object:
         nonlocal done
-        result = await write(body)  # type: ignore[arg-type]
+        result: object = await write(body)  # type: ignore[arg-type]
         if not done and isinstance(result, tuple):
             done = True
             await write(lambda: cached_images.touch(ALPINE, image.digest, scene.clock.now()))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE: Final = 4 * 1024 * 1024
-_TIMES_FREE: Final = 4
+_TIMES_FREE: Final = 2
 """The ballast is taken only where this many times its size is free."""
 
 
