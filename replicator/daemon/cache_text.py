@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replicator.daemon.status_command import size_text
+from replicator.daemon.upstream_text import age_text, health_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     Json = Mapping[str, Any]
 
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 _SHORT = 19
 """Characters of a digest that tell images apart: the algorithm and twelve digits."""
 
@@ -22,14 +22,6 @@ _PLANS = {
     "check-first": "checked first; served from here if the check fails or takes too long",
     "refuse-stale": "checked first, and refused if that fails: it was not confirmed for too long",
 }
-
-
-def age_text(seconds: float) -> str:
-    """Return a time span as people read it, in its two largest units at most."""
-    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
-        if abs(seconds) >= size * (2 if unit != "d" else 1):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def image_name(one: Json) -> str:
@@ -94,7 +86,10 @@ def explanation_lines(found: Json) -> Iterator[tuple[str, str]]:
     elif found["repository_created_by"] not in {None, "cache"}:
         yield "note", f"the repository was created by a {found['repository_created_by']}, and the rule covers it"
     for place, one in enumerate(found["sources"], 1):
-        yield "source", f"{place}. {one['kind']} {one['name']} {one['url']} as {one['repository']}{_health(one)}"
+        yield (
+            "source",
+            f"{place}. {one['kind']} {one['name']} {one['url']} as {one['repository']}{_after(health_text(one))}",
+        )
     for name in ("repository", "tag"):
         verdict = found[f"{name}_allowed"]
         if verdict is not None:
@@ -124,6 +119,10 @@ def _cached_lines(found: Json) -> Iterator[tuple[str, str]]:
         yield "note", note
 
 
+def _after(text: str) -> str:
+    return f": {text}" if text else ""
+
+
 def _last_check(one: Json, now: float) -> str:
     if one["last_error"]:
         return f"failed {age_text(now - one['failed_at'])} ago: {one['last_error']}"
@@ -133,21 +132,7 @@ def _last_check(one: Json, now: float) -> str:
 def upstream_line(one: Json) -> str:
     """Return an upstream and how it is."""
     error = f", last error: {one['last_error']}" if one["last_error"] else ""
-    return f"{one['name']} {one['url']}{_health(one) or ': well'}{error}"
-
-
-def _health(one: Json) -> str:
-    """Return what is wrong with an upstream, empty when nothing is."""
-    health = one["health"]
-    parts: list[str] = []
-    if health["breaker"] != "closed":
-        parts.append(f"not asked, breaker {health['breaker']}" if health["breaker"] == "open" else "being tried again")
-    parts += [f"{kind} paused for {age_text(left)}" for kind, left in sorted(health["paused_seconds"].items())]
-    limit = health["rate_limit"]
-    if limit is not None:
-        of = "" if limit["limit"] is None else f" of {limit['limit']}"
-        parts.append(f"{limit['remaining']}{of} requests left")
-    return f": {', '.join(parts)}" if parts else ""
+    return f"{one['name']} {one['url']}: {health_text(one) or 'well'}{error}"
 
 
 def space_lines(space: Json) -> Iterator[str]:

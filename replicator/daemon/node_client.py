@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from replicator.config.loader import load_settings
 from replicator.core.errors import ConfigurationError, ReplicatorError
@@ -71,8 +72,14 @@ class NodeClient:
             if response.status >= 400:
                 document = await self._document(response)
                 raise NodeFailed(self.name, self._refusal(response.status, document), response.status)
-            async for line in response.content:
+            while line := await self._line(response):
                 yield self._object(line)
+
+    async def _line(self, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            return await response.content.readline()
+        except (ValueError, HttpProcessingError) as error:  # a line beyond aiohttp's buffer, by its version
+            raise NodeFailed(self.name, "answered with a line that is too long") from error
 
     def _object(self, line: bytes) -> Mapping[str, Any]:
         try:

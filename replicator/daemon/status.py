@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from replicator import __version__
 from replicator.daemon.observers import DestinationTally
+from replicator.registry_api.cache_json import upstream_json
 from replicator.registry_api.replication_json import conflict_json
 from replicator.replication.status import DestinationQueue, ReplicationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from replicator.core.clock import Clock
     from replicator.core.names import RepositoryName
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from replicator.daemon.readiness import ReadinessProbe
     from replicator.replication.conflicts import ConflictReader
     from replicator.replication.status import ReplicationStatusReader
+    from replicator.upstream.client import UpstreamClient
 
 
 class NodeStatus:
@@ -35,6 +37,7 @@ class NodeStatus:
         replication: ReplicationRecorder,
         reader: ReplicationStatusReader,
         conflicts: ConflictReader,
+        upstreams: Sequence[UpstreamClient] = (),
     ) -> None:
         self._name = name
         self._url = url
@@ -46,6 +49,7 @@ class NodeStatus:
         self._replication = replication
         self._reader = reader
         self._conflicts = conflicts
+        self._upstreams = upstreams
 
     async def get(self, may_see: Callable[[RepositoryName], bool]) -> Mapping[str, object]:
         """Return the status, with errors of repositories that `may_see` allows; raises StorageError."""
@@ -76,6 +80,7 @@ class NodeStatus:
                 "errors": [_error(found) for found in failing if may_see(found.replication.repository)],
             },
             "cache": dict(self._cache.results),
+            "upstreams": [upstream_json(client) for client in self._upstreams],
         }
 
     async def _destinations(self, superseded: Mapping[str, int]) -> list[Mapping[str, object]]:

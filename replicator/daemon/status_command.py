@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from replicator.config.loader import load_settings
 from replicator.daemon.node_client import login, reachable, refused_login, trust, unreachable
+from replicator.daemon.upstream_text import health_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,7 +111,8 @@ def _lines(answer: NodeAnswer) -> list[tuple[str, str]]:
     lines += [("failing", _failure(found)) for found in replication["errors"]]
     lines += [("conflict", conflict_text(found)) for found in replication["conflicts"]]
     results = ", ".join(f"{count} {result}" for result, count in sorted(status["cache"].items()))
-    return [*lines, ("cache", results or "no pulls yet")]
+    lines.append(("cache", results or "no pulls yet"))
+    return lines + [("upstream", f"{one['name']}: {text}") for one in status["upstreams"] if (text := health_text(one))]
 
 
 def _ready(ready: Mapping[str, Any]) -> str:

@@ -152,6 +152,7 @@ class _NodeBuilder:
             recorder,
             replication.use_cases.status,
             replication.use_cases.conflicts,
+            cache.clients,
         )
         services = Services(
             registry.settings,

@@ -186,7 +186,7 @@ class CacheApi(OperatorApi):
     async def _upstreams(self, asked: Asked) -> web.StreamResponse:
         query_fields(asked.request)
         asked.authorize(Action.PULL, None)
-        return answer({"upstreams": [cache_json.upstream_json(client) for client in self._cases.clients]})
+        return answer({"upstreams": [cache_json.whole_upstream_json(client) for client in self._cases.clients]})
 
     async def _space(self, asked: Asked) -> web.StreamResponse:
         query_fields(asked.request)

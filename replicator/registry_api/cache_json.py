@@ -103,21 +103,18 @@ def space_json(found: CacheUsage) -> Json:
 
 
 def upstream_json(client: UpstreamClient) -> Json:
-    """Return a registry that the cache asks, and how it is."""
-    endpoint, health = client.endpoint, client.health
-    found = {"name": endpoint.name, "url": endpoint.url, "health": _health_json(health)}
-    return {**found, "last_error": health.last_error}
+    """Return a registry that the cache asks, and how it is; not its last error, which names what somebody wanted."""
+    return {"name": client.endpoint.name, "url": client.endpoint.url, "health": _health_json(client.health)}
+
+
+def whole_upstream_json(client: UpstreamClient) -> Json:
+    """Return a registry with its last error, for those who may see everything."""
+    return {**upstream_json(client), "last_error": client.health.last_error}
 
 
 def _source_json(found: SourceReport) -> Json:
-    """Return a registry that would be asked, and how it is; its last error may be about somebody else's image."""
-    return {
-        "name": found.client.endpoint.name,
-        "url": found.client.endpoint.url,
-        "kind": found.kind,
-        "repository": found.repository,
-        "health": _health_json(found.client.health),
-    }
+    """Return a registry that would be asked, and how it is."""
+    return {**upstream_json(found.client), "kind": found.kind, "repository": found.repository}
 
 
 def _health_json(health: UpstreamHealth) -> Json:

@@ -29,9 +29,9 @@ MULTI = build_index([AMD64, ARM64])
 NEWER = container_image([{"etc/name": b"newer"}])
 
 
-def document(upstream: Daemon, **settings: object) -> dict[str, Any]:
+def document(upstream: Daemon, **settings: Any) -> dict[str, Any]:
     """Return a node that caches `org/*` of the upstream for the host `registry.test`, but not `org/secret`."""
-    rule = {"prefix": "mirror", "upstream": "origin", "namespaces": ["registry.test"]}
+    rule: dict[str, Any] = {"prefix": "mirror", "upstream": "origin", "namespaces": ["registry.test"]}
     rule |= {"repositories": {"deny": ["org/secret*"]}}
     upstreams = [{"name": "origin", "url": upstream.url(""), "connect_timeout": "2s"}]
     return {"upstreams": upstreams, "nodes": [node(cache={"rules": [rule]}, **settings)]}
@@ -188,6 +188,8 @@ def test_an_upstream_that_is_gone_is_shown(tmp_path: Path) -> None:
         with Daemon(tmp_path / "cache", document(upstream)) as daemon:
             assert run(daemon, "warm", "mirror/org/app:1.0").returncode == 0
             assert "origin " in run(daemon, "status").stdout
+            seen = json.loads(daemon.command("status", "--json", "--config", str(daemon.config)).stdout)[0]
+            assert [(one["name"], one["health"]["breaker"]) for one in seen["upstreams"]] == [("origin", "closed")]
             upstream.terminate()
             failed = run(daemon, "refresh", "mirror/org/app:1.0")
             assert (failed.returncode, "mirror/org/app:1.0 failed: " in failed.stdout) == (1, True)

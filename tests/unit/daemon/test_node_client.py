@@ -14,7 +14,7 @@ from aiohttp import web
 
 from replicator.core.errors import ConfigurationError
 from replicator.daemon.asking import Asking
-from replicator.daemon.node_client import NodeFailed, choose, find_source, open_clients
+from replicator.daemon.node_client import CACHE, NodeFailed, choose, find_source, open_clients
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -174,3 +174,33 @@ async def test_a_node_is_chosen_by_name_or_region(tmp_path: Path) -> None:
         assert choose(clients, EU).name == choose(clients, "eu-west-1").name == EU
         with pytest.raises(ConfigurationError, match=f"expected --from to name one of {US}, {EU}, got 'mars'"):
             choose(clients, "mars")
+
+
+async def lines_of(asking: Asking) -> list[Mapping[str, Any]]:
+    async with open_clients(asking, CACHE) as clients:
+        return [line async for line in clients[0].lines("warm", {"image": "nginx", "platforms": None})]
+
+
+async def test_lines_are_read_one_by_one(tmp_path: Path) -> None:
+    node = Answering(200, b'{"state":"fetching"}\n{"state":"complete"}\n')
+    async with serving([node]) as ports:
+        assert await lines_of(asking(tmp_path, ports)) == [{"state": "fetching"}, {"state": "complete"}]
+    assert [(one.method, one.path) for one in node.asked] == [("POST", "/_replicator/v1/cache/warm")]
+
+
+@pytest.mark.parametrize(
+    ("answering", "reason"),
+    [
+        (Answering(200, b'{"state":\n'), "answered with a line that is no JSON$"),
+        (Answering(200, b"[]\n"), "answered with a line that is no JSON object"),
+        (Answering(200, b"\xff\n"), "answered with a line that is no JSON$"),
+        (Answering(400, b'{"errors": [{"message": "no such image"}]}'), "no such image"),
+        (Answering(401, b"{}"), "asks for credentials"),
+        (Answering(200, b'"' + b"x" * 600_000 + b'"'), "answered with a line that is too long"),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Answering) else "",
+)
+async def test_bad_lines_name_node_and_reason(tmp_path: Path, answering: Answering, reason: str) -> None:
+    async with serving([answering]) as ports:
+        with pytest.raises(NodeFailed, match=f"^{US}: {reason}"):
+            await lines_of(asking(tmp_path, ports))
