@@ -121,6 +121,11 @@ class Sources:
         self._wait = wait
 
     @property
+    def authority(self) -> Sources:
+        """The authority alone, for what no other registry can tell."""
+        return Sources(self.clients[-1:], self.repository)
+
+    @property
     def registries(self) -> tuple[UpstreamClient, ...]:
         """The mirrors and the authority, which may be asked on behalf of anybody."""
         return self.clients[self._peers :]

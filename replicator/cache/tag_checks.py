@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 from replicator.cache.imports import Imports, TagImport
 from replicator.cache.observer import Finding
 from replicator.cache.plans import due_after
-from replicator.cache.sources import Sources
 from replicator.core.cache_rules import OnNotFound
 from replicator.core.errors import (
     ReplicatorError,
@@ -38,6 +37,7 @@ from replicator.core.errors import (
     UpstreamUnavailable,
 )
 from replicator.core.freshness import TagMove, decide_move, is_rollback
+from replicator.core.reference import as_tag
 from replicator.storage.metadata.images import StoredManifest
 from replicator.telemetry.logs import get_logger
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from replicator.cache.limits import CacheLimits
     from replicator.cache.observer import CacheObserver
-    from replicator.cache.sources import Said
+    from replicator.cache.sources import Said, Sources
     from replicator.cache.tag_memory import TagMemory
     from replicator.cache.upstreams import UpstreamRepository
     from replicator.core.clock import Clock
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _MAX_ERROR_TEXT = 500
+_AGE_ROUNDING = 1.0
+"""Seconds: an Age is a whole number."""
 _LOOK_AGAIN = 600.0
 """Seconds after which the background checks look again at a tag that could not be checked by itself."""
 
@@ -147,12 +149,12 @@ class TagChecks:
     async def fetch(self, source: UpstreamRepository, reference: Reference) -> FetchedTag:
         """Fetch and verify a manifest; raises UpstreamError, UpstreamTimeout when it takes too long altogether."""
         async with self._in_time(source, reference):
-            return await self._fetch(source, reference)
+            return await self._fetch(source, reference, source.sources)
 
     async def _check(self, source: UpstreamRepository, entry: CacheEntry, *, heads_only: bool) -> TagCheck:
         try:
             async with self._in_time(source, entry.tag):
-                news = await self._ask(source, entry.tag, heads_only=heads_only)
+                news = await self._ask(source, entry, heads_only=heads_only)
         except UpstreamNotFound as error:
             return await self._note_gone(source, entry, error)
         if news is None:
@@ -161,41 +163,62 @@ class TagChecks:
 
     # What the upstream says
 
-    async def _ask(self, source: UpstreamRepository, tag: Tag, *, heads_only: bool) -> _News | None:
+    async def _ask(self, source: UpstreamRepository, entry: CacheEntry, *, heads_only: bool) -> _News | None:
         """Return what the upstream has under a tag; None when only a GET could tell and none is wanted.
 
         Raises UpstreamNotFound when a GET says that there is no such tag.
         """
         try:
-            head = await self._head(source, tag)
+            head = await self._head(source, entry)
         except UpstreamNotFound:
-            return await self._get(source, tag)
+            # The authority says so; that another registry still has it would prove nothing.
+            return await self._get(source, entry.tag, source.sources.authority)
         except (UpstreamContent, UpstreamRefused):
-            return None if heads_only else await self._get(source, tag)
+            return None if heads_only else await self._get(source, entry.tag, source.sources)
         if head.value.digest is None:
-            return None if heads_only else await self._get(source, tag)
+            return None if heads_only else await self._get(source, entry.tag, source.sources)
         return _News(head.value.digest, head.source, self._as_of(head))
 
-    async def _get(self, source: UpstreamRepository, tag: Tag) -> _News:
-        fetched = await self._fetch(source, tag)
+    async def _get(self, source: UpstreamRepository, tag: Tag, sources: Sources) -> _News:
+        fetched = await self._fetch(source, tag, sources)
         return _News(fetched.manifest.digest, fetched.source, fetched.checked_at, fetched.manifest)
 
-    async def _head(self, source: UpstreamRepository, tag: Tag) -> Said[ManifestHead]:
-        """Ask for a head. What another cache kept for longer than we would is no news: the authority decides."""
-        said = await source.sources.head_manifest(tag)
-        if said.is_authority or said.value.age < source.rule.freshness_of(tag):
+    async def _head(self, source: UpstreamRepository, entry: CacheEntry) -> Said[ManifestHead]:
+        """Ask for a head.
+
+        What another cache kept for longer than we would is checked with the authority; what it knows from before we
+        asked last is no news at all: it could even take a tag back.
+        """
+        said = await source.sources.head_manifest(entry.tag)
+        is_news = said.is_authority or self._as_of(said) > entry.checked_at + _AGE_ROUNDING
+        if said.is_authority or (is_news and said.value.age < source.rule.freshness_of(entry.tag)):
             return said
         try:
-            return await Sources(source.sources.clients[-1:], source.name).head_manifest(tag)
+            return await source.sources.authority.head_manifest(entry.tag)
         except UpstreamError:
-            return said
+            if is_news:
+                return said
+            raise
 
-    async def _fetch(self, source: UpstreamRepository, reference: Reference) -> FetchedTag:
-        said = await source.sources.get_manifest(reference)
+    async def _fetch(self, source: UpstreamRepository, reference: Reference, sources: Sources) -> FetchedTag:
+        said = await self._said(source, reference, sources)
         fetched = said.value
         self._observer.upstream_bytes(source.rule.upstream, len(fetched.content))
         manifest = StoredManifest(fetched.digest, fetched.media_type, fetched.content)
         return FetchedTag(manifest, said.source, self._as_of(said))
+
+    async def _said(self, source: UpstreamRepository, reference: Reference, sources: Sources) -> Said[FetchedManifest]:
+        """Fetch a manifest; a tag that another cache kept for longer than we would comes from the authority."""
+        said = await sources.get_manifest(reference)
+        tag = as_tag(reference)
+        if said.is_authority or tag is None or said.value.age < source.rule.freshness_of(tag):
+            return said
+        try:
+            return await source.sources.authority.get_manifest(reference)
+        except UpstreamNotFound:
+            raise
+        except UpstreamError:
+            return said
 
     def _as_of(self, said: Said[ManifestHead] | Said[FetchedManifest]) -> float:
         now = self._clock.now()
@@ -271,7 +294,6 @@ class TagChecks:
             news.manifest,
             news.checked_at,
             due_after(source.rule, entry.tag, news.checked_at),
-            source.rule.platforms if self.complete is None else (),
         )
         known = await self._imports.put_tag(found)
         if known is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from replicator.cache.tag_checks import CheckOutcome
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.manifest import parse_manifest
@@ -266,6 +267,41 @@ async def test_staleness_adds_up(tmp_path: Path, upstream: FakeRegistry) -> None
     assert entry.checked_at == pytest.approx(fetched, abs=1.0)
     assert (int(first.headers["Age"]), int(second.headers["Age"])) == (1000, 1500)
     assert upstream.count("GET */manifests/latest") == 1
+
+
+async def test_a_peer_that_knows_less_than_we_do_takes_no_tag_back(tmp_path: Path, upstream: FakeRegistry) -> None:
+    clock = FakeClock()
+    old = upstream.add_image(NAME, "latest", [b"old"])
+    async with regions(tmp_path, upstream, {US: (), EU: (US,)}, clock=clock) as edges:
+        repository, latest = RepositoryName(f"hub/{NAME}"), Tag("latest")
+        await edges[US].get(f"/v2/hub/{NAME}/manifests/latest")
+        clock.advance(600.0)
+        assert (await edges[EU].get(f"/v2/hub/{NAME}/manifests/latest")).body == old.manifest
+        new = upstream.add_image(NAME, "latest", [b"new"])
+        # For an operator who asks, what the peer knows from ten minutes ago is no news, and then it is old.
+        assert await edges[EU].cache.refresh(repository, latest) is CheckOutcome.CHANGED
+        clock.advance(5.0)
+        assert await edges[EU].cache.refresh(repository, latest) is CheckOutcome.CONFIRMED
+        upstream.faults.on("*", Fault(status=503))
+        assert await edges[EU].cache.refresh(repository, latest) is CheckOutcome.FAILED
+        assert (await edges[EU].get(f"/v2/hub/{NAME}/manifests/latest")).body == new.manifest
+
+
+async def test_what_a_peer_kept_for_too_long_is_served_only_when_nobody_else_answers(
+    tmp_path: Path, upstream: FakeRegistry
+) -> None:
+    clock = FakeClock()
+    old = upstream.add_image(NAME, "latest", [b"old"])
+    upstream.add(NAME, old, "other")
+    async with regions(tmp_path, upstream, {US: (), EU: (US,)}, clock=clock) as edges:
+        for tag in ("latest", "other"):
+            await edges[US].get(f"/v2/hub/{NAME}/manifests/{tag}")
+        clock.advance(7200.0)
+        new = upstream.add_image(NAME, "latest", [b"new"])
+        assert (await edges[EU].get(f"/v2/hub/{NAME}/manifests/latest")).body == new.manifest
+        await upstream.stop()
+        answer = await edges[EU].get(f"/v2/hub/{NAME}/manifests/other")
+    assert (answer.body, answer.headers["Age"]) == (old.manifest, "7200")
 
 
 # What a node may have
