@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CacheLimits:
-    """Seconds: `stale_wait` for a check of what is here, `cold_wait` for what is not."""
+    """Seconds: `stale_wait` for a check of what is here, `cold_wait` for what is not.
 
-    stale_wait: float = 2.0
+    What is here is to be served within two seconds, so a check gets less than that.
+    """
+
+    stale_wait: float = 1.5
     cold_wait: float = 60.0

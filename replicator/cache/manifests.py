@@ -20,7 +20,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from replicator.cache.imports import TagImport
-from replicator.cache.plans import due_after, plan_of
+from replicator.cache.plans import due_after, has_failed_lately, plan_of
 from replicator.cache.tag_checks import CheckOutcome, FetchedTag, TagCheck
 from replicator.core.cache_status import CacheResult, PullTrace
 from replicator.core.errors import (
@@ -186,7 +186,7 @@ class CachedManifests:
     ) -> StoredManifest:
         """Serve what a check finds; raise what is wrong with the upstream when it finds nothing."""
         now = self._node.clock.now()
-        if entry.failed_at is not None and 0 <= now - entry.failed_at < FAILED_CHECK_PAUSE:
+        if entry.failed_at is not None and has_failed_lately(entry, now):
             left = FAILED_CHECK_PAUSE - (now - entry.failed_at)
             failed: ReplicatorError | None = UpstreamUnavailable(entry.last_error, retry_after=left)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.core.circuit_breaker import BreakerState
-from replicator.core.freshness import PullPlan, plan_pull
+from replicator.core.freshness import FAILED_CHECK_PAUSE, PullPlan, plan_pull
 from replicator.core.rate_budget import stretch
 
 if TYPE_CHECKING:
@@ -26,16 +26,21 @@ _UNHURRIED = {PullPlan.SERVE_AND_CHECK, PullPlan.CHECK_FIRST}
 def plan_of(source: UpstreamRepository, entry: CacheEntry, now: float) -> PullPlan:
     """Return what a pull of a cached tag does."""
     rule = source.rule
-    if entry.upstream != rule.upstream and entry.failed_at is None:
-        return PullPlan.CHECK_FIRST
     plan = plan_pull(rule, entry.tag, entry.checked_at, entry.failed_at, now)
+    if entry.upstream != rule.upstream and plan is not PullPlan.REFUSE_STALE:
+        return PullPlan.SERVE if has_failed_lately(entry, now) else PullPlan.CHECK_FIRST
     if plan is PullPlan.FRESH and entry.pending_digest is not None and now >= entry.due_at:
-        return PullPlan.SERVE if entry.failed_at is not None else PullPlan.SERVE_AND_CHECK
+        plan = PullPlan.FRESH if has_failed_lately(entry, now) else PullPlan.SERVE_AND_CHECK
     if plan in _UNHURRIED and is_known_gone(rule, entry, now):
         return PullPlan.SERVE
-    if plan is PullPlan.SERVE_AND_CHECK and (is_resting(source) or not _is_affordable(source, entry, now)):
+    if plan is PullPlan.SERVE_AND_CHECK and not _is_wise(source, entry, now):
         return PullPlan.SERVE
     return plan
+
+
+def has_failed_lately(entry: CacheEntry, now: float) -> bool:
+    """Tell whether a check failed a moment ago, so that the next one can wait."""
+    return entry.failed_at is not None and 0 <= now - entry.failed_at < FAILED_CHECK_PAUSE
 
 
 def due_after(rule: CacheRule, tag: Tag, checked_at: float) -> float:
@@ -70,6 +75,11 @@ def stretch_of(source: UpstreamRepository, now: float) -> float | None:
     return longest
 
 
-def _is_affordable(source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
+def _is_wise(source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
+    """Tell whether a check that nobody waits for has a chance, and the upstream's rate limit has room for it."""
+    if is_resting(source):
+        return False
     factor = stretch_of(source, now)
-    return factor is not None and now - entry.checked_at >= factor * source.rule.freshness_of(entry.tag)
+    if factor is None or factor == 1.0:
+        return factor is not None
+    return now - entry.checked_at >= factor * source.rule.freshness_of(entry.tag)

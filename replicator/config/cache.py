@@ -203,7 +203,7 @@ class CacheSettings(Model):
     """Most bytes of blobs that only the cache needs; what was not used for longest goes; unlimited, if absent."""
     keep_free: Size | None = None
     """Bytes of the disk that the cache leaves free by removing what was not used for longest."""
-    stale_wait: Duration = 2.0
+    stale_wait: Duration = 1.5
     """How long a puller waits for the check of a tag that is here before it is served as it is."""
     cold_wait: Duration = 30.0
     """How long a puller waits for the upstream's answer about what is not here."""
