@@ -6,18 +6,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from replicator.cache.imports import Imports, TagImport
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
-from replicator.core.replication import Origin
+from replicator.core.replication import Origin, ReplicationRule
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.blobs.memory import MemoryBlobStore
-from replicator.storage.metadata import cache_entries, images, tags
+from replicator.storage.metadata import cache_entries, images, replication_status, schema, tags
 from replicator.storage.metadata.images import StoredManifest
+from replicator.storage.metadata.statement import Statement
 from tests.support.clock import FakeClock
 from tests.support.images import BuiltImage, build_image
-from tests.support.single_node import NODE, open_node
+from tests.support.single_node import NODE, OTHER_NODE, open_node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -101,3 +103,71 @@ async def test_news_of_a_tag_that_is_forgotten_are_dropped(node: RegistryNode) -
     entry = cache_entries.CacheEntry(REPOSITORY, TAG, "hub", FIRST.digest, 1.0, 1.0, 1.0)
     await Imports(node).update(entry)
     assert await node.database.read(cache_entries.find(REPOSITORY, TAG)) is None
+
+
+async def test_what_a_tag_was_is_remembered(node: RegistryNode) -> None:
+    imports = Imports(node)
+    entry = await imports.put_tag(imported(FIRST, 10.0))
+    assert entry is not None
+    unknown = await imports.observe(entry, SECOND.digest)
+    assert (unknown.seen_since, unknown.was_served, unknown.is_mutable) == (None, False, True)
+    assert await imports.see(REPOSITORY, TAG, SECOND.digest, 15.0) == 15.0
+    assert await imports.see(REPOSITORY, TAG, SECOND.digest, 16.0) == 15.0
+    seen = await imports.observe(entry, SECOND.digest)
+    assert (seen.seen_since, seen.was_served) == (15.0, False)
+    moved = await imports.put_tag(imported(SECOND, 20.0))
+    assert moved is not None
+    assert moved.rolled_back_at is None
+    back = await imports.observe(moved, FIRST.digest)
+    assert (back.seen_since, back.was_served) == (10.0, True)
+    again = await imports.put_tag(imported(FIRST, 30.0))
+    assert again is not None
+    assert again.rolled_back_at == 30.0
+    confirmed = await imports.put_tag(imported(FIRST, 40.0))
+    assert confirmed is not None
+    assert confirmed.rolled_back_at == 30.0
+
+
+async def test_what_a_tag_was_before_histories_were_kept_is_remembered_when_it_moves(node: RegistryNode) -> None:
+    imports = Imports(node)
+    await imports.put_tag(imported(FIRST, 10.0))
+    forget = Statement(sa.delete(schema.cache_history))
+    await node.database.write(forget)
+    await imports.put_tag(imported(SECOND, 20.0))
+    again = await imports.put_tag(imported(FIRST, 30.0))
+    assert again is not None
+    assert again.rolled_back_at == 30.0
+
+
+async def test_use_is_not_what_a_check_brings(node: RegistryNode) -> None:
+    imports = Imports(node)
+    first = await imports.put_tag(replace(imported(FIRST, 10.0), used_at=11.0))
+    second = await imports.put_tag(imported(SECOND, 20.0))
+    third = await imports.put_tag(replace(imported(SECOND, 30.0), used_at=31.0))
+    assert [entry.used_at for entry in (first, second, third) if entry] == [11.0, 11.0, 31.0]
+
+
+async def test_tag_is_removed_only_while_it_is_the_upstreams(node: RegistryNode) -> None:
+    imports = Imports(node)
+    old = await imports.put_tag(imported(FIRST, 10.0))
+    new = await imports.put_tag(imported(SECOND, 20.0))
+    assert old is not None
+    assert new is not None
+    assert not await imports.remove_tag(old)
+    assert await tag_of(node) == SECOND.digest
+    await node.database.write(lambda: tags.put(REPOSITORY, TAG, FIRST.digest, NODE, 25.0))
+    assert not await imports.remove_tag(new)
+    assert await tag_of(node) == FIRST.digest
+    assert await node.database.read(cache_entries.find(REPOSITORY, TAG)) is None
+
+
+async def test_image_that_comes_ahead_of_its_tag_causes_nothing(tmp_path: Path) -> None:
+    settings = RegistrySettings(NODE, replication_rules=(ReplicationRule("all", (OTHER_NODE,)),))
+    async with open_node(tmp_path, FakeClock(), store=MemoryBlobStore(), settings=settings) as node:
+        imports, image = Imports(node), imported(FIRST, 10.0)
+        await imports.put_ahead(REPOSITORY, image.manifest)
+        assert await node.database.read(images.find_origin(REPOSITORY, FIRST.digest)) is Origin.CACHE
+        assert await tag_of(node) is None
+        assert not await node.database.read(replication_status.of_image(REPOSITORY, FIRST.digest))
+        await imports.put_tag(image)
+        assert len(await node.database.read(replication_status.of_image(REPOSITORY, FIRST.digest))) == 1

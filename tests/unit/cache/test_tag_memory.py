@@ -48,3 +48,13 @@ def test_uses_that_wait_to_be_written_are_bounded() -> None:
     for name in "abcde":
         memory.use(replace(ENTRY, tag=Tag(name)), 10_000.0)
     assert len(memory.take_used()) == 2
+
+
+def test_dropped_entry_is_forgotten_with_its_use() -> None:
+    memory = TagMemory()
+    memory.keep(ENTRY)
+    memory.use(ENTRY, 10_000.0)
+    memory.drop(*KEY)
+    memory.drop(*KEY)
+    assert memory.find(*KEY) is None
+    assert memory.take_used() == {}
