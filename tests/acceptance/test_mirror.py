@@ -18,7 +18,7 @@ from tests.support.containerd import Containerd, CtrFailed, running_containerd
 from tests.support.daemon import Daemon, node
 from tests.support.docker_registry import DockerRegistry
 from tests.support.engines import Engine, podman
-from tests.support.http_calls import call, get
+from tests.support.http_calls import basic, call, get
 from tests.support.images import build_index
 from tests.support.layouts import container_image, write_oci_layout
 from tests.support.skopeo import Skopeo
@@ -35,6 +35,8 @@ EXAMPLES = Path(__file__).parents[2] / "deploy" / "mirror"
 CONFIGS = Path(__file__).parents[2] / "configs"
 NODE_ADDRESS = "127.0.0.1:5001"
 """Where the node is in the examples."""
+
+BASIC = basic("cluster", "a-password")["Authorization"]
 
 REGISTRIES = {"docker.io": "docker-hub", "quay.io": "quay", "registry.k8s.io": "k8s", "ghcr.io": "ghcr"}
 """The registries of the examples, with the prefixes of the node's rules."""
@@ -209,6 +211,59 @@ def test_containerd_pulls_from_the_node_when_the_registry_is_down(
         containerd.pull_by_hosts(hosts, "docker.io/library/kept:1.0")
         assert containerd.content() >= {image.amd64.digest, *image.amd64.blobs}
         containerd.forget_everything()
+
+
+AUTH = {
+    "users": [
+        {
+            "name": "cluster",
+            "password": {"env": "CLUSTER_PASSWORD"},
+            "grants": [{"actions": ["pull"], "repositories": ["quay/*"]}],
+        }
+    ],
+    "anonymous": [{"actions": ["pull"], "repositories": ["docker-hub/*"]}],
+}
+
+
+@pytest.fixture(scope="module")
+def closed_daemon(tmp_path_factory: pytest.TempPathFactory, upstream: DockerRegistry) -> Iterator[Daemon]:
+    """Run a node where nameless callers may pull what is Docker Hub's, and one user what is Quay's."""
+    closed = document(upstream)
+    closed["nodes"][0]["auth"] = AUTH
+    with Daemon(tmp_path_factory.mktemp("closed"), closed, {"CLUSTER_PASSWORD": "a-password"}) as running:
+        yield running
+
+
+def without_fallback(hosts: Path) -> None:
+    for path in hosts.glob("*/hosts.toml"):
+        path.write_text(re.sub(r'(?m)^server = "[^"]+"$', 'server = "http://127.0.0.1:1"', path.read_text()))
+
+
+def test_containerd_needs_no_password_for_what_everybody_may_pull(
+    closed_daemon: Daemon, containerd: Containerd, upstream: DockerRegistry, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    image = publish(tmp_path, skopeo, upstream, "library/for-all").multi
+    hosts = certs_d(tmp_path, closed_daemon, upstream)
+    without_fallback(hosts)
+    containerd.pull_by_hosts(hosts, "docker.io/library/for-all:1.0")
+    assert containerd.digest_of("docker.io/library/for-all:1.0") == image.digest
+    containerd.forget_everything()
+    with pytest.raises(CtrFailed):
+        containerd.pull_by_hosts(hosts, "quay.io/library/for-all:1.0")
+
+
+def test_containerd_sends_the_password_of_its_file(
+    closed_daemon: Daemon, containerd: Containerd, upstream: DockerRegistry, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    image = publish(tmp_path, skopeo, upstream, "library/for-one").multi
+    hosts = certs_d(tmp_path, closed_daemon, upstream)
+    without_fallback(hosts)
+    path = hosts / "quay.io" / "hosts.toml"
+    header = f'[host."http://{closed_daemon.address()}".header]\n  authorization = "{BASIC}"\n'
+    path.write_text(f"{path.read_text()}\n{header}")
+    containerd.pull_by_hosts(hosts, "quay.io/library/for-one:1.0")
+    assert containerd.digest_of("quay.io/library/for-one:1.0") == image.digest
+    containerd.forget_everything()
 
 
 # podman and skopeo (CRI-O and buildah read the same file)
