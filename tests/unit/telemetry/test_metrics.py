@@ -133,3 +133,15 @@ def test_two_sets_of_metrics_do_not_know_each_other() -> None:
     first, second = Metrics("1"), Metrics("1")
     first.cache("n").request("hub", "hit")
     assert value(second, "replicator_cache_requests_total", node="n", rule="hub", result="hit") is None
+
+
+def test_the_space_of_a_cache_is_shown_and_its_evictions_counted() -> None:
+    metrics = Metrics("1")
+    space = metrics.cache_space("n")
+    space.cache_bytes("hub", 100)
+    space.cache_bytes("hub", 70)
+    space.evicted("size", 2, 30)
+    space.evicted("size", 1, 5)
+    assert value(metrics, "replicator_cache_bytes", node="n", rule="hub") == 70
+    assert value(metrics, "replicator_cache_evictions_total", node="n", reason="size") == 3
+    assert value(metrics, "replicator_cache_evicted_bytes_total", node="n", reason="size") == 35
