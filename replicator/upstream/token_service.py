@@ -224,8 +224,7 @@ class ChallengeAuthorizer:
         try:
             return await self._ask(what, request, credentials)
         except CredentialsRefused:
-            if credentials is None:
-                raise
+            assert credentials is not None  # noqa: S101 - nobody in particular is not refused
             self._credentials.refused(credentials)
             current = await self._credentials.get()
             if current is None or current == credentials:

@@ -26,7 +26,7 @@ from tests.support.upstream_clients import client_of
 from tests.support.upstreams import FakeRegistry, FakeServer, FakeTokenServer, Fault, Tokens, basic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
     from replicator.core.digest import Digest
@@ -342,10 +342,10 @@ class Flood:
 
 
 @pytest.fixture
-def peak() -> AsyncIterator[Callable[[], int]]:
+def peak() -> Iterator[Callable[[], int]]:
     """Tell how many bytes of memory the test has used at most."""
     tracemalloc.start()
-    yield lambda: tracemalloc.get_traced_memory()[1]  # type: ignore[misc]
+    yield lambda: tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
 

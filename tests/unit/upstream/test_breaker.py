@@ -182,9 +182,10 @@ class TestCloses:
         upstream.faults.on("*", Fault(status=500), times=THRESHOLD)
         await fail(client)
         clock.advance(2)
-        assert client.health.breaker is BreakerState.HALF_OPEN
+        states = [client.health.breaker]
         assert (await client.get_manifest(ALPINE, TAG)).digest == image.digest
-        assert client.health.breaker is BreakerState.CLOSED
+        states.append(client.health.breaker)
+        assert states == [BreakerState.HALF_OPEN, BreakerState.CLOSED]
 
     async def test_also_with_an_answer_that_there_is_nothing(
         self, upstream: FakeRegistry, clock: FakeClock, client: UpstreamClient
