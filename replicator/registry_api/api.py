@@ -11,7 +11,7 @@ from aiohttp import web
 
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.digest import parse_digest
-from replicator.core.errors import Denied, RepositoryNotFound, Unauthenticated, Unsupported
+from replicator.core.errors import Denied, PageNotFound, RepositoryNotFound, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
 from replicator.registry_api.call import Call, Services, proxy_headers
 from replicator.registry_api.edge import Edge, Observer, Outcome, Visit, path_of
@@ -108,8 +108,12 @@ class RegistryApi(Edge):
         hosts = self._own_hosts | {visit.request.headers.get("Host", "").lower()}
         found = resolve(self._services.settings.cache_rules, namespace, endpoint, hosts)
         visit.namespace = found.namespace
-        if found.namespace is not None and (visit.request.method not in _READS or endpoint.route not in _PROXIED):
+        if found.namespace is None:
+            return found
+        if visit.request.method not in _READS:
             raise Unsupported(f"registry {namespace} can only be read through this node", allow=_READS)
+        if endpoint.route not in _PROXIED:
+            raise PageNotFound(f"of registry {namespace} there is nothing at this path")
         return found
 
     async def _keep_own_apart(self, principal: Principal, endpoint: Endpoint) -> None:
