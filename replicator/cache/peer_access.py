@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from replicator.cache.sources import for_peer
-from replicator.core.errors import ManifestNotFound, RepositoryNotFound
+from replicator.core.errors import RepositoryNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,7 +49,9 @@ class PeerAccess:
             return
         if await self._own.holds(source):
             raise RepositoryNotFound(f"there is no repository {source.repository} that is cached")
-        if str(principal.node) < str(self._node) and self._calls.is_asked(source.name, reference):
-            raise ManifestNotFound(f"{reference} is not here yet, and is being asked for at other nodes")
         with for_peer():
-            yield
+            if str(principal.node) > str(self._node):
+                yield
+                return
+            async with self._calls.unless_asked(source.name, reference):
+                yield

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from replicator.core.errors import UpstreamError, UpstreamNotFound, UpstreamRefused, UpstreamTimeout
+from replicator.core.errors import ManifestNotFound, UpstreamError, UpstreamNotFound, UpstreamRefused, UpstreamTimeout
 from replicator.core.reference import as_digest
 from replicator.telemetry.logs import get_logger
 
@@ -64,6 +64,7 @@ class PeerCalls:
 
     def __init__(self) -> None:
         self._asked: Counter[str] = Counter()
+        self._waiting: dict[str, set[asyncio.Timeout]] = {}
 
     def is_asked(self, repository: RepositoryName, reference: Reference) -> bool:
         """Tell whether a peer is being asked for a manifest or blob, `repository` being the upstream's name."""
@@ -71,15 +72,46 @@ class PeerCalls:
 
     @contextmanager
     def asking(self, repository: RepositoryName, reference: Reference) -> Iterator[None]:
-        """Note that a peer is asked, until the block ends."""
+        """Note that a peer is asked, until the block ends; whoever may not wait for that is sent away."""
         key = _key(repository, reference)
         self._asked[key] += 1
+        for waiting in self._waiting.pop(key, ()):
+            waiting.reschedule(0.0)
         try:
             yield
         finally:
             self._asked[key] -= 1
             if not self._asked[key]:
                 del self._asked[key]
+
+    @asynccontextmanager
+    async def unless_asked(self, repository: RepositoryName, reference: Reference) -> AsyncIterator[None]:
+        """Run a block until peers are asked for this; raise ManifestNotFound when they are, or are already."""
+        if self.is_asked(repository, reference):
+            raise _elsewhere(reference)
+        key = _key(repository, reference)
+        patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                self._waiting.setdefault(key, set()).add(patience)
+                try:
+                    yield
+                finally:
+                    self._leave(key, patience)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise _elsewhere(reference) from None
+
+    def _leave(self, key: str, patience: asyncio.Timeout) -> None:
+        waiting = self._waiting.get(key, set())
+        waiting.discard(patience)
+        if not waiting:
+            self._waiting.pop(key, None)
+
+
+def _elsewhere(reference: Reference) -> ManifestNotFound:
+    return ManifestNotFound(f"{reference} is not here yet, and is being asked for at other nodes")
 
 
 def _key(repository: RepositoryName, reference: Reference) -> str:

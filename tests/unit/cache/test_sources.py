@@ -11,6 +11,7 @@ import pytest
 
 from replicator.cache.sources import PeerCalls, Sources, for_peer
 from replicator.core.errors import (
+    ManifestNotFound,
     UpstreamDenied,
     UpstreamNotFound,
     UpstreamRefused,
@@ -254,6 +255,48 @@ async def test_a_tag_is_known_by_its_repository(three: Three) -> None:
     with three.calls.asking(NAME, LATEST), three.calls.asking(NAME, LATEST):
         assert three.calls.is_asked(NAME, LATEST)
         assert not three.calls.is_asked(RepositoryName("another/name"), LATEST)
+
+
+async def test_who_may_not_wait_for_peers_is_sent_away(three: Three) -> None:
+    entered, never = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        async with three.calls.unless_asked(NAME, LAYER):
+            entered.set()
+            await never.wait()
+
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(_failure_of(wait()))
+        another = group.create_task(_failure_of(wait()))
+        await entered.wait()
+        with three.calls.asking(NAME, IMAGE.digest):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        with three.calls.asking(NAME, LAYER):
+            with pytest.raises(ManifestNotFound):
+                await wait()
+            await asyncio.wait([waiting, another])
+    for task in (waiting, another):
+        assert isinstance(task.result(), ManifestNotFound)
+    async with three.calls.unless_asked(NAME, LAYER):
+        pass
+    with three.calls.asking(NAME, LAYER):
+        pass
+
+
+async def test_what_fails_by_itself_fails_as_it_does(three: Three) -> None:
+    for error in (TimeoutError(), UpstreamNotFound(), asyncio.CancelledError()):
+        with pytest.raises(type(error)):
+            async with three.calls.unless_asked(NAME, LAYER):
+                raise error
+
+
+async def _failure_of(work: Coroutine[object, object, object]) -> Exception | None:
+    try:
+        await work
+    except ManifestNotFound as error:
+        return error
+    return None
 
 
 async def _opened(sources: Sources, digest: Digest) -> None:
