@@ -190,9 +190,9 @@ def test_what_lets_something_through_is_right(rule: dict[str, object]) -> None:
 
 
 def test_doubtful_rules_are_warned_about() -> None:
-    rule = {"repositories": {"allow": ["team/*", "library/*"], "deny": ["team/*"]}}
+    rule: dict[str, object] = {"repositories": {"allow": ["team/*", "library/*"], "deny": ["team/*"]}}
     assert about(rule, Severity.WARNING) == ["repositories.allow[0]: matches nothing, because 'team/*' is denied"]
-    slow = {"fresh_for": "1h", "freshness": [{"tags": ["v*"], "fresh_for": "7d"}], "max_stale": "1d"}
+    slow: dict[str, object] = {"fresh_for": "1h", "freshness": [{"tags": ["v*"], "fresh_for": "7d"}], "max_stale": "1d"}
     assert about(slow, Severity.WARNING) == ["max_stale: is shorter than a fresh_for of its freshness"]
     [told] = warnings(node(US, 1, {**RULE, "max_size": "2GiB"}, max_size="1GiB"))
     assert told == "nodes[0].cache.rules[0].max_size: is larger than the node's cache.max_size, which holds first"

@@ -61,9 +61,9 @@ def test_a_preset_says_where_an_upstream_is_and_whom_to_trust() -> None:
 
 
 def test_an_upstream_may_be_on_the_internet_and_where_the_file_permits() -> None:
-    assert hub(url="https://registry.example.com").networks == {Network.PUBLIC}
+    assert hub(url="https://registry.example.com").networks == frozenset({Network.PUBLIC})
     permitted = hub(url="https://registry.example.com", networks=["private", "link-local"])
-    assert permitted.networks == {Network.PUBLIC, Network.PRIVATE, Network.LINK_LOCAL}
+    assert permitted.networks == frozenset({Network.PUBLIC, Network.PRIVATE, Network.LINK_LOCAL})
 
 
 def test_destinations_and_peers_may_be_anywhere() -> None:
