@@ -70,9 +70,7 @@ _DELETE = Statement(
 )
 _OF_REPOSITORY = Statement(
     sa.select(cache_entries)
-    .where(
-        cache_entries.c.repository == sa.bindparam("repository"), cache_entries.c.reference > sa.bindparam("after")
-    )
+    .where(cache_entries.c.repository == sa.bindparam("repository"), cache_entries.c.reference > sa.bindparam("after"))
     .order_by(cache_entries.c.reference)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )

@@ -50,9 +50,7 @@ _values = insert(cache_history).values(
 )
 _KEY = ["repository", "reference", "digest"]
 _SEE = Statement(_values.on_conflict_do_nothing(index_elements=_KEY))
-_SERVE = Statement(
-    _values.on_conflict_do_update(index_elements=_KEY, set_={"served_at": _values.excluded.served_at})
-)
+_SERVE = Statement(_values.on_conflict_do_update(index_elements=_KEY, set_={"served_at": _values.excluded.served_at}))
 _TRIM = Statement(
     sa.delete(cache_history).where(
         _of_tag,
