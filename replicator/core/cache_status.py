@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 _MAX_DETAIL = 200
 _NOT_FOUND = 404
@@ -87,6 +88,7 @@ def render_age(trace: PullTrace) -> str | None:
     return None if trace.age is None else str(max(0, math.floor(trace.age)))
 
 
+@lru_cache(maxsize=256)
 def _quoted(text: str) -> str:
     """Return a string of Structured Fields (RFC 8941, section 3.3.3): printable ASCII, at most 200 characters."""
     plain = "".join(one if " " <= one <= "~" else "?" for one in text[:_MAX_DETAIL])
