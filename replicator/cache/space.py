@@ -29,7 +29,7 @@ from replicator.telemetry.logs import get_logger
 from replicator.upstream.single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from replicator.cache.eviction import GivenUp
     from replicator.cache.use_memory import UseMemory
@@ -92,7 +92,10 @@ class SpaceLimits:
 
 
 class CacheSpace:
-    """Keeps the cache of one node within its limits. Also what operators pin and purge by."""
+    """Keeps the cache of one node within its limits. Also what operators pin and purge by.
+
+    `drop_parts` drops what failed downloads left, and returns how many bytes that was.
+    """
 
     def __init__(
         self,
@@ -102,6 +105,7 @@ class CacheSpace:
         observer: SpaceObserver | None = None,
         limits: SpaceLimits | None = None,
         ballast: Ballast | None = None,
+        drop_parts: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         self._node = node
         self._names = CachedNames(rules)
@@ -109,6 +113,7 @@ class CacheSpace:
         self._observer = observer
         self._limits = limits or SpaceLimits()
         self._ballast = ballast
+        self._drop_parts = drop_parts
         self._loose = LooseBlobs(node, self._names)
         self._pins = CachePins(node)
         self._purges = Purges(node, self._delete_bytes)
@@ -254,6 +259,8 @@ class CacheSpace:
         space = await self._node.store.usage()
         if not space.total_bytes:
             return False
+        if self._drop_parts is not None and await self._drop_parts():
+            return True  # what failed downloads left goes before anything that is whole
         released = self._ballast is not None and await self._ballast.release()
         try:
             wanted = max(_ROOM, round(space.total_bytes * _ROOM_PART))
@@ -287,6 +294,7 @@ class CacheSpace:
                 break
             for image in chosen:
                 tried.add((image.repository, image.digest))
+                await self._uses.write(self._node.database)  # by who pulled while others went
                 body = partial(eviction.give_up, image.repository, image.digest, terms)
                 given = await self._node.commit(image.repository, body)
                 await self._delete_bytes(given)

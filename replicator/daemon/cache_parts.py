@@ -137,6 +137,7 @@ class CacheBuilder:
             self._metrics.cache_space(str(self._node.id)),
             SpaceLimits(limits.max_size, limits.keep_free),
             None if self._ballast is None else BallastFile(self._ballast),
+            pull_through.fills.drop_kept,
         )
         registry.store.on_full(space.make_room)
         if self._ballast is not None and isinstance(registry.database, SqliteDatabase):

@@ -59,6 +59,10 @@ class FillRegistry:
         """Return the names of the suspended ingests that a later fill may go on with; nobody else may drop them."""
         return self._kept.names()
 
+    async def drop_kept(self) -> int:
+        """Drop what failed fills left to go on with, because the space is needed; return how many bytes that was."""
+        return await self._kept.drop()
+
     def find(self, upstream: str, digest: Digest) -> Fill | None:
         """Return the fill of a digest from an upstream that is under way.
 

@@ -85,9 +85,16 @@ class KeptParts:
 
     async def close(self) -> None:
         """Drop everything."""
+        await self.drop()
+
+    async def drop(self) -> int:
+        """Drop everything that nobody has taken up; return how many bytes that was."""
+        dropped = 0
         while self._parts:
             _, part = self._parts.popitem()
             await self._drop(part)
+            dropped += part.size
+        return dropped
 
     def _surplus(self) -> Iterator[_Part]:
         """Forget and yield the parts that are too old or too many, the oldest first."""

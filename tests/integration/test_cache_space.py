@@ -225,23 +225,20 @@ async def test_what_was_just_used_stays_whatever_the_limit(scene: Scene) -> None
     assert await scene.has(image)
 
 
-async def test_an_image_that_was_used_between_the_choice_and_its_turn_stays(scene: Scene) -> None:
-    image = await scene.pull("1", 1)
+async def test_an_image_that_is_pulled_while_others_go_stays(scene: Scene) -> None:
+    first = await scene.pull("1", 1)
+    second = await scene.pull("2", 2)
     scene.idle()
-    write, done = scene.node.node.database.write, False
+    store = scene.node.node.store
+    delete_blob = store.delete_blob
 
-    async def write_and_use(body: object) -> object:
-        nonlocal done
-        result: object = await write(body)  # type: ignore[arg-type]
-        if not done and isinstance(result, tuple):
-            done = True
-            await write(lambda: cached_images.touch(ALPINE, image.digest, scene.clock.now()))
-        return result
+    async def delete_while_pulled(location: str) -> None:
+        await scene.node.manifest(Tag("2"))
+        await delete_blob(location)
 
-    scene.node.node.database.write = write_and_use  # type: ignore[method-assign, assignment]
+    store.delete_blob = delete_while_pulled  # type: ignore[method-assign]
     await scene.limited(SpaceLimits(max_size=1)).round()
-    assert done
-    assert await scene.has(image)
+    assert [await scene.has(one) for one in (first, second)] == [False, True]
 
 
 async def test_pushed_images_and_their_blobs_stay(scene: Scene) -> None:

@@ -327,6 +327,23 @@ async def test_a_database_that_fails_makes_no_room(node: CachingNode, upstream: 
     assert not await space.make_room()
 
 
+async def test_what_a_failed_download_left_goes_before_anything_that_is_whole(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    image = await pull(node, upstream, "1", content_of(1))
+    clock.advance(JUST_USED + 1)
+    parts = [100, 0]
+
+    async def drop_parts() -> int:
+        return parts.pop(0)
+
+    space = CacheSpace(node.node, (HUB,), node.cache.uses, drop_parts=drop_parts)
+    assert await space.make_room()
+    assert await node.origin(image.digest) is not None
+    assert await space.make_room()
+    assert await node.origin(image.digest) is None
+
+
 async def chunks_of_mib(content: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(content), MIB):
         yield content[start : start + MIB]
