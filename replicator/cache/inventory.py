@@ -5,6 +5,7 @@ Nothing here asks an upstream, and nothing changes because somebody looked.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from replicator.storage.metadata import cache_entries, cache_inventory, cache_pi
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from replicator.cache.completion import Completion
     from replicator.cache.upstreams import UpstreamRepositories
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
@@ -43,6 +45,8 @@ class CachedImageReport:
     digest: Digest
     rule: str | None
     holdings: Holdings
+    is_complete: bool
+    """Whether everything that the image is made of lies here, for all its platforms."""
     use: CachedUse | None
     is_pinned: bool
     entry: CacheEntry | None
@@ -53,12 +57,6 @@ class CachedImageReport:
     def is_fresh(self) -> bool:
         """Whether it is served without asking anybody; a digest always is."""
         return self.plan in {None, PullPlan.FRESH}
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether everything that the image is made of lies here, for all its platforms."""
-        found = self.holdings
-        return (found.manifests, found.blobs) == (found.all_manifests, found.all_blobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +70,10 @@ class Page:
 class Inventory:
     """Lists what one node has cached."""
 
-    def __init__(self, node: RegistryNode, upstreams: UpstreamRepositories) -> None:
+    def __init__(self, node: RegistryNode, upstreams: UpstreamRepositories, completion: Completion) -> None:
         self._node = node
         self._upstreams = upstreams
+        self._completion = completion
 
     async def of_repository(self, repository: RepositoryName, after: tuple[str, str], limit: int) -> Page:
         """Return a page of one repository; raises StorageError."""
@@ -97,6 +96,7 @@ class Inventory:
         """Return what is known of an image that is here; raises StorageError."""
         database = self._node.database
         holdings = await database.read(cache_inventory.holdings(repository, digest))
+        is_complete = await self._is_complete(repository, digest, holdings)
         use = await database.read(cache_inventory.find_use(repository, digest))
         is_pinned = await database.read(cache_pins.holds(repository, digest))
         entry = None if tag is None else await database.read(cache_entries.find(repository, tag))
@@ -108,11 +108,25 @@ class Inventory:
             fresh_until = due_after(source.rule, entry.tag, entry.checked_at)
             plan = plan_of(source, entry, self._node.clock.now())
         name = None if source is None else source.rule.prefix
-        return CachedImageReport(repository, tag, digest, name, holdings, use, is_pinned, entry, fresh_until, plan)
+        return CachedImageReport(
+            repository, tag, digest, name, holdings, is_complete, use, is_pinned, entry, fresh_until, plan
+        )
 
     async def _page(
         self, first: str, last: str, after: tuple[str, str], limit: int, may_see: Callable[[RepositoryName], bool]
     ) -> Page:
         page = await self._node.database.read(cache_inventory.page(first, last, after, limit))
         seen: list[CachedRow] = [row for row in page.rows if may_see(row.repository)]
-        return Page([await self.describe(row.repository, row.tag, row.digest) for row in seen], page.next_after)
+        found = []
+        for row in seen:
+            found.append(await self.describe(row.repository, row.tag, row.digest))
+            await asyncio.sleep(0)  # reads of SQLite hold up the loop
+        return Page(found, page.next_after)
+
+    async def _is_complete(self, repository: RepositoryName, digest: Digest, holdings: Holdings) -> bool:
+        """Tell whether nothing lacks; layers that no registry has to hold are counted, and may lack."""
+        if holdings.manifests < holdings.all_manifests:
+            return False
+        if holdings.blobs == holdings.all_blobs:
+            return True
+        return (await self._completion.find_lack(repository, digest)).is_nothing

@@ -29,7 +29,7 @@ def cache_use_cases(
 ) -> CacheUseCases:
     """Return the use cases; close the warmer before what it pulls from."""
     upstreams = pull_through.upstreams
-    inventory = Inventory(registry, upstreams)
+    inventory = Inventory(registry, upstreams, pull_through.completion)
     return CacheUseCases(
         inventory=inventory,
         explainer=Explainer(registry, pulls, upstreams, inventory, pull_through.negative),
