@@ -231,6 +231,7 @@ class CachedManifests:
                 self._under_check[key] = True
         except ShuttingDown:
             pass
+        trace.collapsed = False
         return None
 
     async def _check(self, source: UpstreamRepository, entry: CacheEntry, *, heads_only: bool = False) -> TagCheck:
