@@ -218,9 +218,9 @@ class CachedBlobs:
         takers = _Takers(source)
         upstream = source.rule.upstream
         fetched = FillSource(
-            registries=source.sources.openers(digest),
+            registries=source.sources.openers(digest, takers.sent_by),
             size=None if descriptor is None else descriptor.size,
-            received=lambda size: self._observer.upstream_bytes(upstream, size),
+            received=lambda size: self._observer.upstream_bytes(takers.sender, size),
         )
         fill = self._fills.start(upstream, digest, fetched, lambda blob: self._publish(blob, takers))
         self._takers[fill] = takers
@@ -292,8 +292,13 @@ class _Noted:
 
 
 class _Takers:
-    """Who gets a blob that is being fetched."""
+    """Who gets a blob that is being fetched, and which registry is sending it."""
 
     def __init__(self, source: UpstreamRepository) -> None:
         self.first = source.repository
         self.repositories = {source.repository}
+        self.sender = source.rule.upstream
+
+    def sent_by(self, registry: str) -> None:
+        """Note that a registry has begun to send."""
+        self.sender = registry

@@ -183,15 +183,15 @@ class Sources:
             )
             yield opened.value
 
-    def openers(self, digest: Digest) -> tuple[Opener, ...]:
+    def openers(self, digest: Digest, opened: Callable[[str], None] | None = None) -> tuple[Opener, ...]:
         """Return for each registry, in order, what opens a blob there at an offset, for one transfer.
 
         So a transfer that breaks goes on elsewhere. A peer is asked once only: later on it may be following this very
-        transfer.
+        transfer. `opened` is told the name of each registry that begins to send.
         """
-        return tuple(self._opener(client, digest) for client in self._asked)
+        return tuple(self._opener(client, digest, opened) for client in self._asked)
 
-    def _opener(self, client: UpstreamClient, digest: Digest) -> Opener:
+    def _opener(self, client: UpstreamClient, digest: Digest, opened: Callable[[str], None] | None) -> Opener:
         tried = False
 
         @asynccontextmanager
@@ -201,11 +201,14 @@ class Sources:
                 raise UpstreamRefused(f"{client.endpoint.name}: not asked for the same blob twice")
             tried = True
             async with AsyncExitStack() as stack:
-                yield await self._ask(
+                stream = await self._ask(
                     client,
                     digest,
                     lambda client: stack.enter_async_context(client.open_blob(self.repository, digest, start)),
                 )
+                if opened is not None:
+                    opened(client.endpoint.name)
+                yield stream
 
         return open_from
 

@@ -203,7 +203,7 @@ class TagChecks:
     async def _fetch(self, source: UpstreamRepository, reference: Reference, sources: Sources) -> FetchedTag:
         said = await self._said(source, reference, sources)
         fetched = said.value
-        self._observer.upstream_bytes(source.rule.upstream, len(fetched.content))
+        self._observer.upstream_bytes(said.source, len(fetched.content))
         manifest = StoredManifest(fetched.digest, fetched.media_type, fetched.content)
         return FetchedTag(manifest, said.source, self._as_of(said))
 

@@ -93,7 +93,7 @@ async def test_fifty_concurrent_cold_clients_cost_one_upstream_get_and_get_every
         hold.release()
     assert {pull.result() == LAYER for pull in pulls} == {True}
     assert upstream.count(BLOBS) == 1
-    assert node.observer.bytes["hub"] == len(image.manifest) + len(LAYER)
+    assert node.observer.bytes["fake"] == len(image.manifest) + len(LAYER)
     assert await node.blob(image.layers[0]) == LAYER
     assert upstream.count(BLOBS) == 1
 

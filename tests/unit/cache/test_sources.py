@@ -184,10 +184,11 @@ async def test_cancelling_ends_the_question_and_asks_nobody_else(three: Three) -
 
 async def test_openers_lead_to_every_registry_in_order(three: Three) -> None:
     three.hold(*three.registries)
-    contents = []
-    for opener in three.sources.openers(LAYER):
+    contents, senders = [], list[str]()
+    for opener in three.sources.openers(LAYER, senders.append):
         async with opener(2) as stream:
             contents.append((stream.start, await read(stream)))
+    assert senders == [client.endpoint.name for client in three.sources.clients]
     assert contents == [(2, IMAGE.blobs[LAYER][2:])] * 3
     assert three.asked() == [1, 1, 1]
 
