@@ -247,12 +247,12 @@ class Session:
 
     def _registry_socket(self, info: AddressInfo) -> socket.socket:
         """Return a socket for an address that the registry's name may lead to; raise ForbiddenAddress for any other."""
-        address = str(info[4][0])
-        network = network_of(address)
+        network = network_of(str(info[4][0]))
         if network is not Network.PUBLIC and network not in (self._endpoint.networks or ()):
+            # The address itself stays out of it: whoever pulls may read this.
             raise ForbiddenAddress(
-                f"refused to connect to a {network} address, {address}; "
-                f"`networks: [{network}]` of the upstream permits it"
+                f"its name leads to a {network} address, which is refused; `networks: [{network}]` of the upstream "
+                "permits it"
             )
         return _socket(info)
 

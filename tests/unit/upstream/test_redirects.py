@@ -250,7 +250,7 @@ class TestNetworks:
             names, permitted = Names(registry_test=[address]), frozenset(Network) - {network}
             async with client_of(upstream, resolver=names, url=url, networks=permitted) as client:
                 with pytest.raises(
-                    UpstreamContent, match=rf"a {network} address, {address}; `networks: \[{network}\]`"
+                    UpstreamContent, match=rf"a {network} address, which is refused; `networks: \[{network}\]`"
                 ):
                     await client.ping()
             assert upstream.requests == []
