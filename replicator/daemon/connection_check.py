@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from replicator.config.loader import load_with_warnings
 from replicator.config.problems import Problem, dotted
-from replicator.core.errors import ReplicatorError
 from replicator.daemon.destination_check import DestinationCheck
 from replicator.daemon.endpoints import Endpoints
 from replicator.daemon.secrets import SecretStore
+from replicator.daemon.upstream_check import UpstreamCheck
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.replication.peers import PeerDirectory
 from replicator.telemetry.system_clock import SystemClock
-from replicator.upstream.client import open_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +35,7 @@ def check_connections(path: Path, environ: Mapping[str, str]) -> list[Problem]:
 
 
 async def _check(settings: Settings, file: str, environ: Mapping[str, str]) -> list[Problem]:
-    problems = await _check_upstreams(settings, file, environ)
+    problems = await UpstreamCheck(settings, file, SecretStore(environ), SystemClock()).check()
     for i, node in enumerate(settings.nodes):
         names = [rule.name for rule in node.replication.rules]
         for one in await _unusable(settings, node, environ):
@@ -45,40 +44,6 @@ async def _check(settings: Settings, file: str, environ: Mapping[str, str]) -> l
                 message = f"rule {rule}: {one.destination} cannot be used: {one.reason}"
                 problems.append(Problem(file, None, key, message))
     return problems
-
-
-async def _check_upstreams(settings: Settings, file: str, environ: Mapping[str, str]) -> list[Problem]:
-    """Return a problem for each upstream that a rule names and that does not answer, or does not accept us."""
-    prefixes: dict[str, list[str]] = {}
-    for node in settings.nodes:
-        for rule in node.cache.rules:
-            for name in rule.sources:
-                prefixes.setdefault(name, []).append(rule.prefix)
-    endpoints = Endpoints(settings, settings.nodes[0], SecretStore(environ), {})
-    named = [(i, one) for i, one in enumerate(settings.upstreams) if one.name in prefixes]
-    async with asyncio.TaskGroup() as group:
-        tasks = [(i, one, group.create_task(_refusal(endpoints, one.name))) for i, one in named]
-    problems = []
-    for i, one, task in tasks:
-        if (refusal := task.result()) is not None:
-            rules = ", ".join(dict.fromkeys(prefixes[one.name]))
-            message = f"upstream {one.name} of cache rule {rules} cannot be used: {refusal}"
-            problems.append(Problem(file, None, dotted(("upstreams", i)), message))
-    return problems
-
-
-async def _refusal(endpoints: Endpoints, upstream: str) -> str | None:
-    """Return why an upstream cannot be used, or None when it answers and accepts our credentials."""
-    clock = SystemClock()
-    credentials = endpoints.upstream_credentials(upstream, clock)
-    client = open_client(endpoints.upstream(upstream), clock, credentials=credentials)
-    try:
-        await client.ping()
-    except ReplicatorError as error:
-        return str(error)
-    finally:
-        await client.close()
-    return None
 
 
 async def _unusable(settings: Settings, node: NodeSettings, environ: Mapping[str, str]) -> list[Unusable]:

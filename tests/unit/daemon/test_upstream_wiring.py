@@ -207,3 +207,15 @@ async def test_checking_connections_asks_token_services(tmp_path: Path) -> None:
         registry.tokens = Tokens("me", "changed")
         [refused] = await checked(written(tmp_path, f"{{name: one, url: '{registry.url}', {known}}}"))
     assert "cannot be used" in refused
+
+
+async def test_checking_connections_asks_peers_of_cache_rules_too(tmp_path: Path) -> None:
+    async with FakeRegistry() as upstream:
+        path = written(tmp_path, f"{{name: one, url: '{upstream.url}'}}")
+        text = path.read_text(encoding="utf-8").replace("mirrors: []", 'peers: [{account: "111122223333", region: eu}]')
+        text += 'peer_secret: {env: PEER}\npeers: [{account: "111122223333", region: eu, url: "http://127.0.0.1:1"}]\n'
+        path.write_text(text, encoding="utf-8")
+        environ = {"PEER": "a-secret-of-this-test"}
+        [problem] = await asyncio.to_thread(check_connections, path, environ)
+    assert problem.key == "nodes[0].cache.rules[0].peers[0]"
+    assert problem.message.startswith("cache rule one: 111122223333/eu cannot be used: ")
