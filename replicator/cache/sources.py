@@ -43,9 +43,6 @@ T = TypeVar("T")
 MIRROR_WAIT: Final = 5.0
 """Seconds that a registry before the authority has for an answer, or for the first byte of a blob."""
 
-_LIST_WAIT: Final = 10.0
-"""Seconds that the authority has for a list before mirrors are asked for theirs."""
-
 _FOR_PEER: ContextVar[bool] = ContextVar("for_peer", default=False)
 
 
@@ -225,13 +222,13 @@ class Sources:
     async def _authority_first(
         self, ask: Callable[[UpstreamClient], Awaitable[T]], entries: Callable[[T], Sequence[object]]
     ) -> Said[T]:
-        """Ask the authority, and mirrors only when it fails: they may list no more than they happen to have.
+        """Ask the authority, and mirrors when it fails or is slow: they may list no more than they happen to have.
 
         That a mirror has nothing to list means nothing.
         """
         *mirrors, authority = self.registries
         try:
-            async with asyncio.timeout(_LIST_WAIT if mirrors else None):
+            async with asyncio.timeout(2 * self._wait if mirrors else None):
                 return Said(await ask(authority), authority.endpoint.name, True)
         except UpstreamNotFound:
             raise

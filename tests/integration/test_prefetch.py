@@ -295,6 +295,24 @@ async def test_a_job_of_another_make_is_kept_as_dead(node: CachingNode, clock: F
     assert "expected a repository" in found.error
 
 
+async def test_a_bug_with_one_image_does_not_end_the_others(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    class Broken:
+        """A completion that fails as nothing should."""
+
+        async def complete(self, *_: object) -> Progress:
+            raise ZeroDivisionError
+
+    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+        await node.manifest()
+        node.cache.completion = Broken()  # type: ignore[assignment]
+        async with working(node) as worker:
+            for digest in (INDEX.digest, INDEX.digest):
+                await worker.queue(digest)
+                assert await worker.ended() is PrefetchOutcome.DEAD
+
+
 async def test_an_image_that_is_gone_needs_nothing(node: CachingNode, upstream: FakeRegistry) -> None:
     async with working(node) as worker:
         await worker.queue(INDEX.digest)

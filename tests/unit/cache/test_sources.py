@@ -15,6 +15,7 @@ from replicator.core.errors import (
     UpstreamDenied,
     UpstreamNotFound,
     UpstreamRefused,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from replicator.core.names import RepositoryName, Tag
@@ -335,3 +336,13 @@ async def test_a_list_fails_as_the_authority_fails(three: Three) -> None:
     with pytest.raises(UpstreamDenied, match="authority"):
         await three.sources.list_referrers(IMAGE.digest)
     assert three.asked() == [0, 1, 1]  # the mirror had none to list, which means nothing
+
+
+async def test_a_mirror_lists_when_the_authority_is_slow(three: Three) -> None:
+    three.hold(*three.registries)
+    hold = Hold()
+    three.authority.faults.on(ALL, Fault(hold=hold))
+    assert (await three.sources.list_tags()).source == "mirror"
+    three.mirror.faults.on(ALL, Fault(hold=hold))
+    with pytest.raises(UpstreamTimeout, match="authority"):
+        await three.sources.list_tags()
