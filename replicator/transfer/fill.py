@@ -31,7 +31,7 @@ from replicator.core.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from replicator.storage.blobs.open_file import PIECE
+from replicator.storage.blobs.open_file import FIRST_PIECE, PIECE
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.download import Download
 from replicator.transfer.fill_content import HELD_BACK, FillContent
@@ -51,9 +51,8 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_HELD_BY_READERS: Final = 64 * 1024 * 1024
+_HELD_BY_READERS: Final = 32 * 1024 * 1024
 """Bytes that the readers of one fill hold together while their clients take them."""
-_SMALLEST_PIECE: Final = 64 * 1024
 
 _FEW: Final = 8
 """Readers that are all told of every chunk."""
@@ -120,7 +119,7 @@ class Fill:
     @property
     def piece(self) -> int:
         """The most bytes that one of the readers holds at a time, so that all of them hold a bounded amount."""
-        return max(_SMALLEST_PIECE, min(PIECE, _HELD_BY_READERS // max(1, self.readers)))
+        return max(FIRST_PIECE, min(PIECE, _HELD_BY_READERS // max(1, self.readers)))
 
     async def run(self) -> None:
         """Download, verify, commit, publish. Raises only a cancellation and bugs; failures are for the readers."""

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from replicator.storage.blobs.file_blob import check_range
+from replicator.storage.blobs.open_file import FIRST_PIECE, PIECE
 from replicator.transfer.fill_source import UnusableBlob
 
 if TYPE_CHECKING:
@@ -55,9 +56,11 @@ class FillContent:
             return
         end = start + length
         held_from = end - min(length, HELD_BACK)
-        version = None
-        while found := await self._fill.read_growing(start, held_from, version):
+        version, step = None, FIRST_PIECE
+        while found := await self._fill.read_growing(start, min(start + step, held_from), version):
             piece, version = found
+            # Of many clients that come at once, only those that take what they get hold much.
+            step = min(2 * step, PIECE)
             start += len(piece)
             yield piece
         stored = await self._stored.enter_async_context(self._fill.share_stored().opened())

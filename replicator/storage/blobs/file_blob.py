@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from replicator.core.errors import CorruptBlob, RangeNotSatisfiable
 from replicator.storage.blobs.files import OPEN_FLAGS
-from replicator.storage.blobs.open_file import PIECE, OpenFile
+from replicator.storage.blobs.open_file import FIRST_PIECE, PIECE, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,11 +35,14 @@ class FileBlob:
         """Yield `length` bytes from `start`; raises CorruptBlob when the file ends before that."""
         check_range(start, length, self.size)
         end = start + length
+        step = FIRST_PIECE
         while start < end:
-            piece = await self._file.read(start, min(PIECE, end - start))
+            piece = await self._file.read(start, min(step, end - start))
             if not piece:
                 raise CorruptBlob(f"{self.digest} ends at byte {start}, expected {self.size} bytes")
             start += len(piece)
+            # Of many clients that come at once, only those that take what they get hold much.
+            step = min(2 * step, PIECE)
             yield piece
 
     async def __aenter__(self) -> Self:

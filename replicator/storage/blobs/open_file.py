@@ -21,20 +21,29 @@ PIECE: Final = 512 * 1024
 _NOWAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
 
 
+FIRST_PIECE: Final = 64 * 1024
+"""Bytes that every reader gets at a time, however many there are."""
+
+_HELD: Final = 32 * 1024 * 1024
+"""Bytes that the readers of all open files hold together while their clients take them, as long as that is possible."""
+
+
 class FileReads:
     """How the files of one file system are read; remembers when it cannot tell what is in memory (tmpfs, for one)."""
 
     def __init__(self, threads: FileThreads) -> None:
+        self.open_files = 0
         self._threads = threads
         self._nowait = _NOWAIT
         self._buffers = ReadBuffers(PIECE)
 
     async def read(self, fd: int, offset: int, length: int) -> memoryview:
-        """Return up to `length` bytes from `offset`, at most PIECE; none at the end of the file.
+        """Return up to `length` bytes from `offset`, at most PIECE and less of many files; none at the end of the file.
 
         What is returned is not changed afterwards.
         """
-        buffer = self._buffers.take(min(length, PIECE))
+        piece = max(FIRST_PIECE, min(PIECE, _HELD // max(1, self.open_files)))
+        buffer = self._buffers.take(min(length, piece))
         count = self._read_cached(fd, buffer, offset)
         if count is None:
             count = await self._threads.run(os.preadv, fd, [buffer], offset)
@@ -62,6 +71,7 @@ class OpenFile:
         self._threads = threads
         self._readers = 0
         self._closed = False
+        reads.open_files += 1
 
     async def read(self, offset: int, length: int) -> memoryview:
         """Return up to `length` bytes from `offset`; raises StorageUnavailable."""
@@ -78,6 +88,7 @@ class OpenFile:
         if self._closed:
             return
         self._closed = True
+        self._reads.open_files -= 1
         if not self._readers:
             await self._close()
 
