@@ -42,3 +42,17 @@ def test_the_banner_names_what_goes() -> None:
     shown = banner(settings(filters=["team-"], repositories=["exact"]), "x.yaml", URLS)
     assert "replicates team-*, exact to 111122223333/eu-west-1" in shown
     assert "replicates every repository to 111122223333/eu-west-1" in banner(settings(), "x.yaml", URLS)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "named", "example"),
+    [("hub", "pulls through hub/", "hub/library/alpine"), ("ROOT", "pulls through every other name", "library/alpine")],
+)
+def test_what_is_pulled_through_is_named_with_an_example(prefix: str, named: str, example: str) -> None:
+    one = Settings.model_validate({
+        "version": 1,
+        "upstreams": [{"name": "hub", "preset": "docker-hub"}],
+        "nodes": [node(US, 5001, cache={"rules": [{"prefix": prefix, "upstream": "hub"}]})],
+    })  # fmt: skip
+    assert named in banner(one, "x.yaml", URLS)
+    assert any(line.endswith(f"docker://127.0.0.1:5001/{example}:latest") for line in suggestions(one, "x.yaml", URLS))
