@@ -116,7 +116,7 @@ async def _fetch_all(client: NodeClient, warming: Warming, names: list[str], vie
 
 
 async def _fetch(client: NodeClient, name: str, platforms: list[str] | None, view: _View) -> dict[str, Any]:
-    found: dict[str, Any] = {"image": name, "state": "failed", "bytes": 0, "bytes_done": 0, "error": None}
+    found: dict[str, Any] = {"image": name, "state": "waiting", "bytes": 0, "bytes_done": 0, "error": None}
     try:
         async for line in client.lines("warm", {"image": name, "platforms": platforms}):
             found = {"image": name, **line}

@@ -47,6 +47,10 @@ class Operated:
         self.tokens = tokens
         self.outcomes: list[Outcome] = []
 
+    def observe(self, outcome: Outcome) -> None:
+        """Note a finished request."""
+        self.outcomes.append(outcome)
+
     async def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> tuple[int, str]:
         """POST a JSON body."""
         async with self.session.post(BASE + path, json=body, headers=headers) as response:
@@ -83,7 +87,7 @@ async def operated(directory: Path, upstream: FakeRegistry) -> AsyncIterator[Ope
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         session = await stack.enter_async_context(aiohttp.ClientSession(url))
         node = Operated(caching, session, cases.warmer, tokens)
-        api = CacheApi(cases, OpenAuthenticator(PeerAuthenticator(tokens)), clock, node.outcomes.append)
+        api = CacheApi(cases, OpenAuthenticator(PeerAuthenticator(tokens)), clock, node.observe)
         server = HttpServer(Listener(listening, "", None), api.handle, api.handle)
         await server.start()
         stack.push_async_callback(server.stop, 1)
@@ -137,6 +141,7 @@ async def test_peers_and_web_pages_are_refused(tmp_path: Path, upstream: FakeReg
             assert (await node.post(path, body, {"Origin": "http://evil.test"}))[0] == 403
         assert upstream.count() == 0
         assert (await node.get("images"))[1]["images"] == []
+        assert {one.route for one in node.outcomes} >= {"cache_images"}
 
 
 async def test_layers_that_no_registry_holds_do_not_make_an_image_incomplete(
@@ -161,7 +166,8 @@ async def test_a_page_says_where_the_next_one_begins(tmp_path: Path, upstream: F
         async with asyncio.TaskGroup() as group:
             for tag in ("a", "b", "c"):
                 group.create_task(node.post("warm", {"image": f"{ALPINE}:{tag}"}))
-        seen, after = [], ""
+        seen: list[str] = []
+        after: str | None = ""
         while after is not None:
             _, page = await node.get(f"images?repository={ALPINE}&limit=1&after={after.replace(' ', '%20')}")
             seen += [one["tag"] for one in page["images"]]
