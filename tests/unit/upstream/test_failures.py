@@ -194,6 +194,17 @@ class TestThrottling:
             assert (await client.get_manifest(ALPINE, TAG)).digest == image.digest
         assert upstream.count() == 2
 
+    async def test_binds_those_too_who_wait_for_a_connection(self, upstream: FakeRegistry) -> None:
+        hold = Hold()
+        upstream.faults.on("*", Fault(status=429, headers={"Retry-After": "60"}, hold=hold))
+        async with client_of(upstream, max_connections=1) as client, asyncio.TaskGroup() as group:
+            calls = [group.create_task(_failure(client.ping())) for _ in range(10)]
+            await hold.reached()
+            hold.release()
+            failures = [await call for call in calls]
+        assert all(isinstance(failure, UpstreamThrottled) for failure in failures)
+        assert upstream.count() == 1
+
     async def test_is_not_shortened_by_an_answer_that_was_overtaken(self, upstream: FakeRegistry) -> None:
         clock, hold = FakeClock(auto=True), Hold()
         upstream.faults.on("HEAD *", Fault(status=429, headers={"Retry-After": "5"}, hold=hold))

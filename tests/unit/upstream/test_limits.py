@@ -210,6 +210,26 @@ class TestSlots:
             await hold(slots)
         assert waiting.cancelled()
 
+    async def test_one_that_leaves_the_queue_is_forgotten(self) -> None:
+        slots, waiting = Slots(1), list[asyncio.Task[None]]()
+        async with slots.hold(), asyncio.TaskGroup() as group:
+            for kind in (background, nullcontext):
+                with kind():
+                    waiting.append(group.create_task(hold(slots)))
+            await settle()
+            assert (len(slots._interactive), len(slots._background)) == (1, 1)
+            for task in waiting:
+                task.cancel()
+            await settle()
+            assert (len(slots._interactive), len(slots._background)) == (0, 0)
+
+    async def test_share_of_background_work_stays_as_it_is(self) -> None:
+        slots = Slots(4)
+        for kind in (nullcontext, nullcontext, nullcontext, background):
+            with kind():
+                await hold(slots)
+        assert (slots._free, slots._background_free) == (4, 2)
+
     @pytest.mark.parametrize("in_background", [True, False])
     async def test_one_that_leaves_as_its_turn_comes_passes_it_on(self, *, in_background: bool) -> None:
         slots = Slots(1)
