@@ -735,13 +735,17 @@ async def test_mirror_is_believed_when_the_authority_cannot_be_asked(
 ) -> None:
     rule = replace(CHECKED_FIRST, mirrors=("near",))
     async with FakeRegistry() as near:
-        near.add_image("library/alpine", "latest", [b"old"])
+        old = near.add_image("library/alpine", "latest", [b"old"])
         async with caching_node(tmp_path, {"near": near, "hub": upstream}, clock, rules=[rule]) as node:
             await node.manifest()
             new = near.add_image("library/alpine", "latest", [b"new"])
-            near.faults.on(MANIFESTS, Fault(headers={"Age": "3600"}))
             upstream.faults.on("*", Fault(status=500))
-            clock.advance(HUB.fresh_for)
+            clock.advance(2 * HUB.fresh_for)
+            # What it knows from before we asked last is no news, and could take the tag back.
+            near.faults.on(MANIFESTS, Fault(headers={"Age": "7200"}))
+            assert (await node.manifest()).digest == old.digest
+            near.faults.on(MANIFESTS, Fault(headers={"Age": "3700"}))
+            clock.advance(FAILED_CHECK_PAUSE)
             assert (await node.manifest()).digest == new.digest
 
 
