@@ -92,6 +92,24 @@ async def test_sweep_asks_for_heads_and_fetches_what_changed(
     assert node.observer.results["docker-hub hit"] == 1
 
 
+@pytest.mark.parametrize("fault", [Fault(headers={"Docker-Content-Digest": ""}), Fault(status=405)])
+async def test_sweep_leaves_tags_to_the_pulls_where_heads_say_nothing(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock, fault: Fault
+) -> None:
+    upstream.add_image("library/alpine", "latest", [b"old"])
+    await node.manifest()
+    new = upstream.add_image("library/alpine", "latest", [b"new"])
+    upstream.faults.on(HEADS, fault)
+    clock.advance(HUB.fresh_for)
+    upstream.requests.clear()
+    assert await sweep_of(node, clock).sweep() == 1
+    assert await sweep_of(node, clock).sweep() == 0
+    assert [request.method for request in upstream.requests] == ["HEAD"]
+    await node.manifest()
+    await node.cache.idle()
+    assert await node.tag() == new.digest
+
+
 async def test_tag_that_nobody_used_lately_is_left_alone(
     node: CachingNode, upstream: FakeRegistry, clock: FakeClock
 ) -> None:

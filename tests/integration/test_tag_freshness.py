@@ -226,7 +226,7 @@ async def test_upstream_that_wants_to_be_left_alone_is(
         clock.advance(FAILED_CHECK_PAUSE + 1)
         for number in range(3):
             assert (await pull(node, Tag(f"v{number}")))[1].result is CacheResult.STALE
-        await sweep_of(node, clock).sweep()
+        assert await sweep_of(node, clock).sweep() == 0
     await node.cache.idle()
     assert upstream.count(HEADS) == asked <= 4
     upstream.faults.clear()
