@@ -112,11 +112,6 @@ class CachedListings:
         wanted = [one for one in found.entries or () if artifact_type in {None, one.artifact_type}]
         return _merged(here, wanted, page, _digest_of)
 
-    def forget(self) -> None:
-        """Forget what upstreams listed, so that they are asked again."""
-        self._tags.forget()
-        self._referrers.forget()
-
     async def idle(self) -> None:
         """Return when no upstream is being asked."""
         await self._tags.idle()

@@ -112,11 +112,6 @@ class RemoteLists(Generic[T]):
         """End the questions under way."""
         await self._asking.close()
 
-    def forget(self) -> None:
-        """Forget every list, so that upstreams are asked again."""
-        self._lists.clear()
-        self._weight = 0
-
     def _is_fresh(self, known: RemoteList[T]) -> bool:
         return known.entries is not None and self._clock.monotonic() - known.at < self._limits.fresh
 
