@@ -166,6 +166,22 @@ async def test_upstream_that_fails_is_left_alone_for_the_rest_of_the_round(
             assert quay.count(HEADS) == 5
 
 
+async def test_one_tag_that_may_not_be_had_does_not_keep_others_from_being_checked(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    for number in range(5):
+        upstream.add_image("library/alpine", f"v{number}")
+        await node.manifest(Tag(f"v{number}"))
+    clock.advance(HUB.fresh_for)
+    upstream.faults.on("HEAD /v2/library/alpine/manifests/v0", Fault(status=403))
+    assert await sweep_of(node, clock, concurrency=1).sweep() == 5
+    assert upstream.count(HEADS) == 5
+    # Nor is it asked about in every round.
+    assert await sweep_of(node, clock, concurrency=1).sweep() == 0
+    clock.advance(600.0)
+    assert await sweep_of(node, clock, concurrency=1).sweep() == 1
+
+
 async def test_number_of_checks_at_a_time_is_bounded(
     node: CachingNode, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
