@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.benchmarks import loads
 from tests.benchmarks.loads import Blob, Sample, make_blob
+from tests.benchmarks.servers import OURS, STOCK, TUNED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +18,6 @@ if TYPE_CHECKING:
     from tests.benchmarks.servers import DockerRegistry, Field, Server
 
 MB = 1_000_000
-CROWD = 50
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,20 @@ class Scale:
     """Bytes of a large blob."""
     huge: int
     """Bytes of the blob whose push and pull memory is watched."""
+    many: int
+    """Clients of the largest crowds."""
 
 
-FULL = Scale(rounds=5, seconds=2, large=200 * MB, huge=2 * loads.GIB)
-QUICK = Scale(rounds=1, seconds=1, large=100 * MB, huge=loads.GIB // 2)
+FULL = Scale(rounds=5, seconds=2, large=200 * MB, huge=2 * loads.GIB, many=1000)
+QUICK = Scale(rounds=1, seconds=1, large=100 * MB, huge=loads.GIB // 2, many=200)
+
+
+class Place(enum.Enum):
+    """What is measured, and where."""
+
+    REGISTRIES = "registries"
+    CACHES = "caches"
+    DISTANT = "caches whose upstream is far away"
 
 
 @dataclass
@@ -44,14 +56,18 @@ class Scene:
     repository: str = "bench/app"
     manifest: str = ""
     blobs: dict[int, Blob] = dataclasses.field(default_factory=dict)
-    downloads: dict[str, list[int]] = dataclasses.field(default_factory=dict)
-    """Upstream downloads of a crowded blob, by server."""
 
     @property
     def upstream(self) -> DockerRegistry:
         """The registry behind the caches."""
         assert self.field.upstream is not None
         return self.field.upstream
+
+    @property
+    def way(self) -> Server:
+        """The same as the caches reach it."""
+        assert self.field.way is not None
+        return self.field.way
 
     def prepare(self) -> None:
         """Put an image and blobs where they are pulled from, and pull them once through caches."""
@@ -83,10 +99,9 @@ class Case:
     title: str
     unit: str
     measure: Callable[[Scene, Server, int], Sample]
-    caches: bool = False
+    place: Place = Place.REGISTRIES
     more_is_better: bool = True
-    compares: bool = True
-    """Whether it is about the three servers, or about the upstream alone."""
+    servers: tuple[str, ...] = (OURS, STOCK, TUNED)
     most_rounds: int = 5
 
     @property
@@ -133,13 +148,17 @@ def _chunked_push(scene: Scene, server: Server, number: int) -> Sample:
 
 
 def _cold_pull(scene: Scene, server: Server, number: int) -> Sample:
-    blob = scene.fresh_blob(f"cold-{server.name}-{number}", scene.scale.large)
-    return loads.pull(server, server.cached(scene.repository), blob)
-
-
-def _direct_pull(scene: Scene, server: Server, number: int) -> Sample:
-    blob = scene.fresh_blob(f"direct-{server.name}-{number}", scene.scale.large)
-    return loads.pull(scene.upstream, scene.repository, blob)
+    """Pull a new blob through a cache, and straight from the upstream over the same way, in either order."""
+    size = scene.scale.large
+    blob = scene.fresh_blob(f"cold-{server.name}-{number}", size)
+    found: dict[str, Sample] = {}
+    for name in random.sample(("direct", "cold"), k=2):
+        if name == "cold":
+            found[name] = loads.pull(server, server.cached(scene.repository), blob)
+        else:
+            found[name] = loads.pull(scene.way, scene.repository, blob)
+    more = {f"direct {name}": value for name, value in found["direct"].more.items()}
+    return dataclasses.replace(found["cold"], more={**found["cold"].more, **more})
 
 
 def _warm_pull(scene: Scene, server: Server, _: int) -> Sample:
@@ -151,10 +170,22 @@ def _warm_manifest(scene: Scene, server: Server, _: int) -> Sample:
 
 
 def _crowd(scene: Scene, server: Server, number: int) -> Sample:
-    blob = scene.fresh_blob(f"crowd-{server.name}-{number}", scene.scale.large)
-    sample = loads.crowd(server, server.cached(scene.repository), blob, CROWD)
-    scene.downloads.setdefault(server.name, []).append(scene.upstream.downloads(blob.digest))
-    return sample
+    return _crowded(scene, server, number, scene.scale.large, 50)
+
+
+def _many(scene: Scene, server: Server, number: int) -> Sample:
+    return _crowded(scene, server, number, 10 * MB, scene.scale.many)
+
+
+def _many_large(scene: Scene, server: Server, number: int) -> Sample:
+    return _crowded(scene, server, number, 100 * MB, scene.scale.many)
+
+
+def _crowded(scene: Scene, server: Server, number: int, size: int, clients: int) -> Sample:
+    blob = scene.fresh_blob(f"crowd-{clients}-{size}-{server.name}-{number}", size)
+    sample = loads.crowd(server, server.cached(scene.repository), blob, clients)
+    more = {**sample.more, "downloads": float(scene.upstream.downloads(blob.digest))}
+    return dataclasses.replace(sample, more=more)
 
 
 CASES = (
@@ -166,24 +197,45 @@ CASES = (
     Case("blob-large", "GET blob, {large} MB", "MB/s", _large_pull),
     Case("push-whole", "push 100 MB, POST and one PUT", "MB/s", _whole_push),
     Case("push-chunked", "push 100 MB, ten PATCHes of 10 MB", "MB/s", _chunked_push),
+    Case("cold-pull", "cold pull-through, {large} MB", "MB/s", _cold_pull, Place.CACHES),
     Case(
-        "direct-pull",
-        "pull {large} MB straight from the upstream, for scale",
+        "cold-pull-distant",
+        "cold pull-through, {large} MB, over 30 ms and 1 Gbit/s",
         "MB/s",
-        _direct_pull,
-        caches=True,
-        compares=False,
+        _cold_pull,
+        Place.DISTANT,
+        servers=(OURS, STOCK),
+        most_rounds=3,
     ),
-    Case("cold-pull", "cold pull-through, {large} MB", "MB/s", _cold_pull, caches=True),
-    Case("warm-pull", "warm pull-through, {large} MB", "MB/s", _warm_pull, caches=True),
-    Case("warm-manifest", "warm pull-through, manifest by tag", "req/s", _warm_manifest, caches=True),
+    Case("warm-pull", "warm pull-through, {large} MB", "MB/s", _warm_pull, Place.CACHES),
+    Case("warm-manifest", "warm pull-through, manifest by tag", "req/s", _warm_manifest, Place.CACHES),
     Case(
         "crowd",
-        f"{CROWD} clients pull one cold blob of {{large}} MB",
+        "50 clients pull one cold blob of {large} MB",
         "s",
         _crowd,
-        caches=True,
+        Place.CACHES,
         more_is_better=False,
-        most_rounds=3,
+        most_rounds=2,
+    ),
+    Case(
+        "crowd-many",
+        "{many} clients pull one cold blob of 10 MB",
+        "s",
+        _many,
+        Place.CACHES,
+        more_is_better=False,
+        servers=(OURS, STOCK),
+        most_rounds=2,
+    ),
+    Case(
+        "crowd-many-large",
+        "{many} clients pull one cold blob of 100 MB",
+        "s",
+        _many_large,
+        Place.CACHES,
+        more_is_better=False,
+        servers=(OURS,),
+        most_rounds=1,
     ),
 )

@@ -10,16 +10,18 @@ import json
 import mmap
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicator.core.media_types import OCI_MANIFEST
 from tests.benchmarks.client import Plan, content, run_client
-from tests.benchmarks.processes import cpu_seconds
+from tests.benchmarks.processes import MemorySampler, cpu_seconds
 from tests.support.http_calls import call
 from tests.support.tools import require
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.benchmarks.servers import Server
 
 CONNECTIONS = 16
@@ -42,7 +44,8 @@ class Sample:
 
     value: float
     cpu: float | None = None
-    more: tuple[float, ...] = ()
+    more: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured, by name."""
 
 
 def make_blob(seed: str, size: int) -> Blob:
@@ -66,19 +69,21 @@ def pull(server: Server, repository: str, blob: Blob, times: int = 1) -> Sample:
 
 
 def crowd(server: Server, repository: str, blob: Blob, clients: int) -> Sample:
-    """Pull a blob with many clients at once: seconds until all have it, and until all have a first byte."""
+    """Pull a blob with many clients at once: seconds until all have it and a first byte of it, and memory meanwhile."""
     plan = {"do": "crowd", "path": f"/v2/{repository}/blobs/{blob.digest}", "clients": clients}
     before = cpu_seconds(server.pid)
-    found = run_client(_addressed(server, plan))
+    with MemorySampler(server.pid) as sampler:
+        found = run_client(_addressed(server, plan))
     used = cpu_seconds(server.pid) - before
-    return Sample(found["seconds"], used / (clients * blob.size) * 1e9, (found["last_first_byte"],))
+    more = {"last_first_byte": found["last_first_byte"], "memory": float(sampler.peak)}
+    return Sample(found["seconds"], used / (clients * blob.size) * 1e9, more)
 
 
 def _transfer(server: Server, plan: Plan, size: int) -> Sample:
     before = cpu_seconds(server.pid)
-    seconds = run_client(_addressed(server, plan))["seconds"]
+    found = run_client(_addressed(server, plan))
     used = cpu_seconds(server.pid) - before
-    return Sample(size / seconds / 1e6, used / size * 1e9)
+    return Sample(size / found["seconds"] / 1e6, used / size * 1e9, found)
 
 
 def _addressed(server: Server, plan: Plan) -> Plan:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import statistics
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,12 +19,10 @@ from replicator.core.media_types import OCI_MANIFEST
 from tests.benchmarks import loads
 from tests.benchmarks.client import Connection
 from tests.benchmarks.loads import Blob, make_blob
-from tests.benchmarks.servers import STOCK, DockerRegistry
+from tests.benchmarks.servers import STOCK, DockerRegistry, Link
 from tests.support.daemon import Daemon, node
 from tests.support.http_calls import call
-from tests.support.processes import Process
 from tests.support.tools import require
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -105,7 +101,9 @@ class Pair:
             there = Daemon(self._directory / EU, {**shared, "nodes": [node(EU, ACCOUNT)]}, environ)
             stack.enter_context(there)
             self.destination = _Region(there)
-            port = self._lay_link(stack, self.destination.port) if self._link else self.destination.port
+            port = self.destination.port
+            if self._link:
+                port = stack.enter_context(Link(self._directory / "link", port, RTT, LINK)).port
             rules = [{"name": "all", "destinations": [{"account": ACCOUNT, "region": EU}]}]
             document = {
                 **shared,
@@ -122,13 +120,6 @@ class Pair:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-
-    def _lay_link(self, stack: ExitStack, port: int) -> int:
-        command = [sys.executable, "-m", "tests.support.wan", "--target", str(port), "--rtt", str(RTT)]
-        link = Process([*command, "--rate", str(LINK)], self._directory / "link")
-        stack.callback(link.kill)
-        found = eventually(lambda: re.findall(r"127\.0\.0\.1:(\d+)", link.output_path.read_text()), "the link")
-        return int(found[0])
 
     def put(self, repository: str, tag: str, blobs: Sequence[Blob], *, again: bool = False) -> tuple[str, float]:
         """Push an image; return its digest and when it was acknowledged. `again`: its blobs are there."""

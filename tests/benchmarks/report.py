@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.benchmarks.servers import OURS, STOCK, TUNED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from tests.benchmarks.cases import Case, Scale
     from tests.benchmarks.loads import Sample
@@ -29,46 +29,82 @@ HEADING = (
 )
 
 
+COLD_HEADING = (
+    "cold pull",
+    "server",
+    "total, s",
+    "direct, s",
+    "total : direct",
+    "first byte, ms",
+    "direct, ms",
+)
+
+CROWD_HEADING = (
+    "crowd",
+    "server",
+    "all have it, s",
+    "all have a first byte, s",
+    "upstream downloads",
+    "memory at its highest, MB",
+)
+
+
 def result_row(case: Case, scale: Scale, results: Results) -> tuple[str, ...]:
     """Return the line of one case. A ratio above 1 says that ours is better."""
-    if not case.compares:
-        samples = [sample for each in results.values() for sample in each]
-        return (
-            title(case, scale),
-            str(len(results[OURS])),
-            case.unit,
-            "",
-            _figure(median(sample.value for sample in samples)),
-            *[""] * 7,
-        )
-    values = {name: median(sample.value for sample in results[name]) for name in NAMES}
-    prices = {name: [sample.cpu for sample in results[name] if sample.cpu is not None] for name in NAMES}
+    values = {name: median(sample.value for sample in samples) for name, samples in results.items()}
+    prices = {name: [sample.cpu for sample in samples if sample.cpu is not None] for name, samples in results.items()}
     return (
         title(case, scale),
         str(len(results[OURS])),
         case.unit,
-        *(_figure(values[name]) for name in NAMES),
-        *(_ratio(case, values[OURS], values[name]) for name in (STOCK, TUNED)),
+        *(_figure(values[name]) if name in values else "" for name in NAMES),
+        *(_ratio(case, values[OURS], values[name]) if name in values else "" for name in (STOCK, TUNED)),
         case.cpu_unit,
-        *(_figure(median(prices[name])) if prices[name] else "" for name in NAMES),
+        *(_figure(median(prices[name])) if prices.get(name) else "" for name in NAMES),
     )
 
 
 def title(case: Case, scale: Scale) -> str:
     """Return a case's name for people."""
-    return case.title.format(large=scale.large // 10**6)
+    return case.title.format(large=scale.large // 10**6, many=f"{scale.many:,}")
 
 
-def crowd_lines(results: Results, downloads: Mapping[str, Sequence[int]]) -> list[str]:
-    """Say what a crowd's seconds do not: when everybody had a first byte, and what it cost the upstream."""
-    lines = []
-    for name in NAMES:
-        first = median(sample.more[0] for sample in results[name])
-        lines.append(
-            f"- {name}: the last client had its first byte after {first:.2f} s; "
-            f"upstream downloads of the blob: {', '.join(map(str, downloads[name]))}"
+def cold_rows(case: Case, scale: Scale, results: Results) -> list[tuple[str, ...]]:
+    """Return what cold pulls took beside pulls of the same bytes straight from the upstream.
+
+    The ratio is the median of each round's, not the ratio of the medians.
+    """
+    return [
+        (
+            title(case, scale),
+            name,
+            _figure(_middle(samples, "seconds")),
+            _figure(_middle(samples, "direct seconds")),
+            f"{median(sample.more['seconds'] / sample.more['direct seconds'] for sample in samples):.2f}",
+            _figure(_middle(samples, "first_byte") * 1000),
+            _figure(_middle(samples, "direct first_byte") * 1000),
         )
-    return lines
+        for name, samples in results.items()
+    ]
+
+
+def crowd_rows(case: Case, scale: Scale, results: Results) -> list[tuple[str, ...]]:
+    """Return what crowds waited for, and what they cost the upstream and the server."""
+    return [
+        (
+            title(case, scale),
+            name,
+            _figure(median(sample.value for sample in samples)),
+            _figure(_middle(samples, "last_first_byte")),
+            ", ".join(f"{sample.more['downloads']:,.0f}" for sample in samples),
+            f"{max(sample.more['memory'] for sample in samples) / 1e6:.0f}",
+        )
+        for name, samples in results.items()
+    ]
+
+
+def _middle(samples: Sequence[Sample], name: str) -> float:
+    return median(sample.more[name] for sample in samples)
 
 
 def memory_row(line: MemoryLine) -> tuple[str, ...]:

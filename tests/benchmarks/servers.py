@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 OURS, STOCK, TUNED = "ours", "stock", "tuned"
 CACHE_PREFIX = "upstream"
+RTT, LINK = 0.03, 125e6
+"""Seconds, and bytes a second: a public registry as a node has it."""
 _USER, _PASSWORD = "bench", "a-password-of-benchmarks"
 _LISTENING = re.compile(r"listening on 127\.0\.0\.1:([0-9]+)")
 
@@ -179,14 +182,65 @@ class DockerRegistry:
         return int(found[1]) if found else 0
 
 
-class Field:
-    """The three servers side by side, and the upstream behind them if they are to be caches."""
+class Link:
+    """A long link to a port of this machine, in a process of its own: see `tests/support/wan.py`."""
 
-    def __init__(self, directory: Path, *, caches: bool = False) -> None:
+    def __init__(self, log: Path, target: int, rtt: float, rate: float) -> None:
+        self._log = log
+        self._command = [sys.executable, "-m", "tests.support.wan", "--target", str(target)]
+        self._command += ["--rtt", str(rtt), "--rate", str(rate)]
+        self._process: Process | None = None
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self._process = Process(self._command, self._log)
+        self.port = int(eventually(self._ports, "the link")[0])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def _ports(self) -> list[str]:
+        assert self._process is not None
+        return re.findall(r"127\.0\.0\.1:(\d+)", self._process.output_path.read_text())
+
+
+class Distant:
+    """A registry at the other end of a link, for clients that only pull."""
+
+    def __init__(self, registry: DockerRegistry, link: Link) -> None:
+        self.name = registry.name
+        self.headers = registry.headers
+        self.port = link.port
+        self.pid = registry.pid
+
+    def cached(self, repository: str) -> str:
+        """Return the repository's own name."""
+        return repository
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave both running: whoever started them ends them."""
+
+
+class Field:
+    """The three servers side by side, and the upstream behind them if they are to be caches; far away, if asked for."""
+
+    def __init__(self, directory: Path, *, caches: bool = False, distant: bool = False) -> None:
         self._directory = directory
         self._caches = caches
+        self._distant = distant
         self._stack = ExitStack()
         self.upstream: DockerRegistry | None = None
+        self.way: Server | None = None
+        """The upstream as the caches reach it."""
         self.servers: list[Server] = []
 
     def __enter__(self) -> Self:
@@ -194,7 +248,11 @@ class Field:
             url = None
             if self._caches:
                 self.upstream = stack.enter_context(DockerRegistry(self._directory / "upstream", "upstream", 1000))
-                url = f"http://127.0.0.1:{self.upstream.port}"
+                self.way = self.upstream
+                if self._distant:
+                    link = Link(self._directory / "link", self.upstream.port, RTT, LINK)
+                    self.way = Distant(self.upstream, stack.enter_context(link))
+                url = f"http://127.0.0.1:{self.way.port}"
             self.servers = [
                 stack.enter_context(Replicator(self._directory / OURS, url)),
                 stack.enter_context(DockerRegistry(self._directory / STOCK, STOCK, None, url)),
