@@ -11,6 +11,7 @@ import pytest
 
 from replicator.core.access import UNRESTRICTED, node_principal
 from replicator.core.cache_rules import CacheRule
+from replicator.core.cache_status import CacheResult, PullTrace
 from replicator.core.digest import Digest, digest_of
 from replicator.core.errors import (
     BlobNotFound,
@@ -674,3 +675,41 @@ async def test_largest_accepted_blob_is_a_limit_for_upstreams_too(
 async def part_of(node: CachingNode, digest: Digest) -> bytes:
     """Pull the first bytes of a blob."""
     return await read_all(await node.open(digest), 0, 100)
+
+
+# What is said of a pull
+
+
+async def traced(node: CachingNode, digest: Digest) -> PullTrace:
+    """Pull a blob and return what the cache says of it."""
+    trace = PullTrace()
+    content = await outcome(node.cache.open_blob(UNRESTRICTED, ALPINE, digest, trace))
+    if not isinstance(content, Exception):
+        await read_all(content)
+    return trace
+
+
+async def test_trace_says_where_a_blob_came_from(node: CachingNode, upstream: FakeRegistry, image: BuiltImage) -> None:
+    hold = Hold()
+    upstream.faults.on(BLOBS, Fault(hold=hold, hold_after=100_000))
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(traced(node, image.layers[0]))
+        await hold.reached()
+        second = PullTrace()
+        content = await node.cache.open_blob(UNRESTRICTED, ALPINE, image.layers[0], second)
+        hold.release()
+        assert await read_all(content) == LAYER
+    third = await traced(node, image.layers[0])
+    absent = await traced(node, digest_of(b"absent"))
+    await upstream.stop()
+    failed = await traced(node, digest_of(b"absent, too"))
+    traces = [first.result(), second, third, absent, failed]
+    assert [(trace.result, trace.status, trace.collapsed) for trace in traces] == [
+        (CacheResult.MISS, 200, False),
+        (CacheResult.MISS, 200, True),
+        (CacheResult.HIT, None, False),
+        (CacheResult.MISS, 404, False),
+        (CacheResult.ERROR, None, False),
+    ]
+    assert {(trace.rule, trace.upstream) for trace in traces} == {("docker-hub", "hub")}
+    assert [trace.error is not None for trace in traces] == [False, False, False, False, True]
