@@ -16,8 +16,8 @@ from replicator.storage.metadata import cache_space, repositories
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from replicator.cache.cached_names import CachedNames
     from replicator.cache.eviction import GivenUp
-    from replicator.cache.usage import CachedNames
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
     from replicator.registry.node import RegistryNode

@@ -17,11 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.cache import eviction
+from replicator.cache.cached_names import CachedNames
 from replicator.cache.eviction import Terms
 from replicator.cache.eviction_plan import EvictionPlan
 from replicator.cache.loose_blobs import LooseBlobs
 from replicator.cache.pins import CachePins, Purged, Purges
-from replicator.cache.usage import CachedNames, CacheUsage, count_usage
+from replicator.cache.usage import CacheUsage, count_usage
 from replicator.core.errors import ShuttingDown, StorageError
 from replicator.core.eviction import JUST_USED
 from replicator.storage.metadata.name_ranges import EVERYTHING

@@ -14,10 +14,10 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.cache.cached_names import CachedNames
 from replicator.cache.plans import is_known_gone, is_resting, stretch_of
 from replicator.cache.selection import refusal_of
 from replicator.cache.tag_checks import CheckOutcome, concerns_all
-from replicator.core.cache_rules import ROOT
 from replicator.core.errors import ShuttingDown, StorageError
 from replicator.storage.metadata import cache_entries
 from replicator.storage.metadata.due_tags import due_tags
@@ -100,8 +100,7 @@ class FreshnessSweep:
     async def _entries(self, rule: CacheRule, now: float) -> list[CacheEntry]:
         return await self._cache.node.database.read(
             due_tags(
-                None if rule.prefix == ROOT else rule.prefix,
-                [other.prefix for other in self._cache.upstreams.rules if _is_within(other, rule)],
+                CachedNames(self._cache.upstreams.rules).of(rule),
                 now + _EARLY * _longest_freshness(rule),
                 now - self._settings.used_within,
                 self._settings.batch,
@@ -155,13 +154,6 @@ class _Round:
 
 def _longest_freshness(rule: CacheRule) -> float:
     return max(rule.fresh_for, *(profile.fresh_for for profile in rule.freshness), 0.0)
-
-
-def _is_within(other: CacheRule, rule: CacheRule) -> bool:
-    """Tell whether `other` covers repositories that `rule` would cover if it were alone."""
-    if other.prefix in {ROOT, rule.prefix}:
-        return False
-    return rule.prefix == ROOT or other.prefix.startswith(f"{rule.prefix}/")
 
 
 def _touch_all(used: Mapping[tuple[RepositoryName, Tag], float]) -> Steps[None]:

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replicator.cache.own_repositories import CREATED_BY_CACHE
-from replicator.core.cache_rules import ROOT, match_cache_rule
-from replicator.storage.metadata import cache_space, repositories
-from replicator.storage.metadata.name_ranges import EVERYTHING, NameRange
+from replicator.storage.metadata import cache_space
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from replicator.core.cache_rules import CacheRule
+    from replicator.cache.cached_names import CachedNames
     from replicator.core.names import RepositoryName
     from replicator.storage.metadata.database import Database
     from replicator.storage.metadata.statement import Steps
@@ -37,37 +34,6 @@ class CacheUsage:
     max_size: int | None = None
     keep_free: int | None = None
     rule_limits: Mapping[str, int] = field(default_factory=dict)
-
-
-class CachedNames:
-    """Which repositories are cached, and by which rule. Those that no rule covers are nobody's to give up."""
-
-    def __init__(self, rules: Sequence[CacheRule]) -> None:
-        self.rules = tuple(rules)
-
-    @property
-    def all(self) -> NameRange:
-        """The repositories that any rule covers."""
-        prefixes = tuple(rule.prefix for rule in self.rules)
-        return EVERYTHING if ROOT in prefixes else NameRange(prefixes)
-
-    def of(self, rule: CacheRule) -> NameRange:
-        """Return the repositories that a rule covers and no longer prefix does."""
-        others = tuple(other.prefix for other in self.rules if other.prefix not in {ROOT, rule.prefix})
-        if rule.prefix == ROOT:
-            return NameRange(None, others)
-        return NameRange((rule.prefix,), tuple(one for one in others if one.startswith(f"{rule.prefix}/")))
-
-    def find_rule(self, repository: RepositoryName) -> Steps[CacheRule | None]:
-        """Return the rule that a repository is cached by, or None for one of the registry's own."""
-        match = match_cache_rule(self.rules, repository)
-        if match is None:
-            return None
-        if match.rule.prefix == ROOT:
-            found = yield from repositories.find(repository)
-            if found is None or found.created_by != CREATED_BY_CACHE:
-                return None
-        return match.rule
 
 
 async def count_usage(database: Database, names: CachedNames) -> tuple[int, dict[str, int]]:

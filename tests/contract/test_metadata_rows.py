@@ -27,6 +27,7 @@ from replicator.storage.metadata import (
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.due_tags import due_tags
 from replicator.storage.metadata.images import StoredImage, StoredManifest
+from replicator.storage.metadata.name_ranges import EVERYTHING, NameRange
 from replicator.storage.metadata.replication_status import ReplicationStatus
 from replicator.storage.metadata.repositories import Repository
 from replicator.storage.metadata.schema import manifest_references, metadata
@@ -430,8 +431,11 @@ class TestCacheEntries:
         ):
             entry = CacheEntry(REPOSITORY, Tag(name), "docker-hub", digest("a"), 1.0, 1.0, used_at, due_at=due_at)
             await database.write(lambda entry=entry: cache_entries.put(entry))  # type: ignore[misc]
-        assert [entry.tag for entry in await database.read(due_tags(None, (), 100.0, 200.0, 10))] == ["first", "second"]
-        assert [entry.tag for entry in await database.read(due_tags(None, (), 100.0, 200.0, 1))] == ["first"]
+        assert [entry.tag for entry in await database.read(due_tags(EVERYTHING, 100.0, 200.0, 10))] == [
+            "first",
+            "second",
+        ]
+        assert [entry.tag for entry in await database.read(due_tags(EVERYTHING, 100.0, 200.0, 1))] == ["first"]
 
     async def test_due_tags_are_found_by_the_names_that_a_rule_covers(self, database: Database) -> None:
         names = ["hub/a", "hub/deep/b", "hub-mirror/c", "hub", "hub0", "other/d"]
@@ -439,13 +443,13 @@ class TestCacheEntries:
             entry = CacheEntry(RepositoryName(name), LATEST, "docker-hub", digest("a"), 1.0, 1.0, 500.0, due_at=number)
             await database.write(lambda entry=entry: cache_entries.put(entry))  # type: ignore[misc]
 
-        async def due(below: str | None, *without: str, limit: int = 10) -> list[str]:
-            return [entry.repository for entry in await database.read(due_tags(below, without, 100.0, 1.0, limit))]
+        async def due(names: NameRange, limit: int = 10) -> list[str]:
+            return [entry.repository for entry in await database.read(due_tags(names, 100.0, 1.0, limit))]
 
-        assert await due(None) == names
-        assert await due("hub") == ["hub/a", "hub/deep/b"]
-        assert await due("hub", "hub/deep") == ["hub/a"]
-        assert await due(None, "hub", "other", limit=2) == ["hub-mirror/c", "hub"]
+        assert await due(EVERYTHING) == names
+        assert await due(NameRange(("hub",))) == ["hub/a", "hub/deep/b"]
+        assert await due(NameRange(("hub",), ("hub/deep",))) == ["hub/a"]
+        assert await due(NameRange(None, ("hub", "other")), limit=2) == ["hub-mirror/c", "hub"]
 
 
 class TestCachedContent:

@@ -12,37 +12,26 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from replicator.storage.metadata.cache_entries import CacheEntry
+from replicator.storage.metadata.name_ranges import is_below
 from replicator.storage.metadata.schema import cache_entries
 from replicator.storage.metadata.statement import Statement, Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from replicator.storage.metadata.name_ranges import NameRange
 
 
-def due_tags(
-    below: str | None, without: Sequence[str], due_before: float, used_since: float, limit: int
-) -> Steps[list[CacheEntry]]:
-    """Return cached tags that are due before one time and were used since another, longest due first.
-
-    Only repositories below the prefix `below` count (None: all), and none below one of the prefixes `without`.
-    """
-    statement = _statement(below, tuple(without))
+def due_tags(names: NameRange, due_before: float, used_since: float, limit: int) -> Steps[list[CacheEntry]]:
+    """Return cached tags in `names` that are due before one time and were used since another, longest due first."""
+    statement = _statement(names)
     rows = yield from statement(due_before=due_before, used_since=used_since, limit=limit)
     return [CacheEntry(*row) for row in rows]
 
 
 @lru_cache(maxsize=256)
-def _statement(below: str | None, without: tuple[str, ...]) -> Statement:
+def _statement(names: NameRange) -> Statement:
     query = sa.select(cache_entries).where(
         cache_entries.c.due_at <= sa.bindparam("due_before"),
         cache_entries.c.used_at >= sa.bindparam("used_since"),
-        *(sa.not_(_is_below(prefix)) for prefix in without),
+        is_below(cache_entries.c.repository, names),
     )
-    if below is not None:
-        query = query.where(_is_below(below))
     return Statement(query.order_by(cache_entries.c.due_at).limit(sa.bindparam("limit", type_=sa.Integer)))
-
-
-def _is_below(prefix: str) -> sa.ColumnElement[bool]:
-    """Bytewise between `prefix/` and whatever follows everything that begins so; a digit follows the slash."""
-    return sa.and_(cache_entries.c.repository > f"{prefix}/", cache_entries.c.repository < f"{prefix}0")
