@@ -14,14 +14,14 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from replicator.cache.sources import for_peer
+from replicator.cache.peer_calls import for_peer
 from replicator.core.errors import RepositoryNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from replicator.cache.own_repositories import OwnRepositories
-    from replicator.cache.sources import PeerCalls
+    from replicator.cache.peer_calls import PeerCalls
     from replicator.cache.upstreams import UpstreamRepository
     from replicator.core.access import Principal
     from replicator.core.names import NodeId

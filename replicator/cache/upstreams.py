@@ -6,7 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.cache.sources import PeerCalls, Sources
+from replicator.cache.peer_calls import PeerCalls
+from replicator.cache.sources import Sources
 from replicator.core.cache_rules import ROOT, CacheRule, match_cache_rule
 from replicator.core.errors import ConfigurationError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.cache.sources import PeerCalls, Sources, for_peer
+from replicator.cache.peer_calls import PeerCalls, for_peer
+from replicator.cache.sources import Sources
 from replicator.core.errors import (
     ManifestNotFound,
     UpstreamDenied,
