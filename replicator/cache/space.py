@@ -21,7 +21,8 @@ from replicator.cache.cached_names import CachedNames
 from replicator.cache.eviction import Terms
 from replicator.cache.eviction_plan import EvictionPlan
 from replicator.cache.loose_blobs import LooseBlobs
-from replicator.cache.pins import CachePins, Purged, Purges
+from replicator.cache.pins import CachePins
+from replicator.cache.purges import Purged, Purges
 from replicator.cache.usage import CacheUsage, count_usage
 from replicator.core.errors import ShuttingDown, StorageError
 from replicator.core.eviction import JUST_USED

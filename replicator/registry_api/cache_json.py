@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from replicator.cache.explain import Explanation, SourceReport, Verdict
     from replicator.cache.image_lookup import LocalImage
     from replicator.cache.inventory import CachedImageReport
-    from replicator.cache.pins import Purged
+    from replicator.cache.purges import Purged
     from replicator.cache.refreshes import TagRefresh
     from replicator.cache.usage import CacheUsage
     from replicator.cache.warm_images import Warming
