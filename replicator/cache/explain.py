@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.cache.image_lookup import ImageLookup, NoRule
-from replicator.cache.own_repositories import CREATED_BY_CACHE
-from replicator.core.cache_rules import ROOT, matches
+from replicator.core.cache_rules import covering_rule
 from replicator.core.reference import as_tag
+from replicator.registry.access import CREATED_BY_CACHE
 from replicator.storage.metadata import repositories
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from replicator.cache.inventory import CachedImageReport, Inventory
     from replicator.cache.negative import NegativeMemory
     from replicator.cache.upstreams import UpstreamRepositories, UpstreamRepository
-    from replicator.core.cache_rules import CacheRule, Selection
+    from replicator.core.cache_rules import CacheRule, Verdict
     from replicator.core.names import RepositoryName
     from replicator.core.reference import Reference
     from replicator.registry.node import RegistryNode
@@ -38,14 +38,6 @@ class SourceReport:
     """`peer`, `mirror` or `authority`."""
     repository: RepositoryName
     client: UpstreamClient
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a rule lets something be pulled, and by which of its patterns it does not, or does."""
-
-    allowed: bool
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +93,7 @@ class Explainer:
     async def explain_image(self, text: str, image: LocalImage) -> Explanation:
         """Report on an image of ours, which was asked for as `text`; raises StorageError."""
         repository, reference = image.repository, image.reference
-        rule = self._rule(repository)
+        rule = covering_rule(self._upstreams.rules, repository)
         source = self._upstreams.find(repository)
         known = await self._node.database.read(repositories.find(repository))
         created_by = None if known is None else known.created_by
@@ -117,35 +109,18 @@ class Explainer:
             source.rule,
             problem,
             created_by,
-            judge(source.rule.repositories, source.name),
-            None if tag is None else judge(source.rule.tags, tag),
+            source.rule.repositories.judge(source.name),
+            None if tag is None else source.rule.tags.judge(tag),
             _sources(source),
             cached,
             None if refusal is None else str(refusal),
         )
-
-    def _rule(self, repository: RepositoryName) -> CacheRule | None:
-        covering = [rule for rule in self._upstreams.rules if rule.covers(repository)]
-        return max(covering, key=lambda rule: (rule.prefix != ROOT, len(rule.prefix))) if covering else None
 
     async def _cached(self, repository: RepositoryName, reference: Reference) -> CachedImageReport | None:
         manifest = await self._pulls.find_manifest(repository, reference)
         if manifest is None:
             return None
         return await self._inventory.describe(repository, as_tag(reference), manifest.digest)
-
-
-def judge(selection: Selection, name: str) -> Verdict:
-    """Return whether a selection permits a name, and why."""
-    for pattern in selection.deny:
-        if matches(pattern, name):
-            return Verdict(allowed=False, reason=f"denied by {pattern!r}")
-    if not selection.allow:
-        return Verdict(allowed=True, reason="everything is allowed that is not denied")
-    for pattern in selection.allow:
-        if matches(pattern, name):
-            return Verdict(allowed=True, reason=f"allowed by {pattern!r}")
-    return Verdict(allowed=False, reason="no allowed pattern matches")
 
 
 def _problem(

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from replicator.cache.upstreams import UpstreamRepository
     from replicator.registry.node import RegistryNode
 
-__all__ = ["CREATED_BY_CACHE", "OwnRepositories"]
-
 
 class OwnRepositories:
     """Knows the repositories of one node that have no upstream for all that a rule says."""

@@ -66,6 +66,14 @@ DEFAULT_FRESHNESS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether something may be pulled, and by which pattern it may or may not."""
+
+    allowed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """What may be pulled: what `allow` matches, everything if it is empty, without what `deny` matches.
 
@@ -77,9 +85,19 @@ class Selection:
 
     def permits(self, name: str) -> bool:
         """Tell whether `name` may be pulled."""
-        if any(matches(pattern, name) for pattern in self.deny):
-            return False
-        return not self.allow or any(matches(pattern, name) for pattern in self.allow)
+        return self.judge(name).allowed
+
+    def judge(self, name: str) -> Verdict:
+        """Return whether `name` may be pulled, and why."""
+        for pattern in self.deny:
+            if matches(pattern, name):
+                return Verdict(allowed=False, reason=f"denied by {pattern!r}")
+        if not self.allow:
+            return Verdict(allowed=True, reason="everything is allowed that is not denied")
+        for pattern in self.allow:
+            if matches(pattern, name):
+                return Verdict(allowed=True, reason=f"allowed by {pattern!r}")
+        return Verdict(allowed=False, reason="no allowed pattern matches")
 
 
 @dataclass(frozen=True, slots=True)

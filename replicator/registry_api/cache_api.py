@@ -84,7 +84,6 @@ class CacheApi(OperatorApi):
     ) -> None:
         super().__init__("cache", CACHE_PREFIX, authenticator, clock, observe, rate_limit, public_url)
         self._cases = use_cases
-        self._wall = clock
         self._polls = LongPolls(clock)
         self._host = urlsplit(public_url).netloc.lower() if public_url else ""
         self.pages = {
@@ -108,7 +107,7 @@ class CacheApi(OperatorApi):
         else:
             asked.authorize(Action.PULL, repository)
             page = await inventory.of_repository(repository, after, size)
-        now = self._wall.now()
+        now = self._clock.now()
         found = [cache_json.image_json(one, now) for one in page.images]
         after_text = None if page.next_after is None else " ".join(page.next_after)
         return answer({"now": now, "images": found, "next_after": after_text})
@@ -121,7 +120,7 @@ class CacheApi(OperatorApi):
         found = await self._cases.explainer.explain(name, self._own_hosts(asked))
         if found.image is not None:
             asked.authorize(Action.PULL, found.image.repository)
-        return answer(cache_json.explanation_json(found, self._wall.now()))
+        return answer(cache_json.explanation_json(found, self._clock.now()))
 
     async def _refresh(self, asked: Asked) -> web.StreamResponse:
         fields = await body_fields(asked.request, "image", "repository", "tag")

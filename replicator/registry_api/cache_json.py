@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from replicator.cache.explain import Explanation, SourceReport, Verdict
+    from replicator.cache.explain import Explanation, SourceReport
     from replicator.cache.image_lookup import LocalImage
     from replicator.cache.inventory import CachedImageReport
     from replicator.cache.purges import Purged
     from replicator.cache.refreshes import TagRefresh
     from replicator.cache.usage import CacheUsage
     from replicator.cache.warm_images import Warming
-    from replicator.core.cache_rules import CacheRule
+    from replicator.core.cache_rules import CacheRule, Verdict
     from replicator.storage.metadata.cache_entries import CacheEntry
     from replicator.upstream.client import UpstreamClient, UpstreamHealth
 

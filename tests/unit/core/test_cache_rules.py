@@ -145,6 +145,19 @@ def test_what_is_denied_is_not_allowed(allow: tuple[str, ...], deny: tuple[str, 
 
 
 @pytest.mark.parametrize(
+    ("selection", "reason"),
+    [
+        (Selection(), "everything is allowed that is not denied"),
+        (Selection(("team/*", "library/*")), "allowed by 'library/*'"),
+        (Selection(("team/*",)), "no allowed pattern matches"),
+        (Selection(("library/*",), ("*/nginx",)), "denied by '*/nginx'"),
+    ],
+)
+def test_a_verdict_names_the_pattern_that_decides(selection: Selection, reason: str) -> None:
+    assert selection.judge("library/nginx").reason == reason
+
+
+@pytest.mark.parametrize(
     ("tag", "is_semver"),
     [
         ("1.27.3", True),
