@@ -21,6 +21,7 @@ from replicator.core.digest import parse_digest
 from replicator.core.errors import InvalidInput, InvalidName, RepositoryNotFound
 from replicator.core.image_names import LATEST, parse_image_name
 from replicator.core.names import parse_repository, parse_tag
+from replicator.core.reference import image_text
 from replicator.storage.metadata import repositories
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class LocalImage:
     registry: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.repository}{'@' if ':' in self.reference else ':'}{self.reference}"
+        return image_text(self.repository, self.reference)
 
 
 class NoRule(RepositoryNotFound):

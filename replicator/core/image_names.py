@@ -13,6 +13,7 @@ from replicator.core.cache_rules import LIBRARY
 from replicator.core.digest import parse_digest
 from replicator.core.errors import InvalidInput, InvalidReference
 from replicator.core.names import RepositoryName, Tag, parse_repository, parse_tag
+from replicator.core.reference import image_text
 
 if TYPE_CHECKING:
     from replicator.core.reference import Reference
@@ -33,8 +34,7 @@ class ImageName:
     reference: Reference
 
     def __str__(self) -> str:
-        separator = "@" if ":" in self.reference else ":"
-        return f"{self.registry}/{self.repository}{separator}{self.reference}"
+        return f"{self.registry}/{image_text(self.repository, self.reference)}"
 
 
 def parse_image_name(text: str) -> ImageName:

@@ -25,6 +25,11 @@ def parse_reference(text: str) -> Reference:
         raise InvalidReference(str(error)) from error
 
 
+def image_text(repository: str, reference: str) -> str:
+    """Return an image as it is written: `repository:tag` or `repository@digest`."""
+    return f"{repository}{'@' if ':' in reference else ':'}{reference}"
+
+
 def as_digest(reference: Reference) -> Digest | None:
     """Return the reference if it is a digest."""
     return Digest(reference) if ":" in reference else None

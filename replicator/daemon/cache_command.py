@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from replicator.core.errors import InvalidInput
+from replicator.core.reference import image_text
 from replicator.daemon.cache_text import explanation_lines, image_row, space_lines, upstream_line
 from replicator.daemon.console import open_console
 from replicator.daemon.node_client import CACHE, NodeFailed, choose, open_clients
@@ -112,8 +113,7 @@ def set_pins(asking: Asking, images: Sequence[str], *, pinned: bool) -> int:
 
     done = asyncio.run(_each(asking, _wanted(images, None), work))
     for one in done.results:
-        separator = "@" if ":" in one["reference"] else ":"
-        done.say(f"{one['repository']}{separator}{one['reference']} {'pinned' if pinned else 'not pinned'}")
+        done.say(f"{image_text(one['repository'], one['reference'])} {'pinned' if pinned else 'not pinned'}")
     return done.finish(asking)
 
 

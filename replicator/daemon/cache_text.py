@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from replicator.core.reference import image_text
 from replicator.daemon.status_command import size_text
 from replicator.daemon.upstream_text import age_text, health_text
 
@@ -26,7 +27,7 @@ _PLANS = {
 
 def image_name(one: Json) -> str:
     """Return the name of a cached image."""
-    return f"{one['repository']}:{one['tag']}" if one["tag"] else f"{one['repository']}@{one['digest']}"
+    return image_text(one["repository"], one["tag"] or one["digest"])
 
 
 def here_text(one: Json) -> str:
@@ -76,9 +77,8 @@ def explanation_lines(found: Json) -> Iterator[tuple[str, str]]:
     yield "asked", found["asked"]
     image, rule = found["image"], found["rule"]
     if image is not None:
-        separator = "@" if ":" in image["reference"] else ":"
         standing = f", for {image['registry']}" if image["registry"] else ""
-        yield "repository", f"{image['repository']}{separator}{image['reference']} at {found['node']}{standing}"
+        yield "repository", f"{image_text(image['repository'], image['reference'])} at {found['node']}{standing}"
     if rule is not None:
         yield "rule", f"{rule['prefix']}: upstream {rule['upstream']}, fresh for {age_text(rule['fresh_for'])}"
     if found["problem"]:

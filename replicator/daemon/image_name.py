@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from replicator.core.digest import parse_digest
 from replicator.core.errors import InvalidInput
 from replicator.core.names import parse_repository, parse_tag
+from replicator.core.reference import image_text
 
 if TYPE_CHECKING:
     from replicator.core.names import RepositoryName
@@ -22,7 +23,7 @@ class ImageName:
     reference: Reference
 
     def __str__(self) -> str:
-        return f"{self.repository}{'@' if ':' in self.reference else ':'}{self.reference}"
+        return image_text(self.repository, self.reference)
 
 
 def parse_image(text: str) -> ImageName:
