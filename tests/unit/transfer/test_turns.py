@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.support.fills import Bench, gathered, opened, pull
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from types import FrameType
 
     from replicator.transfer.fill import Fill
 
@@ -107,6 +109,52 @@ async def test_who_leaves_while_it_waits_takes_no_place() -> None:
                 pytest.fail("there was no place")
     async with turns.held(Turn("c", background=False)):
         pass
+
+
+async def test_any_number_that_wait_do_not_hold_up_the_loop() -> None:
+    """Whoever may pull can ask for blobs without end, and leave: giving out a turn must not look at all of them."""
+    steps = 0
+
+    def count_lines(_frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal steps
+        steps += event == "call"
+        return None
+
+    turns, hang, many = Turns(4), asyncio.Event(), 500
+
+    async def hold(lane: str) -> None:
+        async with turns.held(Turn(lane, background=False)):
+            await hang.wait()
+
+    async with asyncio.TaskGroup() as group:
+        sys.setprofile(count_lines)
+        try:
+            tasks = [group.create_task(hold("ab"[number % 2])) for number in range(many)]
+            await asyncio.sleep(0)
+            hang.set()
+            await asyncio.wait(tasks)
+        finally:
+            sys.setprofile(None)
+    assert steps < 200 * many
+
+
+async def test_what_becomes_urgent_while_it_waits_or_works_counts_once() -> None:
+    async with asyncio.TaskGroup() as group:
+        workers = Workers(Turns(2), group)
+        working, waiting = await workers.ask("a", behind=True), await workers.ask("b", behind=True)
+        assert granted(working, waiting) == [True, False]
+        workers.turns.promote(working)
+        assert granted(waiting) == [True]
+        last = await workers.ask("c", behind=True)
+        workers.turns.promote(last)
+        workers.turns.promote(last)
+        await workers.end(waiting)
+        assert granted(last) == [True]
+        await workers.end()
+        again = [await workers.ask(lane, behind=True) for lane in "ab"]
+        assert granted(*again) == [True, False]
+        await workers.end(*again)
+        assert granted(*again) == [True, True]
 
 
 # Fills
