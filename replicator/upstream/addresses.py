@@ -19,6 +19,12 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
+_NEAR: Collection[ipaddress.IPv4Network] = (
+    ipaddress.IPv4Network("192.0.0.0/24"),  # protocol assignments; a metadata service lives there
+    ipaddress.IPv4Network("168.63.129.16/32"),  # public by its number, and a cloud's own service on the machine's link
+)
+"""What is near us although its numbers do not say so."""
+
 
 class Network(enum.StrEnum):
     """Kinds of network, as far as it matters who may send us there."""
@@ -51,7 +57,7 @@ def network_of(address: str) -> Network:
         return Network.LINK_LOCAL
     if ip.is_multicast or ip.is_reserved:
         return Network.RESERVED
-    return Network.PUBLIC if ip.is_global else Network.PRIVATE
+    return Network.PUBLIC if ip.is_global and not _is_near(ip) else Network.PRIVATE
 
 
 def is_address(host: str) -> bool:
@@ -81,6 +87,12 @@ def home_network(addresses: Collection[str]) -> Network:
 def may_reach(home: Network, address: str) -> bool:
     """Tell whether a registry at `home` may send us to `address`."""
     return network_of(address) in _REACHABLE_FROM[home]
+
+
+def _is_near(ip: IpAddress) -> bool:
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip.is_site_local  # deprecated, and routed in old networks all the same
+    return any(ip in network for network in _NEAR)
 
 
 def _innermost(ip: IpAddress) -> IpAddress:

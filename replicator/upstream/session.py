@@ -31,7 +31,6 @@ from replicator.core.errors import ShuttingDown, UpstreamContent, UpstreamUnavai
 from replicator.upstream.addresses import Network, home_network, is_address, is_local_name, may_reach, network_of
 from replicator.upstream.endpoint import (
     Credentials,
-    Origin,
     ProxySettings,
     UpstreamEndpoint,
     basic_authorization,
@@ -202,7 +201,7 @@ class Session:
     async def _open(self, lane: Lane) -> aiohttp.ClientSession:
         tls = await self._load_tls(lane)
         if self._resolver is None:
-            self._resolver = _HomeResolver(self._given_resolver or aiohttp.ThreadedResolver(), self._endpoint.origin)
+            self._resolver = _HomeResolver(self._given_resolver or aiohttp.ThreadedResolver(), self._endpoint)
         connector = aiohttp.TCPConnector(
             limit=0,  # the upstream's limit is held by UpstreamLimits, across all lanes
             resolver=self._resolver,
@@ -335,13 +334,16 @@ def finish(response: aiohttp.ClientResponse) -> None:
 class _HomeResolver(AbstractResolver):
     """Resolves names, and remembers the network that the registry itself was first found in.
 
-    The first finding stays: a name that moves into our network later opens nothing to redirects.
+    The first finding stays: a name that moves into our network later opens nothing to redirects. One that the
+    configuration does not permit is none: the registry is never talked to there, so it must not open that network by
+    one false answer.
     """
 
-    def __init__(self, resolver: AbstractResolver, origin: Origin) -> None:
+    def __init__(self, resolver: AbstractResolver, endpoint: UpstreamEndpoint) -> None:
         self._resolver = resolver
-        self._origin = origin
-        self._home = home_network([origin.host]) if is_address(origin.host) else None
+        self._host = host = endpoint.origin.host
+        self._permitted = None if is_local_name(host) else endpoint.networks
+        self._home = home_network([host]) if is_address(host) else None
 
     @property
     def home(self) -> Network:
@@ -353,8 +355,10 @@ class _HomeResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """Resolve as the resolver behind it does."""
         found = await self._resolver.resolve(host, port, family)
-        if self._home is None and found and host.lower().rstrip(".") == self._origin.host:
-            self._home = home_network([result["host"] for result in found])
+        if self._home is None and found and host.lower().rstrip(".") == self._host:
+            home = home_network([result["host"] for result in found])
+            if self._permitted is None or home is Network.PUBLIC or home in self._permitted:
+                self._home = home
         return found
 
     async def close(self) -> None:

@@ -213,14 +213,27 @@ class TestInternalNetwork:
     async def test_is_not_opened_by_a_registry_that_moves_into_it(self) -> None:
         """Where the registry was found first is where it is: a later answer of DNS widens nothing."""
         endpoint = UpstreamEndpoint("fake", "http://registry.test")
-        names = _HomeResolver(
-            Names(registry_test=["198.41.0.4", "127.0.0.1"], other_test=["10.0.0.1"]), endpoint.origin
-        )
+        names = _HomeResolver(Names(registry_test=["198.41.0.4", "127.0.0.1"], other_test=["10.0.0.1"]), endpoint)
         homes = [names.home]
         for host in ("other.test", "registry.test", "registry.test"):
             await names.resolve(host)
             homes.append(names.home)
         assert homes == [Network.PUBLIC] * 4
+
+    @pytest.mark.parametrize(
+        ("networks", "opened"), [(frozenset(), Network.PUBLIC), (frozenset({Network.PRIVATE}), Network.PRIVATE)]
+    )
+    async def test_sec_05_is_not_opened_by_an_address_that_the_registry_may_not_have(
+        self, networks: frozenset[Network], opened: Network
+    ) -> None:
+        """One answer that is refused, then a public one, and redirects would lead wherever the first one lay."""
+        endpoint = UpstreamEndpoint("fake", "http://registry.test", networks=networks)
+        names = _HomeResolver(Names(registry_test=["10.0.0.1", "198.41.0.4"]), endpoint)
+        homes = []
+        for _ in range(2):
+            await names.resolve("registry.test")
+            homes.append(names.home)
+        assert homes == [opened] * 2
 
     async def test_is_reached_where_the_registry_itself_is(self) -> None:
         names = Names(registry_test=["127.0.0.1"], storage_test=["127.0.0.1"])
