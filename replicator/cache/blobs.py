@@ -4,16 +4,27 @@ Access is by repository, so a blob that lies in the store for another repository
 without a download only when a manifest that came from this repository's upstream names it and it is here for another
 repository of that same upstream; in every other case the upstream has to send it, which proves that it may be had
 there.
+
+Who asks waits no longer than `cold_wait` for an answer to begin. The download goes on all the same, for whoever comes
+next.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from replicator.core.cache_status import CacheResult, PullTrace
-from replicator.core.errors import BlobNotFound, CorruptBlob, UpstreamContent, UpstreamError, UpstreamNotFound
+from replicator.core.errors import (
+    BlobNotFound,
+    CorruptBlob,
+    UpstreamContent,
+    UpstreamError,
+    UpstreamNotFound,
+    UpstreamTimeout,
+)
 from replicator.core.manifest import parse_manifest
 from replicator.core.templates import CreationCause
 from replicator.registry.pushes import ensure_repository
@@ -22,8 +33,9 @@ from replicator.telemetry.logs import get_logger
 from replicator.transfer.fill_source import FillSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator
 
+    from replicator.cache.limits import CacheLimits
     from replicator.cache.observer import CacheObserver
     from replicator.cache.own_repositories import OwnRepositories
     from replicator.cache.upstreams import UpstreamRepositories, UpstreamRepository
@@ -54,6 +66,7 @@ class CachedBlobs:
         upstreams: UpstreamRepositories,
         own: OwnRepositories,
         observer: CacheObserver,
+        limits: CacheLimits,
     ) -> None:
         self._node = node
         self._pulls = pulls
@@ -61,6 +74,7 @@ class CachedBlobs:
         self._upstreams = upstreams
         self._own = own
         self._observer = observer
+        self._limits = limits
         self._takers: WeakKeyDictionary[Fill, _Takers] = WeakKeyDictionary()
 
     async def open(self, source: UpstreamRepository, digest: Digest, trace: PullTrace | None = None) -> BlobContent:
@@ -80,7 +94,8 @@ class CachedBlobs:
         """
         noted = _Noted(source, trace or PullTrace(), self._observer)
         with noted.failures():
-            return await self._get_size(source, digest, noted)
+            async with self._in_time(source, digest):
+                return await self._get_size(source, digest, noted)
 
     async def _open(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> BlobContent:
         blob = await self._pulls.find_blob(source.repository, digest)
@@ -109,7 +124,7 @@ class CachedBlobs:
             # There are registries that know of a blob only once it was asked for.
             return await self._ask_size(source, digest, noted)
         else:
-            noted.fetched()
+            noted.exists()
         return descriptor.size
 
     async def _open_missing(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> BlobContent:
@@ -188,9 +203,27 @@ class CachedBlobs:
                 if fill is None and self._fills.ended == ended:
                     # Nothing came in while the database was asked, so it is really not here.
                     fill = self._start(source, digest, descriptor)
-            return self._node.readings.count(await fill.open())
+            return self._node.readings.count(await self._opened(source, digest, fill))
         except UpstreamNotFound as error:
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
+
+    async def _opened(self, source: UpstreamRepository, digest: Digest, fill: Fill) -> BlobContent:
+        """Open a fill; a blob whose size nobody states may take as long as it arrives, being answered when whole."""
+        while True:
+            try:
+                async with asyncio.timeout(self._limits.cold_wait):
+                    return await fill.open()
+            except TimeoutError as error:
+                if fill.is_answering:
+                    raise _late(source, digest) from error
+
+    @asynccontextmanager
+    async def _in_time(self, source: UpstreamRepository, digest: Digest) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._limits.cold_wait):
+                yield
+        except TimeoutError as error:
+            raise _late(source, digest) from error
 
     async def _join(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> Fill | None:
         """Return the fill under way, once it is known that this repository may have the blob; None if there is none."""
@@ -245,8 +278,8 @@ class CachedBlobs:
         try:
             async with source.sources.open_blob(digest) as stream:
                 if stream.size is None:
-                    raise UpstreamContent(f"the upstream does not say how large {digest} is")
-                noted.fetched()
+                    raise UpstreamContent(f"{source.rule.upstream}: it does not say how large {digest} is")
+                noted.exists()
                 return stream.size
         except UpstreamNotFound as error:
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
@@ -270,6 +303,11 @@ class _Noted:
         """Note that the upstream has sent it, or has begun to."""
         self._trace.status = _OK
         self.result(CacheResult.MISS)
+
+    def exists(self) -> None:
+        """Note that the upstream has it, and that this did not bring it here."""
+        self._trace.stored = False
+        self.fetched()
 
     def collapsed(self, joined: bool) -> None:
         """Note whether somebody else's fetch was joined."""
@@ -302,3 +340,7 @@ class _Takers:
     def sent_by(self, registry: str) -> None:
         """Note that a registry has begun to send."""
         self.sender = registry
+
+
+def _late(source: UpstreamRepository, digest: Digest) -> UpstreamTimeout:
+    return UpstreamTimeout(f"{source.rule.upstream}: blob {digest} of {source.name}: no answer in time")

@@ -82,7 +82,7 @@ class PullThrough:
         self._pulls = pulls
         self._observer = observer
         self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, self.negative, limits)
-        self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer)
+        self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer, limits)
         self.completion = Completion(node, self)
         self.checks.complete = self._complete
 

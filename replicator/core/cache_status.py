@@ -51,6 +51,8 @@ class PullTrace:
     status: int | None = None
     """What the upstream answered, as an HTTP status, where it was asked for this pull."""
     collapsed: bool = False
+    stored: bool = True
+    """Whether what was fetched is kept here; not so where the upstream was only asked about it."""
 
     def note(self, result: CacheResult, rule: str, upstream: str) -> None:
         """Say how the pull was answered."""
@@ -73,7 +75,7 @@ def render_cache_status(node: str, trace: PullTrace) -> str | None:
         parts.append(f"fwd-status={trace.status}")
     if trace.ttl is not None:
         parts.append(f"ttl={math.floor(trace.ttl)}")
-    if trace.result is CacheResult.MISS and trace.status != _NOT_FOUND:
+    if trace.result is CacheResult.MISS and trace.stored and trace.status != _NOT_FOUND:
         parts.append("stored")
     if trace.collapsed:
         parts.append("collapsed")

@@ -117,6 +117,16 @@ class Fill:
         return self._download.size if self._download is not None and self._download.is_opened else None
 
     @property
+    def is_answering(self) -> bool:
+        """Whether a registry is being asked for what readers get at once; not while the fill waits for its turn.
+
+        Nor while a blob arrives of a size that nobody states: readers get that when it is whole.
+        """
+        if self._download is None or self.is_settled:
+            return False
+        return not self._download.is_opened or self._download.size is not None
+
+    @property
     def piece(self) -> int:
         """The most bytes that one of the readers holds at a time, so that all of them hold a bounded amount."""
         return max(FIRST_PIECE, min(PIECE, _HELD_BY_READERS // max(1, self.readers)))

@@ -112,6 +112,23 @@ async def test_blobs(edge: CachedEdge, hub: FakeRegistry) -> None:
         assert observed(edge)[0] == "hit"
 
 
+async def test_a_blob_that_the_upstream_was_only_asked_about_is_not_stored(edge: CachedEdge, hub: FakeRegistry) -> None:
+    image = hub.add_image("library/alpine", "latest", [LAYER])
+    for _ in range(2):
+        answer = await edge.head(f"{BASE}/blobs/{image.layers[0]}")
+        assert (answer.status, said(answer)[0]) == (200, "fwd=uri-miss; fwd-status=200")
+        await edge.get(LATEST)
+
+
+async def test_a_failed_blob_names_the_upstream_and_the_reason(edge: CachedEdge, hub: FakeRegistry) -> None:
+    image = hub.add_image("library/alpine", "latest", [b"small"])
+    hub.faults.on("/v2/library/alpine/blobs/*", Fault(body=b"other"))
+    answer = await edge.get(f"{BASE}/blobs/{image.layers[0]}")
+    assert answer.status == 502
+    assert answer.body.count(b"hub: ") == 1
+    assert b"other content" in answer.body
+
+
 async def test_content_that_could_not_be_checked(edge: CachedEdge, hub: FakeRegistry, clock: FakeClock) -> None:
     image = hub.add_image("library/alpine", "latest")
     await edge.get(LATEST)

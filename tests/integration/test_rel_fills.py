@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from replicator.cache.limits import CacheLimits
 from replicator.core.digest import digest_of
 from replicator.core.names import RepositoryName
 from replicator.storage.metadata import images
@@ -256,6 +257,56 @@ async def test_rel_13_every_waiter_is_told_when_the_node_stops(edge: CachedEdge,
         hold.release()
     assert all(map(has_failed, waiting.result()))
     assert (await edge.contents())["ingests"] == []
+
+
+# REL-17
+
+
+SMALL = b"small" * 100
+
+
+@pytest.mark.parametrize("after", [None, 0, 20], ids=["no answer", "no body", "midway"])
+async def test_rel_17_cold_blob_of_a_hung_upstream_is_a_failure_in_time_and_comes_later(
+    tmp_path: Path, upstream: FakeRegistry, after: int | None
+) -> None:
+    digest, hold = upstream.add_blob("library/alpine", SMALL), Hold()
+    path = f"/v2/docker-hub/library/alpine/blobs/{digest}"
+    limits = CacheLimits(cold_wait=0.2)
+    async with cached_edge(tmp_path, {"hub": endpoint_of(upstream)}, [HUB], limits=limits) as edge:
+        upstream.faults.on(BLOBS, Fault(hold=hold, hold_after=after))
+        async with asyncio.timeout(2):
+            answers = [await edge.get(path) for _ in range(3)]
+        assert {answer.status for answer in answers} == {504}
+        assert all(b"hub: " in answer.body and b"no answer in time" in answer.body for answer in answers)
+        assert upstream.count(BLOBS) == 1
+        hold.release()
+        await edge.cache.idle()
+        assert (await edge.get(path)).body == SMALL
+        assert upstream.count(BLOBS) == 1
+
+
+async def test_rel_17_size_of_a_cold_blob_of_a_hung_upstream_is_a_failure_in_time(
+    tmp_path: Path, upstream: FakeRegistry
+) -> None:
+    digest = upstream.add_blob("library/alpine", SMALL)
+    limits = CacheLimits(cold_wait=0.2)
+    async with cached_edge(tmp_path, {"hub": endpoint_of(upstream)}, [HUB], limits=limits) as edge:
+        upstream.faults.on("*", Fault(hold=Hold()))
+        async with asyncio.timeout(2):
+            answer = await edge.head(f"/v2/docker-hub/library/alpine/blobs/{digest}")
+        assert answer.status == 504
+        assert "hub: " in answer.headers["Cache-Status"]
+
+
+async def test_rel_17_blob_of_unknown_size_may_take_as_long_as_it_arrives(
+    tmp_path: Path, upstream: FakeRegistry
+) -> None:
+    digest = upstream.add_blob("library/alpine", LAYER)
+    limits = CacheLimits(cold_wait=0.5)
+    async with cached_edge(tmp_path, {"hub": endpoint_of(upstream)}, [HUB], limits=limits) as edge:
+        upstream.faults.on(BLOBS, Fault(chunked=True, drip=(100_000, 0.1)))
+        answer = await edge.get(f"/v2/docker-hub/library/alpine/blobs/{digest}")
+        assert is_right(answer)
 
 
 # REL-18

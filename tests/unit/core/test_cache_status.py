@@ -26,6 +26,7 @@ NAME = '"replicator 111122223333/eu"'
             f"{NAME}; fwd=uri-miss; fwd-status=200; stored; collapsed",
         ),
         (PullTrace(CacheResult.MISS), f"{NAME}; fwd=uri-miss; stored"),
+        (PullTrace(CacheResult.MISS, status=200, stored=False), f"{NAME}; fwd=uri-miss; fwd-status=200"),
         (PullTrace(CacheResult.MISS, status=404), f"{NAME}; fwd=uri-miss; fwd-status=404"),
         (
             PullTrace(CacheResult.ERROR, status=429, error="hub: slow down"),
