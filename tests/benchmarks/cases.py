@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import os
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -88,6 +89,7 @@ class Scene:
         blob = make_blob(purpose, size)
         loads.touch_memory()
         loads.push(self.upstream, self.repository, blob)
+        os.sync()  # what others wrote before is not written back during the next sample
         return blob
 
 

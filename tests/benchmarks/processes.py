@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLING = 0.02
+_REST, _LONGEST_REST = 0.1, 30.0
 
 
 def tree(pid: int) -> list[int]:
@@ -30,6 +32,16 @@ def cpu_seconds(pid: int) -> float:
         fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         total += sum(int(field) for field in fields[11 : 15 if one == pid else 13])
     return total / _TICKS
+
+
+def cpu_seconds_at_rest(pid: int) -> float:
+    """Wait until a process has nothing more to do, and return the processor time it and its children have used."""
+    deadline = time.monotonic() + _LONGEST_REST
+    used, before = cpu_seconds(pid), -1.0
+    while used - before > 1.5 / _TICKS and time.monotonic() < deadline:
+        time.sleep(_REST)
+        used, before = cpu_seconds(pid), used
+    return used
 
 
 def memory(pid: int, field: str = "VmRSS") -> int:
