@@ -36,6 +36,9 @@ _MAX_DEPTH = 4
 _MAX_MANIFESTS = 1000
 """Manifests of one image; an index that lists more is no image that anybody wants whole."""
 
+_MAX_BLOBS = 20_000
+"""Blobs of one image, which are held in memory: a thousand manifests could name millions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -128,7 +131,7 @@ class Completion:
             if found is None:
                 manifests.append(one)
                 continue
-            lacking.update(dict.fromkeys(found.blobs))
+            lacking.update(dict.fromkeys(found.blobs[: _MAX_BLOBS - len(lacking)]))
             wanted = [child for child in _children(found.manifest, platforms) if child not in seen]
             if len(seen) + len(wanted) <= _MAX_MANIFESTS:
                 seen.update(wanted)
@@ -143,6 +146,8 @@ class Completion:
         work.seen.add(manifest.digest)
         parsed = parse_manifest(manifest.content, manifest.media_type)
         work.blobs.update((blob.digest, blob) for blob in parsed.blobs if not blob.is_foreign)
+        if len(work.blobs) > _MAX_BLOBS:
+            raise InvalidManifest(f"{manifest.digest} belongs to an image of more than {_MAX_BLOBS} blobs")
         work.note(manifests=len(work.seen))
         for digest in _children(parsed, work.platforms):
             if digest not in work.seen:

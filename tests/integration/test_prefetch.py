@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ import pytest
 
 from replicator.cache.completion import Lack, Progress
 from replicator.cache.prefetch import Prefetch, PrefetchImage, PrefetchLimits, PrefetchOutcome
+from replicator.core.digest import digest_of
 from replicator.core.errors import InvalidInput, InvalidManifest, ManifestNotFound, UpstreamUnavailable
 from replicator.core.jobs import JobKind, JobState, NewJob
+from replicator.core.media_types import OCI_INDEX, OCI_MANIFEST
 from replicator.core.names import RepositoryName
 from replicator.core.platforms import parse_platform
 from replicator.storage.metadata import jobs
@@ -178,6 +181,28 @@ async def test_indexes_within_indexes_come_to_an_end(node: CachingNode, upstream
 
 
 # Jobs
+
+
+async def test_an_image_of_blobs_without_end_is_refused_before_they_are_held(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    """An index of a thousand manifests, each of the largest size, would name millions of blobs."""
+    named = [
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": 1, "digest": digest_of(str(at).encode())}
+        for at in range(20_001)
+    ]
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": digest_of(b"{}")}
+    children = []
+    for start in range(0, len(named), 5000):
+        image = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": named[start : start + 5000]}
+        content = json.dumps(image).encode()
+        digest = upstream.add_manifest(UPSTREAM, content, OCI_MANIFEST)
+        children.append({"mediaType": OCI_MANIFEST, "size": len(content), "digest": digest})
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}
+    upstream.add_manifest(UPSTREAM, json.dumps(index).encode(), OCI_INDEX, "latest")
+    with pytest.raises(InvalidManifest, match="more than 20000 blobs"):
+        await node.cache.completion.complete(ALPINE, await node.manifest())
+    assert upstream.count("*/blobs/*") == 0
 
 
 async def test_a_job_completes_its_image_and_is_gone(node: CachingNode) -> None:
