@@ -25,7 +25,7 @@ from replicator.core.message_json import object_of, parse_message
 from replicator.core.names import Tag, parse_tag
 from replicator.upstream.body import read_bounded
 from replicator.upstream.endpoint import UpstreamEndpoint, origin_of
-from replicator.upstream.session import parse_url
+from replicator.upstream.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

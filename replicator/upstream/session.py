@@ -3,9 +3,7 @@
 - Redirects are followed by hand. Authorization goes to the origin the request was made to, and is not sent again once
   a hop has left it, not even when a later hop comes back (CVE-2020-15157). https never continues as http
   (CVE-2014-5277).
-- Hosts that the upstream names reach no network that is closer to us than the registry itself (see `addresses`), and
-  the registry's own name leads into no network that its configuration does not permit; the check is made on the address
-  that is being connected to, so that a name cannot resolve twice in two ways.
+- No connection leads to an address that it may not lead to (see `network_guard`).
 - Behind a proxy it is the proxy that resolves names and connects; addresses that the upstream names are still checked.
 - Our certificate is shown to the registry itself alone.
 - Content comes as it was sent: nothing is decompressed, no cookie is kept, no proxy is taken from the environment.
@@ -14,21 +12,15 @@
 from __future__ import annotations
 
 import asyncio
-import enum
-import re
-import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from replicator import __version__
 from replicator.core.errors import ShuttingDown, UpstreamContent, UpstreamUnavailable
-from replicator.upstream.addresses import Network, home_network, is_address, is_local_name, may_reach, network_of
 from replicator.upstream.endpoint import (
     Credentials,
     ProxySettings,
@@ -36,12 +28,15 @@ from replicator.upstream.endpoint import (
     basic_authorization,
     origin_of,
 )
-from replicator.upstream.errors import ForbiddenAddress
+from replicator.upstream.network_guard import Lane, NetworkGuard
+from replicator.upstream.urls import parse_url
 from replicator.upstream.via import via_header
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Mapping
+    from collections.abc import AsyncIterable, Mapping
     from pathlib import Path
+
+    from aiohttp.abc import AbstractResolver
 
     from replicator.upstream.endpoint import ClientCertificate
 
@@ -49,19 +44,7 @@ MAX_REDIRECTS = 5
 
 _FOLLOWED_METHODS = frozenset({"GET", "HEAD"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_URL_TEXT = re.compile(r"[!-\[\]-~]{1,8192}")  # printable ASCII but the backslash, on which parsers disagree
-_PORTS = {"http": 80, "https": 443}
 _HEADERS = {"User-Agent": f"replicator/{__version__}", "Accept-Encoding": "identity"}
-
-AddressInfo = tuple[int, int, int, str, tuple[object, ...]]
-
-
-class Lane(enum.Enum):
-    """Who named the host of a request, and so where it may lead."""
-
-    REGISTRY = "the registry itself"
-    CONFIGURED = "named by the configuration"
-    NAMED = "named by the upstream: no address closer to us than the registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +64,6 @@ class Outgoing:
     answer_timeout: float | None = None
 
 
-def parse_url(text: str, base: URL | None = None) -> URL:
-    """Return an http or https URL that an upstream sent, relative to `base` if it has no host of its own.
-
-    Raises UpstreamContent for anything that two parsers could read in two ways, and for a URL with a password in it.
-    """
-    if _URL_TEXT.fullmatch(text) is None:
-        raise UpstreamContent("the upstream sent a malformed URL")
-    try:
-        sent = URL(text, encoded=True)
-        url = sent if base is None or sent.scheme else base.join(sent)
-        other = urlsplit(str(url))
-        port = other.port or _PORTS.get(url.scheme)  # a port that is the scheme's own may be written or not
-        consistent = (url.raw_host or "").lower() == other.hostname and url.port == port
-    except ValueError as error:
-        raise UpstreamContent("the upstream sent a malformed URL") from error
-    if url.scheme not in {"http", "https"} or not url.raw_host or not consistent or "@" in other.netloc:
-        raise UpstreamContent("the upstream sent a URL that is not plain http or https")
-    return url
-
-
 class Session:
     """The connections to one upstream and to the hosts it refers us to. Close it when done."""
 
@@ -112,8 +75,7 @@ class Session:
             sock_connect=endpoint.connect_timeout,
             sock_read=endpoint.stall_timeout,
         )
-        self._given_resolver = resolver
-        self._resolver: _HomeResolver | None = None
+        self._guard = NetworkGuard(endpoint, resolver)
         self._clients: dict[Lane, aiohttp.ClientSession] = {}
         self._proxy = _Proxy(endpoint.proxy)
         self._opening = asyncio.Lock()
@@ -148,8 +110,7 @@ class Session:
             self._clients.clear()
         for client in clients:
             await client.close()
-        if self._resolver is not None:
-            await self._resolver.close()
+        await self._guard.close()
 
     def _redirected(self, url: URL, response: aiohttp.ClientResponse) -> URL:
         name = self._endpoint.name
@@ -167,7 +128,7 @@ class Session:
         if lane is Lane.CONFIGURED and origin_of(url) == self._endpoint.origin:
             lane = Lane.REGISTRY
         if self._proxy.url is not None and lane is Lane.NAMED:
-            self._check_named(url)
+            self._guard.check_named(url)
         client = await self._client(lane)
         timeout = self._timeout
         if outgoing.answer_timeout is not None:
@@ -200,13 +161,12 @@ class Session:
 
     async def _open(self, lane: Lane) -> aiohttp.ClientSession:
         tls = await self._load_tls(lane)
-        if self._resolver is None:
-            self._resolver = _HomeResolver(self._given_resolver or aiohttp.ThreadedResolver(), self._endpoint)
         connector = aiohttp.TCPConnector(
             limit=0,  # the upstream's limit is held by UpstreamLimits, across all lanes
-            resolver=self._resolver,
+            resolver=self._guard.resolver(),
             ssl=tls,
-            socket_factory=self._socket_factory(lane),
+            # Through a proxy it is always the proxy that is connected to.
+            socket_factory=None if self._proxy.url is not None else self._guard.socket_factory(lane),
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -231,65 +191,6 @@ class Session:
                 ) from error
         return context
 
-    def _socket_factory(self, lane: Lane) -> Callable[[AddressInfo], socket.socket] | None:
-        """Return what makes the lane's sockets, which looks at the address first; None where any will do."""
-        if self._proxy.url is not None:
-            return None  # it is always the proxy that is connected to
-        if lane is Lane.NAMED:
-            return self._named_socket
-        if self._endpoint.networks is None:
-            return None
-        if lane is Lane.CONFIGURED:
-            return self._realm_socket
-        host = self._endpoint.origin.host
-        return None if is_address(host) or is_local_name(host) else self._registry_socket
-
-    def _registry_socket(self, info: AddressInfo) -> socket.socket:
-        """Return a socket for an address that the registry's name may lead to; raise ForbiddenAddress for any other."""
-        network = network_of(str(info[4][0]))
-        if network is not Network.PUBLIC and network not in (self._endpoint.networks or ()):
-            # The address itself stays out of it: whoever pulls may read this.
-            raise ForbiddenAddress(
-                f"its name leads to a {network} address, which is refused; `networks: [{network}]` of the upstream "
-                "permits it"
-            )
-        return _socket(info)
-
-    def _realm_socket(self, info: AddressInfo) -> socket.socket:
-        """Return a socket for a token service that the configuration names: by its address, or near the registry."""
-        address = str(info[4][0])
-        if any(_names(host, address) for host in self._endpoint.realm_hosts) or may_reach(self._home, address):
-            return _socket(info)
-        return self._registry_socket(info)
-
-    def _named_socket(self, info: AddressInfo) -> socket.socket:
-        """Return a socket for an address that the upstream may send us to; raise ForbiddenAddress for any other."""
-        self._check_address(str(info[4][0]))
-        return _socket(info)
-
-    @property
-    def _home(self) -> Network:
-        return self._resolver.home if self._resolver is not None else Network.PUBLIC
-
-    def _check_address(self, address: str) -> None:
-        network = network_of(address)
-        if not may_reach(self._home, address) and network not in (self._endpoint.networks or ()):
-            raise ForbiddenAddress(
-                f"refused to follow the upstream into an internal network, to a {network} address; "
-                f"`networks: [{network}]` of the upstream permits it"
-            )
-
-    def _check_named(self, url: URL) -> None:
-        """Raise UpstreamContent for an address that the upstream may not have our proxy connect to."""
-        host = (url.raw_host or "").rstrip(".")
-        try:
-            if is_address(host):
-                self._check_address(host)
-            elif is_local_name(host):
-                self._check_address("127.0.0.1")
-        except ForbiddenAddress as error:
-            raise UpstreamContent(f"{self._endpoint.name}: {error}") from error
-
 
 class _Proxy:
     """How requests go through a proxy, if there is one."""
@@ -310,60 +211,12 @@ def _proxy_authorization(credentials: Credentials) -> Mapping[str, str]:
     return {"Proxy-Authorization": basic_authorization(credentials)}
 
 
-def _names(authority: str, address: str) -> bool:
-    """Tell whether a host, with its port or without, is written as this address, or as this machine if it is that."""
-    host = urlsplit(f"//{authority}").hostname or ""
-    if is_local_name(host):
-        return network_of(address) is Network.LOOPBACK
-    return host == address
-
-
-def _socket(info: AddressInfo) -> socket.socket:
-    family, kind, protocol, *_ = info
-    return socket.socket(family, kind, protocol)
-
-
 def finish(response: aiohttp.ClientResponse) -> None:
     """Give the connection back if the answer was read to its end, else close it."""
     if response.content.at_eof():
         response.release()
     else:
         response.close()
-
-
-class _HomeResolver(AbstractResolver):
-    """Resolves names, and remembers the network that the registry itself was first found in.
-
-    The first finding stays: a name that moves into our network later opens nothing to redirects. One that the
-    configuration does not permit is none: the registry is never talked to there, so it must not open that network by
-    one false answer.
-    """
-
-    def __init__(self, resolver: AbstractResolver, endpoint: UpstreamEndpoint) -> None:
-        self._resolver = resolver
-        self._host = host = endpoint.origin.host
-        self._permitted = None if is_local_name(host) else endpoint.networks
-        self._home = home_network([host]) if is_address(host) else None
-
-    @property
-    def home(self) -> Network:
-        """The registry's network; public until it is known."""
-        return Network.PUBLIC if self._home is None else self._home
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Resolve as the resolver behind it does."""
-        found = await self._resolver.resolve(host, port, family)
-        if self._home is None and found and host.lower().rstrip(".") == self._host:
-            home = home_network([result["host"] for result in found])
-            if self._permitted is None or home is Network.PUBLIC or home in self._permitted:
-                self._home = home
-        return found
-
-    async def close(self) -> None:
-        """Close the resolver behind it."""
-        await self._resolver.close()
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: ClientCertificate) -> None:

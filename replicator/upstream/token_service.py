@@ -39,9 +39,11 @@ from replicator.upstream.endpoint import (
     origin_of,
 )
 from replicator.upstream.errors import CredentialsRefused, failure, translated
+from replicator.upstream.network_guard import Lane
 from replicator.upstream.pauses import Pauses
-from replicator.upstream.session import Lane, Outgoing, Session, finish, parse_url
+from replicator.upstream.session import Outgoing, Session, finish
 from replicator.upstream.single_flight import SingleFlight
+from replicator.upstream.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

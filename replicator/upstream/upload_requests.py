@@ -19,7 +19,7 @@ from replicator.core.errors import ReplicatorError, UpstreamContent, UpstreamErr
 from replicator.upstream.body import OutgoingBlob
 from replicator.upstream.endpoint import UpstreamEndpoint, origin_of
 from replicator.upstream.errors import translated
-from replicator.upstream.session import parse_url
+from replicator.upstream.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,9 @@ from replicator.core.errors import ShuttingDown, UpstreamContent, UpstreamDenied
 from replicator.core.names import RepositoryName
 from replicator.upstream.addresses import Network
 from replicator.upstream.endpoint import ClientCertificate, Credentials, UpstreamEndpoint, origin_of
-from replicator.upstream.session import MAX_REDIRECTS, Session, _HomeResolver, parse_url
+from replicator.upstream.home_resolver import HomeResolver
+from replicator.upstream.session import MAX_REDIRECTS, Session
+from replicator.upstream.urls import parse_url
 from tests.support.dns import Diverted, Names
 from tests.support.upstream_clients import client_of, endpoint_of
 from tests.support.upstreams import FakeRegistry, FakeServer, FakeTokenServer, Fault, Tokens, basic
@@ -213,7 +215,7 @@ class TestInternalNetwork:
     async def test_is_not_opened_by_a_registry_that_moves_into_it(self) -> None:
         """Where the registry was found first is where it is: a later answer of DNS widens nothing."""
         endpoint = UpstreamEndpoint("fake", "http://registry.test")
-        names = _HomeResolver(Names(registry_test=["198.41.0.4", "127.0.0.1"], other_test=["10.0.0.1"]), endpoint)
+        names = HomeResolver(Names(registry_test=["198.41.0.4", "127.0.0.1"], other_test=["10.0.0.1"]), endpoint)
         homes = [names.home]
         for host in ("other.test", "registry.test", "registry.test"):
             await names.resolve(host)
@@ -228,7 +230,7 @@ class TestInternalNetwork:
     ) -> None:
         """One answer that is refused, then a public one, and redirects would lead wherever the first one lay."""
         endpoint = UpstreamEndpoint("fake", "http://registry.test", networks=networks)
-        names = _HomeResolver(Names(registry_test=["10.0.0.1", "198.41.0.4"]), endpoint)
+        names = HomeResolver(Names(registry_test=["10.0.0.1", "198.41.0.4"]), endpoint)
         homes = []
         for _ in range(2):
             await names.resolve("registry.test")
