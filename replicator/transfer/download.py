@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replicator.core.clock import Clock
-    from replicator.core.digest import Digest
     from replicator.storage.blobs.port import Ingest
     from replicator.transfer.fill_source import FillLimits, FillSource
 
@@ -32,11 +31,14 @@ _LONGEST_PAUSE: Final = 30.0
 
 
 class Download:
-    """One attempt to receive a whole blob. `progress` is called whenever more is known or there are more bytes."""
+    """One attempt to receive a whole blob. `progress` is called whenever more is known or there are more bytes.
+
+    `what` names the blob and where it comes from, for errors.
+    """
 
     def __init__(
         self,
-        digest: Digest,
+        what: str,
         source: FillSource,
         limits: FillLimits,
         clock: Clock,
@@ -47,7 +49,7 @@ class Download:
         """The blob's size, once it is known."""
         self.is_opened = False
         """Whether a registry has begun to send."""
-        self._digest = digest
+        self._what = what
         self._source = source
         self._limits = limits
         self._clock = clock
@@ -121,7 +123,7 @@ class Download:
             self._learn_size(stream.size)
             skip = ingest.offset - stream.start
             if skip < 0:
-                raise UnusableBlob(f"{self._digest} was sent from a later byte than asked for")
+                raise UnusableBlob(f"{self._what} was sent from a later byte than asked for")
             self._senders.append(at)
             async for chunk in stream.chunks:
                 self._source.received(len(chunk))
@@ -131,12 +133,12 @@ class Download:
                     await ingest.write(fresh)
                     self._progress()
         if self.size is not None and ingest.offset < self.size:
-            raise UpstreamContent(f"{self._digest} ended after {ingest.offset} of {self.size} bytes")
+            raise UpstreamContent(f"{self._what} ended after {ingest.offset} of {self.size} bytes")
 
     def _learn_size(self, stated: int | None) -> None:
         if stated is not None:
             if self.size not in {None, stated}:
-                raise UnusableBlob(f"{self._digest} has {self.size} bytes, the upstream announces {stated}")
+                raise UnusableBlob(f"{self._what} has {self.size} bytes, the upstream announces {stated}")
             self._check_limit(stated)
         elif self.size is not None:
             self._check_limit(self.size)
@@ -147,11 +149,11 @@ class Download:
     def _check_limit(self, size: int) -> None:
         limit = self._limits.max_blob_size
         if limit is not None and size > limit:
-            raise UnusableBlob(f"{self._digest} has {size} bytes, this registry accepts up to {limit}")
+            raise UnusableBlob(f"{self._what} has {size} bytes, this registry accepts up to {limit}")
 
     def _check(self, length: int) -> None:
         limit = self._limits.max_blob_size if self.size is None else self.size
         if limit is not None and length > limit:
-            raise UnusableBlob(f"{self._digest} is longer than {limit} bytes")
+            raise UnusableBlob(f"{self._what} is longer than {limit} bytes")
         if self._clock.monotonic() >= self._deadline:
-            raise UpstreamTimeout(f"{self._digest} took longer than {self._limits.total:.0f} seconds")
+            raise UpstreamTimeout(f"{self._what} took longer than {self._limits.total:.0f} seconds")

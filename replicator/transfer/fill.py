@@ -172,7 +172,7 @@ class Fill:
         while True:
             self._raise_failure()
             if version not in {None, self.version}:
-                raise UnusableBlob(f"the upstream sent other content than {self.digest} at first")
+                raise UnusableBlob(f"{self._what}: other content was sent at first")
             if self._stored is not None:
                 return None
             ingest, current = self._ingest, self.version
@@ -185,6 +185,11 @@ class Fill:
         """Return the stored blob, open at most once for all readers; to be called when it is stored."""
         assert self._shared is not None  # noqa: S101 - the caller waited for it
         return self._shared
+
+    @property
+    def _what(self) -> str:
+        """The blob and its upstream, for errors."""
+        return f"{self.turn.lane}: {self.digest}"
 
     @property
     def _can_follow(self) -> bool:
@@ -221,7 +226,7 @@ class Fill:
                 async with asyncio.timeout(self._services.limits.turn_wait):
                     await stack.enter_async_context(self._services.turns.held(self.turn))
             except TimeoutError as error:
-                raise UpstreamTimeout(f"{self.digest} waited in vain for other downloads to end") from error
+                raise UpstreamTimeout(f"{self._what} waited in vain for other downloads to end") from error
             return await self._publish(await self._receive(self.turn.lane))
 
     async def _receive(self, lane: str) -> StoredBlob:
@@ -241,7 +246,7 @@ class Fill:
 
     def _downloaded_from(self, source: FillSource) -> Download:
         shared = self._services
-        self._download = Download(self.digest, source, shared.limits, shared.clock, shared.jitter, self._progressed)
+        self._download = Download(self._what, source, shared.limits, shared.clock, shared.jitter, self._progressed)
         return self._download
 
     async def _new_ingest(self) -> Ingest:
@@ -270,4 +275,4 @@ class Fill:
         try:
             return await ingest.commit(self.digest, size)
         except (SizeMismatch, DigestMismatch) as error:
-            raise UnusableBlob(f"the upstream sent other content than {self.digest}") from error
+            raise UnusableBlob(f"{self._what}: other content was sent") from error

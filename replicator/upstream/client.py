@@ -155,12 +155,13 @@ class UpstreamClient:
         """Fetch a manifest and verify it.
 
         Raises UpstreamContent when it is too large (the rest is not read), does not parse strictly, has another media
-        type than stated, or does not have the digest it was asked by.
+        type than stated, or does not have the digest it was asked by, or else the one that the upstream states.
         """
         call = self._calls.manifest("GET", repository, reference)
         async with self._exchange.small(call, HTTPStatus.OK) as response:
             content = await read_bounded(response, MAX_MANIFEST_BYTES, call.what)
             verified = _verified(call, reference, content, response.headers.get("Content-Type"))
+            _check_stated(call, reference, content, response)
             return replace(verified, age=_age(response))
 
     async def blob_exists(self, repository: RepositoryName, digest: Digest) -> bool:
@@ -352,6 +353,15 @@ def _verified(call: Call, reference: Reference, content: bytes, content_type: st
     except InvalidInput as error:
         raise UpstreamContent(f"{call.what}: {error}") from error
     return FetchedManifest(content, manifest.media_type, digest)
+
+
+def _check_stated(call: Call, reference: Reference, content: bytes, response: aiohttp.ClientResponse) -> None:
+    """Raise UpstreamContent when what came for a tag is not what the upstream says it sent: nothing else can tell."""
+    stated = _stated_digest(response)
+    if as_digest(reference) is not None or stated is None:
+        return
+    if digest_of(content, algorithm_of(stated)) != stated:
+        raise UpstreamContent(f"{call.what}: the content does not have the digest that it was announced with, {stated}")
 
 
 def _age(response: aiohttp.ClientResponse) -> float:

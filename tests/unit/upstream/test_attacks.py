@@ -300,9 +300,15 @@ async def test_sec_20_manifest_with_other_bytes_is_refused(upstream: FakeRegistr
 
 async def test_sec_20_digest_is_computed_and_not_copied(upstream: FakeRegistry, client: UpstreamClient) -> None:
     content = json.dumps(IMAGE).encode()
-    lie = {"Docker-Content-Digest": SUBJECT}
-    upstream.faults.on("GET *", Fault(body=content, content_type=OCI_MANIFEST, headers=lie))
-    assert (await client.get_manifest(ALPINE, TAG)).digest == digest_of(content)
+    for stated in ("", "sha256:none", digest_of(content, "sha512")):
+        headers = {"Docker-Content-Digest": stated}
+        upstream.faults.on("GET *", Fault(body=content, content_type=OCI_MANIFEST, headers=headers))
+        assert (await client.get_manifest(ALPINE, TAG)).digest == digest_of(content)
+    upstream.faults.on(
+        "GET *", Fault(body=content, content_type=OCI_MANIFEST, headers={"Docker-Content-Digest": SUBJECT})
+    )
+    with pytest.raises(UpstreamContent):
+        await client.get_manifest(ALPINE, TAG)
 
 
 # SEC-24 to SEC-27: answers that are too much

@@ -73,12 +73,30 @@ class TestManifest:
         with pytest.raises(UpstreamContent, match="another digest"):
             await client.get_manifest(ALPINE, wanted.digest)
 
-    async def test_by_tag_gets_the_digest_of_its_bytes_not_the_stated_one(
+    @pytest.mark.parametrize("stated", ["", "md5:0", "sha256:short"])
+    async def test_by_tag_gets_the_digest_of_its_bytes_whatever_is_stated(
+        self, upstream: FakeRegistry, client: UpstreamClient, stated: str
+    ) -> None:
+        image = upstream.add_image(ALPINE, TAG)
+        upstream.faults.on("*/manifests/*", Fault(headers={"Docker-Content-Digest": stated}))
+        assert (await client.get_manifest(ALPINE, TAG)).digest == image.digest
+
+    async def test_by_tag_may_be_announced_with_a_digest_of_another_algorithm(
         self, upstream: FakeRegistry, client: UpstreamClient
     ) -> None:
         image = upstream.add_image(ALPINE, TAG)
-        upstream.faults.on("*/manifests/*", Fault(headers={"Docker-Content-Digest": digest_of(b"a lie")}))
+        other = {"Docker-Content-Digest": digest_of(image.manifest, "sha512")}
+        upstream.faults.on("*/manifests/*", Fault(headers=other))
         assert (await client.get_manifest(ALPINE, TAG)).digest == image.digest
+
+    async def test_by_tag_that_was_damaged_on_the_way_is_refused(
+        self, upstream: FakeRegistry, client: UpstreamClient
+    ) -> None:
+        image = upstream.add_image(ALPINE, TAG)
+        within_a_digest = image.manifest.index(b"sha256:") + 10
+        upstream.faults.on("*/manifests/*", Fault(flip=within_a_digest))
+        with pytest.raises(UpstreamContent, match="announced with"):
+            await client.get_manifest(ALPINE, TAG)
 
     @pytest.mark.parametrize(
         ("body", "content_type"),
