@@ -9,6 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 SCHEDULES ?= 100000
+PULLS ?= 10000
 SEED ?= 1
 # A test that hangs ends its worker; with loadgroup, starting another one can wait for ever.
 XDIST := -n $(WORKERS) --dist loadgroup --max-worker-restart=0
@@ -48,6 +49,9 @@ test-fast: venv ## Run the unit and contract tests that are not slow, and a few 
 
 simulate: venv ## Try the replication protocol in SCHEDULES=100000 random schedules from SEED=1
 	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --seed $(SEED) $(if $(filter 1,$(SCHEDULES)),--trace) $(ARGS)
+
+chaos-cache: venv ## Try the cache with PULLS=10000 pulls while its upstreams misbehave at random, from SEED=1
+	$(BIN)/python -m tests.chaos --pulls $(PULLS) --seed $(SEED) $(ARGS)
 
 conformance: venv tools ## Run the registry specification's table of cases
 	$(PYTEST) tests/conformance $(ARGS)
@@ -91,4 +95,4 @@ clean: ## Remove caches and build results (not .venv)
 	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find replicator tests deploy -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help venv tools run demo test test-fast simulate conformance cover faults bench format format-check lint types imports check lock clean
+.PHONY: help venv tools run demo test test-fast simulate chaos-cache conformance cover faults bench format format-check lint types imports check lock clean

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import fnmatch
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -73,6 +74,20 @@ class Hold:
             self.waiting -= 1
 
 
+class Delay(Hold):
+    """A hold that lets go by itself after some seconds: for servers that nobody is at hand to release."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def wait(self) -> None:
+        """Stand here for the seconds, or until released."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                await super().wait()
+
+
 @dataclass(frozen=True)
 class Fault:
     """One way to misbehave. Without `status`, `body` or `redirect` the true answer is served, and then damaged.
@@ -80,7 +95,8 @@ class Fault:
     `drop` closes the connection without an answer. `hold` waits before the answer begins, or with `hold_after` when
     so many bytes of the body are out. `cut_after` ends the connection after so many bytes (`reset`: by RST rather
     than FIN); with `chunked` no length is announced, and a cut is a clean end. `length` is announced whatever is
-    sent. `flip` inverts one bit of the byte at that offset. `answer` replaces everything.
+    sent. `flip` inverts one bit of the byte at that offset, counted round and round. With `drip`, a number of bytes and
+    of seconds, the body comes in pieces with pauses in between. `answer` replaces everything.
     """
 
     status: int | None = None
@@ -96,6 +112,7 @@ class Fault:
     chunked: bool = False
     length: int | None = None
     flip: int | None = None
+    drip: tuple[int, float] | None = None
     answer: Answer | None = None
 
 
@@ -243,6 +260,8 @@ class FakeServer:
         self._changed.set()
         try:
             return await self._answer(request, recorded)
+        except ConnectionError:  # whoever asked has left
+            return web.Response()
         finally:
             self.open_answers -= 1
             self._changed.set()
@@ -272,9 +291,9 @@ class FakeServer:
         content.headers.update(fault.headers)
         if fault.content_type is not None:
             content.headers["Content-Type"] = fault.content_type
-        if fault.flip is not None:
+        if fault.flip is not None and content.body:
             damaged = bytearray(content.body)
-            damaged[fault.flip] ^= 1
+            damaged[fault.flip % len(damaged)] ^= 1
             content.body = bytes(damaged)
         return content
 
@@ -297,6 +316,12 @@ class FakeServer:
             await response.write(body[: fault.hold_after])
             sent = fault.hold_after
             await fault.hold.wait()
+        if fault.drip is not None:
+            size, pause = fault.drip
+            while sent < end:
+                await response.write(body[sent : min(sent + size, end)])
+                sent += size
+                await asyncio.sleep(pause)
         if sent < end:
             await response.write(body[sent:end])
         if fault.cut_after is not None and not fault.chunked:

@@ -165,7 +165,7 @@ def bearer(token: str) -> dict[str, str]:
 async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answer:
     """Read one final answer; interim ones (1xx) are passed over. Raises ConnectionError when there is none."""
     while True:
-        status, headers = await _read_head(reader)
+        status, headers = await read_head(reader)
         if status >= 200:
             break
     body, whole = b"", True
@@ -174,7 +174,7 @@ async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answ
     return Answer(status, CIMultiDictProxy(headers), body, whole)
 
 
-async def _read_head(reader: asyncio.StreamReader) -> tuple[int, CIMultiDict[str]]:
+async def read_head(reader: asyncio.StreamReader) -> tuple[int, CIMultiDict[str]]:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError as error:
