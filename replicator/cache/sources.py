@@ -90,8 +90,11 @@ class Sources:
         return await self._first(reference, lambda client: client.get_manifest(self.repository, reference))
 
     async def blob_exists(self, digest: Digest) -> bool:
-        """Tell whether the authority has a blob; raises UpstreamError."""
-        return await self.clients[-1].blob_exists(self.repository, digest)
+        """Tell whether the authority has a blob, or a mirror when the authority fails; raises its UpstreamError."""
+        said = await self._authority_first(
+            lambda client: client.blob_exists(self.repository, digest), lambda found: (digest,) if found else ()
+        )
+        return said.value
 
     @asynccontextmanager
     async def open_blob(self, digest: Digest, start: int = 0) -> AsyncIterator[BlobStream]:

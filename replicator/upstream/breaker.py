@@ -38,6 +38,7 @@ class Breaker:
         self.last_error: str | None = None
         """Why the last call failed that was sent; None when it did not."""
         self._name = endpoint.name
+        self._reason = ""
         self._breaker = CircuitBreaker() if endpoint.breaker else None
         self._clock = clock
 
@@ -73,6 +74,7 @@ class Breaker:
         if self._breaker is None:
             return
         if self._is_failure(watch, error):
+            self._reason = _reason(error)
             self._breaker.fail(self._clock.monotonic(), random.random())  # noqa: S311 - jitter, not a secret
         elif error is None or isinstance(error, UpstreamError):
             self._breaker.succeed()
@@ -87,4 +89,10 @@ class Breaker:
         return error is not None and not watch.answered and waited >= SILENCE
 
     def _refuse(self, breaker: CircuitBreaker, wait: float) -> None:
-        raise NotAsked(f"{self._name}: not asked, it failed {breaker.failures} times in a row", retry_after=wait)
+        text = f"{self._name}: not asked, it failed {breaker.failures} times in a row, last with: {self._reason}"
+        raise NotAsked(text, retry_after=wait)
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return what went wrong, without what was asked for: that is not for everybody who asks for something else."""
+    return str(error).rpartition(": ")[2] if isinstance(error, UpstreamError) else "no answer in time"

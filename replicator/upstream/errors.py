@@ -7,7 +7,10 @@ upstream's own beyond an error code of the distribution specification.
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import ssl
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -187,13 +190,19 @@ def translated(what: str) -> Iterator[None]:
 def connection_failure(error: aiohttp.ClientConnectorError) -> str:
     """Return why there is no connection, as people read it."""
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"cannot connect to its proxy ({error.os_error.strerror or type(error.os_error).__name__})"
+        return f"cannot connect to its proxy ({_os_failure(error.os_error)})"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its host name cannot be resolved"
     if isinstance(error, aiohttp.ClientSSLError):
         return f"the TLS handshake failed: {_tls_failure(error)}"
-    cause = error.os_error
-    return f"cannot connect ({cause.strerror or type(cause).__name__})"
+    return f"cannot connect ({_os_failure(error.os_error)})"
+
+
+def _os_failure(error: OSError) -> str:
+    """Return the system's words for an error: those of the event loop hold the address that the name led to."""
+    if error.errno is None or isinstance(error, socket.gaierror | ssl.SSLError):
+        return error.strerror or type(error).__name__
+    return os.strerror(error.errno)
 
 
 def _tls_failure(error: aiohttp.ClientSSLError) -> str:

@@ -314,6 +314,17 @@ def test_podman_keeps_its_image_names(
     assert stored.body == published.multi.manifest
 
 
+def test_podman_pulls_by_prefix(
+    daemon: Daemon, upstream: DockerRegistry, skopeo: Skopeo, short_path: Path, tmp_path: Path
+) -> None:
+    published = publish(tmp_path, skopeo, upstream, "library/podman-prefixed")
+    run, name = engine(short_path, daemon, upstream), f"{daemon.address()}/docker-hub/library/podman-prefixed"
+    run("pull", "--quiet", "--tls-verify=false", f"{name}:1.0")
+    [image] = json.loads(run("image", "inspect", f"{name}:1.0"))
+    assert image["RepoTags"] == [f"{name}:1.0"]
+    assert downloads(upstream, "library/podman-prefixed") == published.digests
+
+
 def test_podman_goes_to_the_registry_itself_when_the_node_is_down(
     upstream: DockerRegistry, skopeo: Skopeo, short_path: Path, tmp_path: Path
 ) -> None:

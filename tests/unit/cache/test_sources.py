@@ -326,6 +326,24 @@ async def test_a_mirror_lists_when_the_authority_fails(three: Three) -> None:
     assert three.asked()[0] == 0
 
 
+async def test_the_authority_says_whether_a_blob_exists(three: Three) -> None:
+    three.hold(three.authority)
+    assert await three.sources.blob_exists(LAYER)
+    three.hold(three.mirror)
+    three.authority.repository(NAME).blobs.clear()
+    assert not await three.sources.blob_exists(LAYER)
+    assert three.asked() == [0, 0, 2]
+
+
+async def test_a_mirror_says_that_a_blob_exists_when_the_authority_fails(three: Three) -> None:
+    three.authority.faults.on(ALL, Fault(status=503))
+    with pytest.raises(UpstreamUnavailable, match="authority"):
+        await three.sources.blob_exists(LAYER)
+    three.hold(three.mirror)
+    assert await three.sources.blob_exists(LAYER)
+    assert three.asked()[0] == 0
+
+
 async def test_a_repository_that_the_authority_lacks_has_no_list(three: Three) -> None:
     three.hold(three.mirror)
     with pytest.raises(UpstreamNotFound):

@@ -48,13 +48,23 @@ async def read(client: UpstreamClient, digest: Any) -> bytes:
 
 
 class TestOpens:
-    @pytest.mark.parametrize("fault", [Fault(status=500), Fault(status=503), Fault(status=504), Fault(drop=True)])
-    async def test_after_failures_in_a_row(self, upstream: FakeRegistry, client: UpstreamClient, fault: Fault) -> None:
+    @pytest.mark.parametrize(
+        ("fault", "reason"),
+        [
+            (Fault(status=500), "answered 500"),
+            (Fault(status=503), "answered 503"),
+            (Fault(status=504), "answered 504"),
+            (Fault(drop=True), "the connection was lost"),
+        ],
+    )
+    async def test_after_failures_in_a_row(
+        self, upstream: FakeRegistry, client: UpstreamClient, fault: Fault, reason: str
+    ) -> None:
         upstream.faults.on("*", fault)
         await fail(client)
         asked = upstream.count()
         error = await fail(client, 100)
-        assert str(error) == "fake: not asked, it failed 5 times in a row"
+        assert str(error) == f"fake: not asked, it failed 5 times in a row, last with: {reason}"
         assert isinstance(error, UpstreamUnavailable)
         assert 0 < (error.retry_after or 0) <= 2
         assert upstream.count() == asked, "a broken upstream gets no storm"
