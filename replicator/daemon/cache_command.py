@@ -12,10 +12,10 @@ from rich.table import Table
 
 from replicator.core.errors import InvalidInput
 from replicator.core.reference import image_text
+from replicator.daemon.amounts import size_text
 from replicator.daemon.cache_text import explanation_lines, image_row, space_lines, upstream_line
 from replicator.daemon.console import open_console
 from replicator.daemon.node_client import CACHE, NodeFailed, choose, open_clients
-from replicator.daemon.status_command import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -99,10 +99,17 @@ def purge(asking: Asking, purging: Purging) -> int:
 
     done = asyncio.run(_each(asking, asked, work))
     for one in done.results:
-        kept = f", {one['kept']} had to stay" if one["kept"] else ""
-        done.say(f"{one['asked']}: {one['images']} images removed, {size_text(one['bytes'])} freed{kept}")
+        done.say(f"{one['asked']}: {_purged_text(one)}")
         done.failed = done.failed or one["kept"] > 0
     return done.finish(asking)
+
+
+def _purged_text(one: Json) -> str:
+    """Return what a purge did; a tag whose image has another one goes without it."""
+    if not (one["images"] or one["tags"] or one["kept"]):
+        return "nothing of it is cached"
+    kept = f", {one['kept']} had to stay" if one["kept"] else ""
+    return f"{one['images']} images and {one['tags']} tags removed, {size_text(one['bytes'])} freed{kept}"
 
 
 def set_pins(asking: Asking, images: Sequence[str], *, pinned: bool) -> int:
@@ -113,7 +120,8 @@ def set_pins(asking: Asking, images: Sequence[str], *, pinned: bool) -> int:
 
     done = asyncio.run(_each(asking, _wanted(images, None), work))
     for one in done.results:
-        done.say(f"{image_text(one['repository'], one['reference'])} {'pinned' if pinned else 'not pinned'}")
+        absent = "" if one["cached"] or not pinned else ", but it is not cached"
+        done.say(f"{image_text(one['repository'], one['reference'])} {'pinned' if pinned else 'not pinned'}{absent}")
     return done.finish(asking)
 
 

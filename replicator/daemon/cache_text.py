@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replicator.core.reference import image_text
-from replicator.daemon.status_command import size_text
-from replicator.daemon.upstream_text import age_text, health_text
+from replicator.daemon.amounts import age_text, size_text
+from replicator.daemon.upstream_text import health_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _SHORT = 19
 """Characters of a digest that tell images apart: the algorithm and twelve digits."""
+
+_FOR_EVER = 50 * 365 * 86400.0
 
 _PLANS = {
     "fresh": "served from here, nobody is asked",
@@ -80,7 +82,8 @@ def explanation_lines(found: Json) -> Iterator[tuple[str, str]]:
         standing = f", for {image['registry']}" if image["registry"] else ""
         yield "repository", f"{image_text(image['repository'], image['reference'])} at {found['node']}{standing}"
     if rule is not None:
-        yield "rule", f"{rule['prefix']}: upstream {rule['upstream']}, fresh for {age_text(rule['fresh_for'])}"
+        lasting = rule["fresh_for"] if found["fresh_for"] is None else found["fresh_for"]
+        yield "rule", f"{rule['prefix']}: upstream {rule['upstream']}, fresh for {_lasting_text(lasting)}"
     if found["problem"]:
         yield "upstream", f"is not asked: {found['problem']}"
     elif found["repository_created_by"] not in {None, "cache"}:
@@ -102,13 +105,14 @@ def explanation_lines(found: Json) -> Iterator[tuple[str, str]]:
 def _cached_lines(found: Json) -> Iterator[tuple[str, str]]:
     one, now = found["cached"], found["now"]
     if one is None:
-        yield "cached", "no; a pull fetches it" if found["obtainable"] else "no, and a pull would not fetch it"
+        would = "no; a pull is told what is remembered" if found["negative"] else "no; a pull fetches it"
+        yield "cached", would if found["obtainable"] else "no, and a pull would not fetch it"
         return
     yield "cached", f"{one['digest']}, {size_text(one['bytes'])}, {here_text(one)}"
     if one["checked_at"] is not None:
         left = one["fresh_until"] - now
-        until = f"fresh for another {age_text(left)}" if left > 0 else f"stale since {age_text(-left)}"
-        yield "confirmed", f"{age_text(one['age_seconds'])} ago by {one['upstream']}, {until}"
+        until = f"fresh for {_lasting_text(left, 'another ')}" if left > 0 else f"stale since {age_text(-left)}"
+        yield "confirmed", f"{age_text(one['age_seconds'])} ago, {until}"
         yield "pull", _PLANS.get(one["plan"], str(one["plan"]))
         yield "last check", _last_check(one, now)
     elif one["tag"]:
@@ -117,6 +121,11 @@ def _cached_lines(found: Json) -> Iterator[tuple[str, str]]:
         yield "pull", "served from here: what has a digest never changes"
     for note in notes_of({**one, "last_error": None}, now):
         yield "note", note
+
+
+def _lasting_text(seconds: float, another: str = "") -> str:
+    """Return how long something lasts; `forever` is a number of seconds that nobody will see the end of."""
+    return "ever" if seconds >= _FOR_EVER else another + age_text(seconds)
 
 
 def _after(text: str) -> str:

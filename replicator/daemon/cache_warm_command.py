@@ -18,9 +18,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from replicator.core.errors import InvalidInput
 from replicator.core.platforms import parse_platform
+from replicator.daemon.amounts import size_text
 from replicator.daemon.kubernetes_images import FoundImages, read_folder
 from replicator.daemon.node_client import CACHE, NodeFailed, choose, open_clients
-from replicator.daemon.status_command import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from replicator.daemon.status_command import size_text
+from replicator.daemon.amounts import size_text
 from replicator.telemetry.system_clock import SystemClock
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from replicator.daemon.amounts import size_text
 from replicator.daemon.image_name import parse_image
 from replicator.daemon.node_client import choose, find_source, open_clients
-from replicator.daemon.status_command import conflict_text, size_text
+from replicator.daemon.status_command import conflict_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from replicator.config.loader import load_settings
+from replicator.daemon.amounts import size_text
 from replicator.daemon.node_client import login, reachable, refused_login, trust, unreachable
 from replicator.daemon.upstream_text import health_text
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from replicator.config.nodes import NodeSettings
 
 TIMEOUT = 5.0
-_KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +173,3 @@ def _failure(found: Mapping[str, Any]) -> str:
         f" after {found['attempts']} attempts,"
         f" again in {found['retry_in_seconds']:.0f} s: {found['error']}"
     )
-
-
-def size_text(size: int) -> str:
-    """Return a size in bytes as people read it."""
-    amount, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if amount < _KIB or unit == "TiB":
-            break
-        amount /= _KIB
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"

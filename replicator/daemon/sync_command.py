@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from replicator.core.errors import InvalidInput
+from replicator.daemon.amounts import size_text
 from replicator.daemon.backfill_command import image_text
 from replicator.daemon.console import open_console
 from replicator.daemon.follow import failed_images, follow
 from replicator.daemon.image_name import parse_image
 from replicator.daemon.node_client import choose, find_source, open_clients
-from replicator.daemon.status_command import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

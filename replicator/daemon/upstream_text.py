@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from replicator.daemon.amounts import age_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-
-
-def age_text(seconds: float) -> str:
-    """Return a time span as people read it, in the largest unit of which it has two."""
-    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
-        if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def health_text(one: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from replicator.daemon.amounts import age_text
 from replicator.daemon.cache_text import here_text, space_lines, upstream_line
-from replicator.daemon.upstream_text import age_text, health_text
+from replicator.daemon.upstream_text import health_text
 
 WELL: dict[str, Any] = {"breaker": "closed", "paused_seconds": {}, "rate_limit": None}
 
