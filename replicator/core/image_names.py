@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from replicator.core.reference import Reference
 
 DOCKER_HUB = "docker.io"
-DOCKER_HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+DOCKER_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io"})
+DOCKER_HUB_REGISTRY = "registry-1.docker.io"
+"""The host that is really asked for what Docker Hub's names stand for."""
+DOCKER_HUB_HOSTS = DOCKER_HUB_NAMES | {DOCKER_HUB_REGISTRY}
 LATEST = Tag("latest")
 
 _MAX_LENGTH = 1024

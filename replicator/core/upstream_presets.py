@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.core.image_names import DOCKER_HUB_HOSTS
+from replicator.core.image_names import DOCKER_HUB_HOSTS, DOCKER_HUB_REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ class UpstreamPreset:
 
 
 PRESETS: Mapping[str, UpstreamPreset] = {
-    "docker-hub": UpstreamPreset("https://registry-1.docker.io", frozenset({"auth.docker.io"}), DOCKER_HUB_HOSTS),
+    "docker-hub": UpstreamPreset(f"https://{DOCKER_HUB_REGISTRY}", frozenset({"auth.docker.io"}), DOCKER_HUB_HOSTS),
     "ecr-public": UpstreamPreset("https://public.ecr.aws", frozenset(), frozenset({"public.ecr.aws"})),
     "quay": UpstreamPreset("https://quay.io", frozenset(), frozenset({"quay.io"})),
     "k8s": UpstreamPreset("https://registry.k8s.io", frozenset(), frozenset({"registry.k8s.io"})),

@@ -13,14 +13,12 @@ from urllib.parse import urlsplit
 from yarl import URL
 
 from replicator.core.errors import ConfigurationError
+from replicator.core.image_names import DOCKER_HUB_NAMES, DOCKER_HUB_REGISTRY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from replicator.upstream.addresses import Network
-
-DOCKER_HUB_API = "https://registry-1.docker.io"
-_DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -163,7 +161,7 @@ class UpstreamEndpoint:
     def api_url(self) -> str:
         """The URL that `/v2/` is appended to; Docker Hub's well-known names stand for its registry host."""
         host = (urlsplit(self.url).hostname or "").lower()
-        return DOCKER_HUB_API if host in _DOCKER_HUB_NAMES else self.url.rstrip("/")
+        return f"https://{DOCKER_HUB_REGISTRY}" if host in DOCKER_HUB_NAMES else self.url.rstrip("/")
 
     @property
     def origin(self) -> Origin:
