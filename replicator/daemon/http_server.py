@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from replicator.daemon.listener import BACKLOG
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class HttpServer:
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=LAST_GRACE, handle_signals=False)
         await self._runner.setup()
-        site = web.SockSite(self._runner, self._listener.socket, ssl_context=self._listener.ssl_context)
+        listener = self._listener
+        site = web.SockSite(self._runner, listener.socket, ssl_context=listener.ssl_context, backlog=BACKLOG)
         await site.start()
 
     async def stop(self, grace: float) -> None:

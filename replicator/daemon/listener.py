@@ -16,7 +16,8 @@ from replicator.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from replicator.config.nodes import NodeSettings
 
-_BACKLOG = 1024
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a crowd that finds no room here tries again seconds later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def bind(settings: NodeSettings) -> Listener:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
-        bound.listen(_BACKLOG)
+        bound.listen(BACKLOG)
         bound.setblocking(False)
         context = _ssl_context(settings)
     except OSError as error:
