@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from replicator.core.upstream_presets import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -22,11 +25,8 @@ _URL = re.compile(
     r"(https?)://([0-9a-z](?:[0-9a-z.-]*[0-9a-z])?|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?",
     re.IGNORECASE,
 )
-
-KNOWN_REALMS: Mapping[str, frozenset[str]] = {
-    "registry-1.docker.io": frozenset({"auth.docker.io"}),
-    "docker.io": frozenset({"auth.docker.io"}),
-    "registry.gitlab.com": frozenset({"gitlab.com"}),
+_KNOWN_REALMS: Mapping[str | None, frozenset[str]] = {
+    urlsplit(preset.url).hostname: preset.realm_hosts for preset in PRESETS.values() if preset.url is not None
 }
 """Token hosts that a registry host is known to use."""
 
@@ -70,7 +70,7 @@ def realm_is_trusted(registry_url: str, realm: str, allowed_hosts: Collection[st
     if token.host == registry.host and token.number == registry.number:
         return True
     authority = token.host if token.port is None else f"{token.host}:{token.port}"
-    known = KNOWN_REALMS.get(registry.host, frozenset())
+    known = _KNOWN_REALMS.get(registry.host, frozenset())
     return authority in known or authority in {allowed.lower() for allowed in allowed_hosts}
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class UpstreamPreset:
     """`url` None: each user of the registry has a host of their own, which must be given.
 
-    `realm_hosts` may receive the credentials, `namespaces` are the hosts that image names begin with, `host_suffix` is
-    what a host of one's own ends with.
+    `realm_hosts` are token hosts that may receive the credentials, `namespaces` are the hosts that image names begin
+    with, `host_suffix` is what a host of one's own ends with.
     """
 
     url: str | None
