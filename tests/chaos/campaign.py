@@ -11,7 +11,10 @@ before the first one, and the ingest directory is empty.
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 import time
+import traceback
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -80,7 +83,28 @@ class Report:
 
 async def run(root: Path, pulls: int, seed: int, say: Callable[[str], None] = lambda _: None) -> Report:
     """Run a campaign in a directory and return its report."""
-    return await _Campaign(root, pulls, seed, say).run()
+    faults = _Faults()
+    logging.getLogger("replicator").addHandler(faults)
+    try:
+        report = await _Campaign(root, pulls, seed, say).run()
+    finally:
+        logging.getLogger("replicator").removeHandler(faults)
+    report.violations += [f"reported by the node: {fault}" for fault in faults.found]
+    return report
+
+
+class _Faults(logging.Handler):
+    """Collects what the daemon reports as faults of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = str(record.msg)
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "\n" + "".join(traceback.format_exception(record.exc_info[1]))
+        self.found.append(text)
 
 
 class _Campaign:
@@ -103,6 +127,7 @@ class _Campaign:
         self._next = 0
         self._is_stopping = False
         self._gone: dict[str, int] = {}
+        self._moving = asyncio.Lock()
         self._heads: Counter[str] = Counter()
 
     async def run(self) -> Report:
@@ -143,7 +168,7 @@ class _Campaign:
                 clients.create_task(self._client(node, end, nearly_done, tight=tight))
             await nearly_done.wait()
             self._is_stopping = True
-        await self._return_all()
+        await self._return_some(sys.maxsize)
         if not tight:
             self._check_downloads(before)
         self.report.downloads += sum((self._counted()[0] - before[0]).values())
@@ -206,23 +231,20 @@ class _Campaign:
             await self._purge(node, random)
 
     async def _take_away(self, name: str, number: int) -> None:
-        if name not in self._gone:
-            self._gone[name] = number + _OUTAGE
-            self.report.events[f"{name} is gone"] += 1
-            await self._registries[name].stop()
+        async with self._moving:
+            if name not in self._gone:
+                self._gone[name] = number + _OUTAGE
+                self.report.events[f"{name} is gone"] += 1
+                await self._registries[name].go()
 
     async def _return_some(self, number: int) -> None:
-        for name, until in tuple(self._gone.items()):
-            if number >= until:
-                await self._return(name)
-
-    async def _return_all(self) -> None:
-        for name in tuple(self._gone):
-            await self._return(name)
-
-    async def _return(self, name: str) -> None:
-        del self._gone[name]
-        await self._registries[name].start()
+        """Let those upstreams come back that were gone for long enough."""
+        if all(number < until for until in self._gone.values()):
+            return
+        async with self._moving:
+            for name in [name for name, until in self._gone.items() if number >= until]:
+                del self._gone[name]
+                await self._registries[name].come_back()
 
     async def _purge(self, node: Served, random: Random) -> None:
         known = random.choice(self._world.known)
@@ -281,7 +303,7 @@ class _Campaign:
 
     async def _expect(self, node: Served, pull: Pull, digest: str) -> None:
         deadline = time.monotonic() + _HEAL
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and len(self.report.violations) < MAX_VIOLATIONS:
             await self._pull(pull, node)
             head = await carry_out(Pull(pull.number, pull.kind, pull.known, pull.reference, "HEAD"), node.port)
             if head.answer is not None and head.answer.headers.get("Docker-Content-Digest") == digest:

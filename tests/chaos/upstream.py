@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import Counter
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -153,8 +154,23 @@ class ChaoticRegistry(FakeRegistry):
         """How often the content of a blob was sent, whole or not, by its path."""
         self.absent: dict[str, float] = {}
         """When it last said that it does not have something (seconds of the loop), by the path."""
+        self._placeholder: socket.socket | None = None
         self._known: dict[str, Known] = {one.name: one for one in world.known if one.upstream == upstream}
         cdn.registry = self
+
+    async def go(self) -> None:
+        """Break off what is under way, and refuse connections until `come_back`; the port stays taken."""
+        await self.stop()
+        self._placeholder = socket.socket()
+        self._placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._placeholder.bind(("127.0.0.1", self.port))
+
+    async def come_back(self) -> None:
+        """Accept connections again."""
+        await self.start()
+        if self._placeholder is not None:
+            self._placeholder.close()
+            self._placeholder = None
 
     def note_absence(self, path: str) -> None:
         """Note that it says that it does not have something."""
