@@ -1,4 +1,4 @@
-"""Completes images behind everybody's back: those of which a rule wants named platforms, and those somebody warms.
+"""Completes images behind everybody's back: those of which a rule wants named platforms.
 
     job (repository, digest, platforms) --lease--> complete --> done
                                              |---upstream fails---> again later, more and more seldom
@@ -35,7 +35,7 @@ from replicator.telemetry.logs import get_logger
 from replicator.upstream.urgency import background
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from replicator.cache.completion import Completion
     from replicator.core.digest import Digest
@@ -141,12 +141,6 @@ class Prefetch:
                         group.create_task(self._work_on())
         finally:
             await self._give_up()
-
-    async def queue(self, images: Sequence[PrefetchImage]) -> None:
-        """Have images completed soon; raises StorageError."""
-        now = self._node.clock.now()
-        await self._node.database.write(lambda: _enqueue(images, now))
-        self._node.announce_jobs(JobKind.PREFETCH)
 
     def _announced(self, kind: JobKind) -> None:
         if kind is JobKind.PREFETCH:
@@ -264,8 +258,3 @@ class Prefetch:
 
 class _LeaseLost(Exception):
     """Somebody else has the job by now."""
-
-
-def _enqueue(images: Sequence[PrefetchImage], now: float) -> Steps[None]:
-    for image in images:
-        yield from jobs.enqueue(image.to_job(), now)

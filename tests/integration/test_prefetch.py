@@ -64,6 +64,7 @@ class Worker:
     """Carries out jobs, and tells a test what became of them."""
 
     def __init__(self, node: CachingNode, **limits: Any) -> None:
+        self._node = node.node
         self._ended: asyncio.Queue[tuple[PrefetchImage | None, PrefetchOutcome]] = asyncio.Queue()
         self.prefetch = Prefetch(node.node, node.cache.completion, PrefetchLimits(**limits), lambda: 0.0, self._note)
 
@@ -72,7 +73,9 @@ class Worker:
 
     async def queue(self, digest: Digest, *platforms: Platform) -> None:
         """Have an image completed."""
-        await self.prefetch.queue([PrefetchImage(ALPINE, digest, platforms)])
+        job = PrefetchImage(ALPINE, digest, platforms).to_job()
+        await self._node.database.write(lambda: jobs.enqueue(job, self._node.clock.now()))
+        self._node.announce_jobs(JobKind.PREFETCH)
 
     async def ended(self) -> PrefetchOutcome:
         """Return what became of the next attempt that ends."""
