@@ -31,9 +31,10 @@ from replicator.registry.pushes import ensure_repository
 from replicator.storage.metadata import blobs, cached_content
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.fill_source import FillSource
+from replicator.upstream.via import incoming_via
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncIterator, Collection, Hashable, Iterator
 
     from replicator.cache.limits import CacheLimits
     from replicator.cache.observer import CacheObserver
@@ -191,21 +192,44 @@ class CachedBlobs:
         self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None, noted: _Noted
     ) -> BlobContent:
         try:
-            fill = await self._join(source, digest, descriptor)
-            noted.collapsed(fill is not None)
-            while fill is None:
-                ended = self._fills.ended
-                blob = await self._pulls.find_blob(source.repository, digest)
-                if blob is not None:
-                    return await self._pulls.read(blob)
-                fill = await self._join(source, digest, descriptor)
-                noted.collapsed(fill is not None)
-                if fill is None and self._fills.ended == ended:
-                    # Nothing came in while the database was asked, so it is really not here.
-                    fill = self._start(source, digest, descriptor)
-            return self._node.readings.count(await self._opened(source, digest, fill))
+            try:
+                return await self._follow(source, digest, descriptor, noted)
+            except _NotOurs:
+                return await self._follow(source, digest, descriptor, noted, _party_of(source))
         except UpstreamNotFound as error:
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
+
+    async def _follow(
+        self,
+        source: UpstreamRepository,
+        digest: Digest,
+        descriptor: Descriptor | None,
+        noted: _Noted,
+        party: Hashable = None,
+    ) -> BlobContent:
+        """Open a blob that is on its way, or that is sent for now.
+
+        Raises _NotOurs when the fill of another party failed for good: that a repository which somebody named does not
+        have the blob, or that somebody's request went in a circle, must not be anybody else's answer.
+        """
+        fill = await self._join(source, digest, descriptor, party)
+        noted.collapsed(fill is not None)
+        while fill is None:
+            ended = self._fills.ended
+            blob = await self._pulls.find_blob(source.repository, digest)
+            if blob is not None:
+                return await self._pulls.read(blob)
+            fill = await self._join(source, digest, descriptor, party)
+            noted.collapsed(fill is not None)
+            if fill is None and self._fills.ended == ended:
+                # Nothing came in while the database was asked, so it is really not here.
+                fill = self._start(source, digest, descriptor, party)
+        try:
+            return self._node.readings.count(await self._opened(source, digest, fill))
+        except UpstreamError as error:
+            if error.retryable or self._takers[fill].party == _party_of(source):
+                raise
+            raise _NotOurs from error
 
     async def _opened(self, source: UpstreamRepository, digest: Digest, fill: Fill) -> BlobContent:
         """Open a fill; a blob whose size nobody states may take as long as it arrives, being answered when whole."""
@@ -225,9 +249,11 @@ class CachedBlobs:
         except TimeoutError as error:
             raise _late(source, digest) from error
 
-    async def _join(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> Fill | None:
+    async def _join(
+        self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None, party: Hashable
+    ) -> Fill | None:
         """Return the fill under way, once it is known that this repository may have the blob; None if there is none."""
-        while (fill := self._fills.find(source.rule.upstream, digest)) is not None:
+        while (fill := self._fills.find(source.rule.upstream, digest, party)) is not None:
             takers = self._takers[fill]
             if source.repository in takers.repositories:
                 return fill
@@ -247,7 +273,9 @@ class CachedBlobs:
         if not await source.sources.blob_exists(digest):
             raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}")
 
-    def _start(self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None) -> Fill:
+    def _start(
+        self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None, party: Hashable
+    ) -> Fill:
         takers = _Takers(source)
         upstream = source.rule.upstream
         fetched = FillSource(
@@ -255,7 +283,7 @@ class CachedBlobs:
             size=None if descriptor is None else descriptor.size,
             received=lambda size: self._observer.upstream_bytes(takers.sender, size),
         )
-        fill = self._fills.start(upstream, digest, fetched, lambda blob: self._publish(blob, takers))
+        fill = self._fills.start(upstream, digest, fetched, lambda blob: self._publish(blob, takers), party)
         self._takers[fill] = takers
         return fill
 
@@ -329,11 +357,21 @@ class _Noted:
             raise
 
 
+class _NotOurs(Exception):
+    """What failed was asked for by another party."""
+
+
+def _party_of(source: UpstreamRepository) -> Hashable:
+    """Return what an upstream's answer depends on: the repository that is asked, and whom the request has passed."""
+    return source.repository, incoming_via()
+
+
 class _Takers:
     """Who gets a blob that is being fetched, and which registry is sending it."""
 
     def __init__(self, source: UpstreamRepository) -> None:
         self.first = source.repository
+        self.party = _party_of(source)
         self.repositories = {source.repository}
         self.sender = source.rule.upstream
 

@@ -17,7 +17,7 @@ serve what is here, pulls wait for an answer as long as cold ones do.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replicator.cache.imports import TagImport
 from replicator.cache.plans import due_after, has_failed_lately, plan_of
@@ -36,10 +36,14 @@ from replicator.core.errors import (
 from replicator.core.freshness import FAILED_CHECK_PAUSE, PullPlan
 from replicator.core.reference import as_tag
 from replicator.storage.metadata import cache_entries
+from replicator.upstream.errors import UpstreamLoop
 from replicator.upstream.single_flight import SingleFlight
 from replicator.upstream.urgency import background
+from replicator.upstream.via import incoming_via
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from replicator.cache.imports import Imports
     from replicator.cache.limits import CacheLimits
     from replicator.cache.negative import NegativeMemory
@@ -63,6 +67,8 @@ _RESULTS = {
     CheckOutcome.FAILED: CacheResult.STALE,
 }
 _OK, _NOT_FOUND, _TOO_MANY = 200, 404, 429
+
+_AGAIN = "again"
 
 _Key = tuple["RepositoryName", "Tag"]
 
@@ -89,7 +95,7 @@ class CachedManifests:
         self._own = own
         self._negative = negative
         self._limits = limits
-        self._fetching: SingleFlight[tuple[RepositoryName, Reference], FetchedTag] = SingleFlight()
+        self._fetching: SingleFlight[tuple[RepositoryName, Reference, tuple[str, ...]], FetchedTag] = SingleFlight()
         self._checking: SingleFlight[_Key, TagCheck] = SingleFlight()
         self._under_check: dict[_Key, bool] = {}
         """The checks under way; true once somebody waited for one in vain."""
@@ -260,7 +266,7 @@ class CachedManifests:
             return await self._fetch(source, reference)
 
         try:
-            fetched = await self._fetching.run((source.repository, reference), fetch)
+            fetched = await self._fetched(source, reference, fetch, trace)
         except ReplicatorError as error:
             trace.error, trace.status = str(error), _status_of(error)
             if not isinstance(error, ManifestNotFound):
@@ -272,6 +278,26 @@ class CachedManifests:
             trace.age = max(0.0, self._node.clock.now() - fetched.checked_at)
             trace.ttl = source.rule.freshness_of(tag) - trace.age
         return fetched.manifest
+
+    async def _fetched(
+        self,
+        source: UpstreamRepository,
+        reference: Reference,
+        fetch: Callable[[], Coroutine[Any, Any, FetchedTag]],
+        trace: PullTrace,
+    ) -> FetchedTag:
+        """Join the fetch under way, or begin it.
+
+        A request that went in a circle did so because of whom it had passed, as its client said: others, who passed
+        nobody of these, ask once more, among themselves.
+        """
+        key = (source.repository, reference)
+        try:
+            return await self._fetching.run((*key, ()), fetch)
+        except UpstreamLoop:
+            if not trace.collapsed:
+                raise
+        return await self._fetching.run((*key, (_AGAIN, *incoming_via())), fetch)
 
     async def _fetch(self, source: UpstreamRepository, reference: Reference) -> FetchedTag:
         # An earlier fetch may have ended between the caller's look and this one's start.

@@ -40,6 +40,8 @@ from replicator.core.freshness import TagMove, decide_move, is_rollback
 from replicator.core.reference import as_tag
 from replicator.storage.metadata.images import StoredManifest
 from replicator.telemetry.logs import get_logger
+from replicator.upstream.errors import UpstreamLoop
+from replicator.upstream.via import incoming_via
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -143,7 +145,9 @@ class TagChecks:
         except ShuttingDown as error:
             return TagCheck(CheckOutcome.FAILED, source.rule.upstream, error)
         except ReplicatorError as error:
-            await self._note_failure(source, entry, error)
+            if not (isinstance(error, UpstreamLoop) and incoming_via()):
+                # A circle that was closed by whom a client says its request has passed is that client's alone.
+                await self._note_failure(source, entry, error)
             return TagCheck(CheckOutcome.FAILED, source.rule.upstream, error)
 
     async def fetch(self, source: UpstreamRepository, reference: Reference) -> FetchedTag:

@@ -1,7 +1,8 @@
 """The fills of one node: at most one per upstream and digest at a time, each in a task that nobody's request owns.
 
-Not one per digest: an upstream that lies or drips would then spoil the pulls of what another one serves well. Only so
-many are at work at the same time, and the others wait for their turn with no file open.
+Not one per digest: an upstream that lies or drips would then spoil the pulls of what another one serves well. For the
+same reason a party that the common fill failed, for what may be nobody's fault but its beginner's, has one of its own.
+Only so many are at work at the same time, and the others wait for their turn with no file open.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from replicator.transfer.turns import Turn, Turns
 from replicator.upstream.urgency import is_background
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Hashable
 
     from replicator.core.clock import Clock
     from replicator.core.digest import Digest
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from replicator.transfer.fill_source import FillSource
 
 _log = get_logger(__name__)
+
+_Key = tuple[str, "Digest", "Hashable"]
 
 
 class FillRegistry:
@@ -46,7 +49,7 @@ class FillRegistry:
         self._kept = KeptParts(store, clock, limits)
         self._turns = Turns(limits.at_once)
         self._services = FillServices(store, clock, jitter, limits, self._turns, self._kept)
-        self._fills: dict[tuple[str, Digest], Fill] = {}
+        self._fills: dict[_Key, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self.ended = 0
@@ -63,12 +66,12 @@ class FillRegistry:
         """Drop what failed fills left to go on with, because the space is needed; return how many bytes that was."""
         return await self._kept.drop()
 
-    def find(self, upstream: str, digest: Digest) -> Fill | None:
-        """Return the fill of a digest from an upstream that is under way.
+    def find(self, upstream: str, digest: Digest, party: Hashable = None) -> Fill | None:
+        """Return the fill of a digest from an upstream that is under way: the common one, or that of a `party`.
 
         One that waits for its turn as background work waits no longer behind others when somebody else asks for it.
         """
-        fill = self._fills.get((upstream, digest))
+        fill = self._fills.get((upstream, digest, party))
         if fill is None or fill.is_settled:
             return None
         if not is_background():
@@ -81,13 +84,14 @@ class FillRegistry:
         digest: Digest,
         source: FillSource,
         publish: Callable[[StoredBlob], Awaitable[StoredBlob]],
+        party: Hashable = None,
     ) -> Fill:
         """Return the fill of `digest` from `upstream`, or start one from `source`; it needs nobody to wait for it.
 
         What is started as background work waits behind what somebody waits for. `publish` makes the committed blob
         known and returns the copy that is known from then on. Raises ShuttingDown after `close`.
         """
-        fill = self.find(upstream, digest)
+        fill = self.find(upstream, digest, party)
         if fill is not None:
             return fill
         if self._closed:
@@ -95,9 +99,10 @@ class FillRegistry:
         fill = Fill(digest, source, publish, Turn(upstream, background=is_background()), self._services)
         # Owned here and not in a TaskGroup: it must outlive the request that happened to come first.
         task = asyncio.create_task(self._run(fill), name=f"fill {digest}")  # noqa: TID251 - see above
-        self._fills[upstream, digest] = fill
+        key = (upstream, digest, party)
+        self._fills[key] = fill
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(upstream, fill, done))
+        task.add_done_callback(lambda done: self._ended(key, fill, done))
         return fill
 
     async def idle(self) -> None:
@@ -120,9 +125,9 @@ class FillRegistry:
             # Here, before anybody else has a turn, and not where the task is cleared away.
             self.ended += 1
 
-    def _ended(self, upstream: str, fill: Fill, task: asyncio.Task[None]) -> None:
+    def _ended(self, key: _Key, fill: Fill, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if self._fills.get((upstream, fill.digest)) is fill:
-            del self._fills[upstream, fill.digest]
+        if self._fills.get(key) is fill:
+            del self._fills[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("fill ended by a fault of ours", digest=fill.digest, exc_info=error)

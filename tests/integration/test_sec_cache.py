@@ -1,0 +1,172 @@
+"""Attacks by clients of a cache: what one of them does must not become anybody else's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replicator.core.cache_rules import CacheRule
+from replicator.core.errors import BlobNotFound, UpstreamDenied, UpstreamUnavailable
+from replicator.core.names import RepositoryName
+from replicator.storage.metadata import blobs
+from replicator.upstream.via import on_behalf_of
+from tests.support.cached_edge import cached_edge
+from tests.support.clock import FakeClock
+from tests.support.pull_through_node import ALPINE, LATEST, caching_node, outcome
+from tests.support.upstream_clients import endpoint_of
+from tests.support.upstreams import FakeRegistry, Fault, Hold
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.support.cached_edge import CachedEdge
+    from tests.support.pull_through_node import CachingNode
+
+MIRROR = CacheRule("mirror", "next", upstream_prefix="mirror")
+EVIL = RepositoryName("docker-hub/evil/app")
+VIA = "1.1 replicator-x"
+HOPS = ", ".join(f"1.1 proxy-{number}" for number in range(8))
+"""As many as a request may have passed; one more, and the next registry refuses it."""
+PASSED = ("1.1 proxy",)
+LAYER = b"layer" * 50_000
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(auto=True)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
+    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+        yield node
+
+
+@contextlib.asynccontextmanager
+async def mirror(directory: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachedEdge]:
+    endpoint = endpoint_of(upstream, via=VIA)
+    async with cached_edge(directory, {"next": endpoint}, [MIRROR], clock=clock, via=VIA) as edge:
+        yield edge
+
+
+async def joined() -> None:
+    """Let pulls come as far as they can without an answer."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+# Blobs
+
+
+@pytest.mark.parametrize("status", [404, 401, 403])
+async def test_a_repository_without_the_blob_spoils_no_pull_of_one_that_has_it(
+    node: CachingNode, upstream: FakeRegistry, status: int
+) -> None:
+    """Somebody names a blob that others are about to pull, in a repository of that upstream that does not have it."""
+    digest, hold = upstream.add_image("library/alpine", "latest", [LAYER]).layers[0], Hold()
+    upstream.faults.on("GET /v2/evil/app/blobs/*", Fault(status=status, hold=hold))
+    await node.manifest()
+    async with asyncio.TaskGroup() as group:
+        attack = group.create_task(outcome(node.blob(digest, EVIL)))
+        await hold.reached()
+        pulls = [group.create_task(outcome(node.blob(digest))) for _ in range(3)]
+        await joined()
+        hold.release()
+    assert [pull.result() for pull in pulls] == [LAYER] * 3
+    assert isinstance(attack.result(), BlobNotFound if status == 404 else UpstreamDenied)
+    assert upstream.count("GET /v2/library/alpine/blobs/*") == 1
+    assert await node.node.database.read(blobs.find_linked(EVIL, digest)) is None
+
+
+async def test_a_request_that_went_in_a_circle_spoils_no_pull_of_the_same_blob(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    digest, hold = upstream.add_image("library/alpine", "latest", [LAYER]).layers[0], Hold()
+    upstream.faults.on("GET /v2/library/alpine/blobs/*", Fault(status=508, hold=hold), times=1)
+    await node.manifest()
+    async with asyncio.TaskGroup() as group:
+        with on_behalf_of(PASSED):
+            attack = group.create_task(outcome(node.blob(digest)))
+        await hold.reached()
+        pulls = [group.create_task(outcome(node.blob(digest))) for _ in range(3)]
+        await joined()
+        hold.release()
+    assert [pull.result() for pull in pulls] == [LAYER] * 3
+    assert isinstance(attack.result(), UpstreamUnavailable)
+    assert upstream.count("GET /v2/library/alpine/blobs/*") == 2
+
+
+async def test_who_asks_for_what_is_not_there_hears_it_from_the_one_fill(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    digest, hold = upstream.add_image("library/alpine", "latest", [LAYER]).layers[0], Hold()
+    upstream.repository("library/alpine").blobs.clear()
+    upstream.faults.on("GET /v2/library/alpine/blobs/*", Fault(hold=hold))
+    await node.manifest()
+    async with asyncio.TaskGroup() as group:
+        pulls = [group.create_task(outcome(node.blob(digest))) for _ in range(3)]
+        await hold.reached()
+        await joined()
+        hold.release()
+    assert [type(pull.result()) for pull in pulls] == [BlobNotFound] * 3
+    assert upstream.count("GET /v2/library/alpine/blobs/*") == 1
+
+
+# Manifests
+
+
+async def test_a_request_that_went_in_a_circle_spoils_no_pull_of_the_same_tag(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    image, hold = upstream.add_image("library/alpine", "latest"), Hold()
+    upstream.faults.on("GET *", Fault(status=508, hold=hold), times=1)
+    async with asyncio.TaskGroup() as group:
+        with on_behalf_of(PASSED):
+            attack = group.create_task(outcome(node.manifest()))
+        await hold.reached()
+        pulls = [group.create_task(outcome(node.manifest())) for _ in range(3)]
+        await joined()
+        hold.release()
+    assert [getattr(pull.result(), "digest", None) for pull in pulls] == [image.digest] * 3
+    assert isinstance(attack.result(), UpstreamUnavailable)
+    assert upstream.count("GET *") == 2
+
+
+async def test_a_request_that_went_in_a_circle_puts_off_no_check(node: CachingNode, upstream: FakeRegistry) -> None:
+    upstream.add_image("library/alpine", "latest")
+    await node.manifest()
+    node.node.clock.advance(3 * 3600.0)  # type: ignore[attr-defined] # a fake one
+    upstream.faults.on("*", Fault(status=508), times=1)
+    with on_behalf_of(PASSED):
+        await node.manifest()
+        await node.cache.idle()
+    entry = await node.entry()
+    assert entry is not None
+    assert entry.failed_at is None
+    changed = upstream.add_image("library/alpine", "latest", [b"another"])
+    await node.manifest()
+    await node.cache.idle()
+    assert await node.tag(LATEST, ALPINE) == changed.digest
+
+
+# Lists
+
+
+async def test_a_request_that_went_in_a_circle_hides_no_list(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    upstream.add_image("mirror/app", "latest")
+    upstream.faults.on("*/tags/list", Fault(status=508), times=1)
+    async with mirror(tmp_path, upstream, clock) as edge:
+        assert (await edge.get("/v2/mirror/app/tags/list", {"Via": HOPS})).status == 503
+        assert (await edge.get("/v2/mirror/app/tags/list")).status == 200
