@@ -11,13 +11,14 @@ from aiohttp import web
 
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.digest import parse_digest
-from replicator.core.errors import Denied, PageNotFound, RepositoryNotFound, Unauthenticated, Unsupported
+from replicator.core.errors import Denied, LoopDetected, PageNotFound, RepositoryNotFound, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
 from replicator.registry_api.call import Call, Services, proxy_headers
 from replicator.registry_api.edge import Edge, Observer, Outcome, Visit, path_of
 from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
 from replicator.registry_api.loops import LoopGuard
 from replicator.registry_api.namespaces import parse_namespace, resolve
+from replicator.upstream.errors import UpstreamLoop
 from replicator.upstream.via import on_behalf_of
 
 if TYPE_CHECKING:
@@ -77,8 +78,14 @@ class RegistryApi(Edge):
         visit.principal = self.identify(request)
         endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
-        with on_behalf_of(self._loops.admit(request.headers.getall("Via", ()))):
-            return await self._serve(visit, endpoint)
+        passed = self._loops.admit(request.headers.getall("Via", ()))
+        with on_behalf_of(passed):
+            try:
+                return await self._serve(visit, endpoint)
+            except UpstreamLoop as error:
+                # Everyone on the way is told that it is a circle: an upstream that merely fails is asked again.
+                text = f"cache rule {visit.trace.rule}: {error}"
+                raise (LoopDetected(text) if passed else UpstreamLoop(text)) from error
 
     async def _serve(self, visit: Visit, endpoint: Endpoint) -> web.StreamResponse:
         request, principal = visit.request, visit.principal
