@@ -13,8 +13,9 @@ from replicator.core.reference import as_digest
 from replicator.storage.metadata import cache_entries, cached_images
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
+    from replicator.cache.doomed_bytes import DoomedBytes
     from replicator.core.names import RepositoryName
     from replicator.core.reference import Reference
     from replicator.registry.node import RegistryNode
@@ -39,11 +40,11 @@ class Purged:
 
 
 class Purges:
-    """Gives up cached images on demand. `delete_bytes` gets what each transaction gave up."""
+    """Gives up cached images on demand, and leaves their bytes to `doomed`."""
 
-    def __init__(self, node: RegistryNode, delete_bytes: Callable[[GivenUp], Awaitable[None]]) -> None:
+    def __init__(self, node: RegistryNode, doomed: DoomedBytes) -> None:
         self._node = node
-        self._delete_bytes = delete_bytes
+        self._doomed = doomed
 
     async def purge(self, repository: RepositoryName, reference: Reference | None, *, force: bool) -> Purged:
         """Give up a cached tag, an image, or all that is cached in a repository; pinned ones only by `force`.
@@ -84,6 +85,6 @@ class Purges:
         self, repository: RepositoryName, body: Callable[[], Steps[GivenUp]], find: Callable[[], Steps[object]]
     ) -> Purged:
         given = await self._node.commit(repository, body)
-        await self._delete_bytes(given)
+        await self._doomed.delete(given.dropped)
         is_here = given == NOTHING and await self._node.database.read(find()) is not None
         return Purged(len(given.images), len(given.tags), int(is_here), given.size)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from replicator.cache import eviction
 from replicator.cache.cached_names import CachedNames
+from replicator.cache.doomed_bytes import DoomedBytes
 from replicator.cache.eviction import Terms
 from replicator.cache.eviction_plan import EvictionPlan
 from replicator.cache.loose_blobs import LooseBlobs
@@ -25,7 +26,7 @@ from replicator.cache.pins import CachePins
 from replicator.cache.purges import Purged, Purges
 from replicator.cache.usage import CacheUsage, count_usage
 from replicator.core.errors import ShuttingDown, StorageError
-from replicator.core.eviction import JUST_USED
+from replicator.core.eviction import JUST_USED, SLACK, excess
 from replicator.storage.metadata.name_ranges import EVERYTHING
 from replicator.telemetry.logs import get_logger
 from replicator.upstream.single_flight import SingleFlight
@@ -33,7 +34,6 @@ from replicator.upstream.single_flight import SingleFlight
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from replicator.cache.eviction import GivenUp
     from replicator.cache.use_memory import UseMemory
     from replicator.core.cache_rules import CacheRule
     from replicator.core.digest import Digest
@@ -51,8 +51,6 @@ _WRITE_USES_EVERY = 3600.0
 _COUNT_EVERY = 3600.0
 _LOOSE_EVERY = 600.0
 _MANY_USES = 10_000
-_SLACK = 0.05
-"""Part of a limit that is freed beyond what is needed, so that not every fill has to make room for itself."""
 _ROOM = 8 * 1024 * 1024
 _ROOM_PART = 0.01
 """What is freed at once when a disk is full: bytes, or this part of the disk where that is more."""
@@ -118,7 +116,8 @@ class CacheSpace:
         self._drop_parts = drop_parts
         self._loose = LooseBlobs(node, self._names)
         self._pins = CachePins(node)
-        self._purges = Purges(node, self._delete_bytes)
+        self._doomed = DoomedBytes(node)
+        self._purges = Purges(node, self._doomed)
         self._evicting = asyncio.Lock()
         self._rooms: SingleFlight[str, bool] = SingleFlight()
         self._wanted = asyncio.Event()
@@ -129,8 +128,6 @@ class CacheSpace:
         """Whether the last look found more than could be given up: then the next fills change nothing."""
         self._uses_written_at = node.clock.monotonic()
         self._loose_looked_at: float | None = None
-        self._doomed: dict[str, Digest] = {}
-        """Locations whose rows are gone, and whose bytes somebody may still read."""
         node.on_blob(self._note_stored)
 
     async def run(self) -> None:
@@ -166,7 +163,7 @@ class CacheSpace:
         if len(self._uses) > _MANY_USES or now - self._uses_written_at >= _WRITE_USES_EVERY:
             await self._uses.write(self._node.database)
             self._uses_written_at = now
-        await self._delete_doomed()
+        await self._doomed.delete_unread()
         self._is_stuck = False
         if self._is_count_due(now):
             await self._keep_within(await self.usage())
@@ -221,13 +218,13 @@ class CacheSpace:
     async def _keep_within(self, usage: CacheUsage) -> None:
         freed = 0
         for rule in self._names.rules:
-            over = _excess(usage.rules[rule.prefix], rule.max_size)
+            over = excess(usage.rules[rule.prefix], rule.max_size)
             if over:
                 names = self._names.of(rule)
                 freed += await self._evict(names, names, over, "rule")
         if freed:
             usage = await self.usage()
-        over = _excess(usage.size, self._limits.max_size)
+        over = excess(usage.size, self._limits.max_size)
         if over and await self._evict(self._names.all, EVERYTHING, over, "size"):
             await self.usage()
 
@@ -237,7 +234,7 @@ class CacheSpace:
             return
         space = await self._node.store.usage()
         if space.total_bytes and space.free_bytes < wanted:
-            to_free = round(wanted * (1 + _SLACK)) - space.free_bytes
+            to_free = round(wanted * (1 + SLACK)) - space.free_bytes
             await self._evict(self._names.all, EVERYTHING, to_free, "disk")
 
     # A full disk
@@ -299,7 +296,7 @@ class CacheSpace:
                 await self._uses.write(self._node.database)  # by who pulled while others went
                 body = partial(eviction.give_up, image.repository, image.digest, terms)
                 given = await self._node.commit(image.repository, body)
-                await self._delete_bytes(given)
+                await self._doomed.delete(given.dropped)
                 freed, count = freed + given.size, count + len(given.images)
         self._is_stuck = self._is_stuck or freed < to_free
         _log.info("cached images evicted", reason=reason, count=count, freed=freed, wanted=to_free)
@@ -313,22 +310,6 @@ class CacheSpace:
             return 0
         self._loose_looked_at, freed = now, 0
         async for given in self._loose.let_go(counted):
-            await self._delete_bytes(given)
+            await self._doomed.delete(given.dropped)
             freed += given.size
         return freed
-
-    async def _delete_bytes(self, given: GivenUp) -> None:
-        """Delete bytes whose rows are gone; those that somebody reads, when that is over."""
-        self._doomed.update((blob.location, blob.digest) for blob in given.dropped)
-        await self._delete_doomed()
-
-    async def _delete_doomed(self) -> None:
-        for location, digest in tuple(self._doomed.items()):
-            if not self._node.readings.is_read(digest):
-                await self._node.store.delete_blob(location)
-                self._doomed.pop(location, None)
-
-
-def _excess(size: int, limit: int | None) -> int:
-    """Return how many bytes are to be freed, slack included; 0 within the limit."""
-    return 0 if limit is None or size <= limit else size - round(limit * (1 - _SLACK))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 JUST_USED = 300.0
 """Seconds after its last use during which an image is not given up: its pull may still be under way."""
 
+SLACK = 0.05
+"""Part of a limit that is freed beyond what is needed, so that not every fill has to make room for itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class CachedImage:
@@ -63,3 +66,8 @@ def freed_by(chosen: Iterable[CachedImage], sizes: Mapping[Digest, int], kept: C
     """Return how many bytes are free once all of `chosen` are given up; see `choose_evictions`."""
     needed = Counter(blob for image in chosen for blob in image.blobs)
     return sum(sizes.get(blob, 0) for blob, count in needed.items() if count >= kept[blob])
+
+
+def excess(size: int, limit: int | None) -> int:
+    """Return how many bytes are to be freed, slack included; 0 within the limit, and where there is none."""
+    return 0 if limit is None or size <= limit else size - round(limit * (1 - SLACK))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.core.digest import Digest, digest_of
-from replicator.core.eviction import JUST_USED, CachedImage, choose_evictions, freed_by
+from replicator.core.eviction import JUST_USED, CachedImage, choose_evictions, excess, freed_by
 from replicator.core.names import RepositoryName
 
 REPOSITORY = RepositoryName("hub/app")
@@ -68,6 +68,13 @@ def test_a_blob_of_unknown_size_counts_for_nothing() -> None:
 def test_equally_old_images_go_in_the_order_of_their_names() -> None:
     images = sorted([image("a", 3000, 0), image("b", 3000, 1)], key=lambda one: one.digest)
     assert choose_evictions(reversed(images), SIZES, kept_by(*images), 2, NOW)[0] == images[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "freed"), [(100, None, 0), (99, 100, 0), (100, 100, 0), (101, 100, 6), (300, 100, 205), (1, 0, 1)]
+)
+def test_over_a_limit_there_is_slack_to_be_made(size: int, limit: int | None, freed: int) -> None:
+    assert excess(size, limit) == freed
 
 
 def test_what_giving_up_frees_counts_each_blob_once() -> None:
