@@ -13,4 +13,4 @@ class CacheLimits:
     """
 
     stale_wait: float = 1.5
-    cold_wait: float = 60.0
+    cold_wait: float = 30.0

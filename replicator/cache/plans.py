@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.core import freshness
 from replicator.core.circuit_breaker import BreakerState
-from replicator.core.freshness import FAILED_CHECK_PAUSE, PullPlan, plan_pull
+from replicator.core.freshness import PullPlan, plan_pull
 from replicator.core.rate_budget import stretch
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def plan_of(source: UpstreamRepository, entry: CacheEntry, now: float) -> PullPl
 
 def has_failed_lately(entry: CacheEntry, now: float) -> bool:
     """Tell whether a check failed a moment ago, so that the next one can wait."""
-    return entry.failed_at is not None and 0 <= now - entry.failed_at < FAILED_CHECK_PAUSE
+    return freshness.has_failed_lately(entry.failed_at, now)
 
 
 def due_after(rule: CacheRule, tag: Tag, checked_at: float) -> float:

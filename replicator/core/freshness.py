@@ -45,11 +45,16 @@ def plan_pull(rule: CacheRule, tag: Tag, checked_at: float, failed_at: float | N
         return PullPlan.FRESH
     if rule.max_stale is not None and not 0 <= age < rule.max_stale:
         return PullPlan.REFUSE_STALE
-    if failed_at is not None and 0 <= now - failed_at < FAILED_CHECK_PAUSE:
+    if has_failed_lately(failed_at, now):
         return PullPlan.SERVE
     if 0 <= age < rule.freshness_of(tag) + rule.stale_while_revalidate:
         return PullPlan.SERVE_AND_CHECK
     return PullPlan.CHECK_FIRST
+
+
+def has_failed_lately(failed_at: float | None, now: float) -> bool:
+    """Tell whether a check failed a moment ago, so that the next one can wait."""
+    return failed_at is not None and 0 <= now - failed_at < FAILED_CHECK_PAUSE
 
 
 class TagMove(enum.StrEnum):
