@@ -197,8 +197,9 @@ class PullThrough:
         return CheckOutcome.CHANGED
 
     def forget_negative(self, repository: RepositoryName, reference: Reference | None = None) -> None:
-        """Ask the upstream again for what it did not have a moment ago: for one manifest, or all of a repository."""
+        """Ask the upstream again for what it did not have a moment ago: for one reference, or all of a repository."""
         self.negative.forget(repository, reference)
+        self._blobs.forget_negative(repository, None if reference is None else as_digest(reference))
 
     async def _check_permitted(self, source: UpstreamRepository, reference: Reference) -> None:
         """Raise Denied for what the rule does not allow; what is this registry's own is not the rule's to refuse."""
@@ -212,9 +213,11 @@ class PullThrough:
     async def idle(self) -> None:
         """Return when nothing is being fetched or checked."""
         await self._manifests.idle()
+        await self._blobs.idle()
         await self.fills.idle()
 
     async def close(self) -> None:
         """Give up what is being fetched and checked. Nothing of a blob that was under way is left in the store."""
         await self._manifests.close()
+        await self._blobs.close()
         await self.fills.close()
