@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.access import Action, Principal
+from replicator.core.digest import algorithm_of, digest_of
 from replicator.core.errors import (
     BlobNotFound,
     CorruptBlob,
@@ -15,6 +16,7 @@ from replicator.core.names import Tag
 from replicator.core.reference import Reference, as_digest
 from replicator.registry.access import authorize
 from replicator.storage.metadata import blobs, images, repositories
+from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from replicator.core.cache_status import PullTrace
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from replicator.storage.blobs.port import StoredBlob
     from replicator.storage.metadata.images import StoredManifest
     from replicator.storage.metadata.statement import Steps
+
+
+_log = get_logger(__name__)
 
 
 class PullSource(Protocol):
@@ -78,13 +83,19 @@ class Pulls:
         return manifest
 
     async def find_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
-        """Return the manifest if this node has it, asking nobody's permission; for the engines."""
+        """Return the manifest if this node has it, asking nobody's permission; for the engines.
+
+        A damaged one counts as missing, until a push or a fetch puts it again.
+        """
         index = self._node.manifest_index
         manifest = index.find(repository, reference)
         if manifest is not None:
             return manifest
         mark = index.mark
         manifest = await self._node.database.read(_resolve(repository, reference))
+        if manifest is not None and digest_of(manifest.content, algorithm_of(manifest.digest)) != manifest.digest:
+            _log.error("manifest is damaged", repository=repository, digest=manifest.digest)
+            return None
         if manifest is not None:
             index.keep(repository, reference, manifest, len(manifest.content) + 512, mark)
         return manifest

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sqlite3
 import subprocess
 import tempfile
 from contextlib import asynccontextmanager
@@ -15,13 +17,14 @@ import pytest
 from replicator.cache.space import CacheSpace, SpaceLimits
 from replicator.core.access import UNRESTRICTED
 from replicator.core.digest import digest_of
-from replicator.core.errors import StorageError, StorageFull, UpstreamUnavailable
+from replicator.core.errors import ManifestNotFound, StorageError, StorageFull, UpstreamUnavailable
 from replicator.core.eviction import JUST_USED
 from replicator.core.names import RepositoryName, Tag
 from replicator.maintenance.strays import GRACE, StrayBytes
 from replicator.storage.metadata.ballast import BallastFile
 from replicator.storage.metadata.sqlite import SqliteDatabase
 from tests.support.clock import FakeClock
+from tests.support.images import build_image
 from tests.support.pull_through_node import ALPINE, HUB, caching_node, chunks_of
 from tests.support.tools import require, require_root
 from tests.support.upstreams import FakeRegistry
@@ -167,6 +170,49 @@ async def test_rel_07_a_damaged_blob_is_an_error_and_never_wrong_bytes_while_the
     for _ in range(2):
         with pytest.raises(UpstreamUnavailable):
             await node.blob(image.layers[0])
+
+
+def damage_manifest(node: CachingNode, digest: Digest) -> None:
+    """Flip a bit of a manifest in the database behind the node's back, and have the node forget what it remembers."""
+    with contextlib.closing(sqlite3.connect(node.directory / "metadata.db")) as database:
+        [[content]] = database.execute("SELECT content FROM manifests WHERE digest = ?", [digest])
+        damaged = bytearray(content)
+        damaged[content.index(b"sha256:") + 10] ^= 1
+        database.execute("UPDATE manifests SET content = ? WHERE digest = ?", [bytes(damaged), digest])
+        database.commit()
+    node.node.manifest_index.clear()
+
+
+async def test_rel_07_a_damaged_manifest_of_a_cached_image_is_fetched_again(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    image = await pull(node, upstream, "1", b"layer")
+    for reference in (Tag("1"), image.digest):
+        damage_manifest(node, image.digest)
+        asked = upstream.count("GET */manifests/*")
+        for _ in range(2):
+            assert (await node.manifest(reference)).content == image.manifest
+        assert upstream.count("GET */manifests/*") == asked + 1
+    await upstream.stop()
+    node.node.manifest_index.clear()
+    assert (await node.manifest(image.digest)).content == image.manifest
+    damage_manifest(node, image.digest)
+    with pytest.raises(UpstreamUnavailable):
+        await node.manifest(image.digest)
+
+
+async def test_rel_07_a_damaged_manifest_that_was_pushed_is_missing_until_it_is_pushed_again(
+    node: CachingNode,
+) -> None:
+    image = build_image([b"pushed"])
+    await node.push(image, Tag("1"), OWN)
+    damage_manifest(node, image.digest)
+    for reference in (Tag("1"), image.digest):
+        with pytest.raises(ManifestNotFound):
+            await node.manifest(reference, OWN)
+    await node.push(image, Tag("1"), OWN)
+    for reference in (Tag("1"), image.digest):
+        assert (await node.manifest(reference, OWN)).content == image.manifest
 
 
 async def test_rel_07_what_a_crash_left_without_a_row_is_reclaimed(

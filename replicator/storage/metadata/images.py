@@ -64,17 +64,20 @@ _FIND_BY_TAG = Statement(
     .join(tags, tags.c.digest == manifests.c.digest)
     .where(tags.c.repository == sa.bindparam("repository"), tags.c.tag == sa.bindparam("tag"))
 )
+_manifest = insert(manifests).values(
+    digest=sa.bindparam("digest"),
+    media_type=sa.bindparam("media_type"),
+    content=sa.bindparam("content"),
+    artifact_type=sa.bindparam("artifact_type"),
+    subject=sa.bindparam("subject"),
+    config_digest=sa.bindparam("config_digest"),
+)
 _PUT_MANIFEST = Statement(
-    insert(manifests)
-    .values(
-        digest=sa.bindparam("digest"),
-        media_type=sa.bindparam("media_type"),
-        content=sa.bindparam("content"),
-        artifact_type=sa.bindparam("artifact_type"),
-        subject=sa.bindparam("subject"),
-        config_digest=sa.bindparam("config_digest"),
+    _manifest.on_conflict_do_update(
+        index_elements=["digest"],
+        set_={"content": _manifest.excluded.content},
+        where=manifests.c.content != _manifest.excluded.content,  # damaged on the disk: this repairs it
     )
-    .on_conflict_do_nothing(index_elements=["digest"])
 )
 _REFER = Statement(
     insert(manifest_references)
