@@ -134,7 +134,7 @@ def finish_an_upload(daemon: Daemon, acknowledged: Acknowledged) -> bool:
 
 
 @pytest.mark.timeout(180)
-def test_nothing_acknowledged_is_lost_when_the_daemon_is_killed(tmp_path: Path) -> None:
+def test_rel_03_nothing_acknowledged_is_lost_when_the_daemon_is_killed(tmp_path: Path) -> None:
     chance = random.Random("moments")  # noqa: S311 - the same moments in every run
     everything, finished, starts = Acknowledged(), 0, []
     with Daemon(tmp_path / "daemon", {"nodes": [node()]}) as daemon:

@@ -58,7 +58,7 @@ def fill(disk: Path) -> Path:
     return path
 
 
-def test_reads_go_on_and_writes_come_back(daemon: Daemon, small_disk: Path) -> None:
+def test_rel_05_reads_go_on_and_writes_come_back(daemon: Daemon, small_disk: Path) -> None:
     image = build_image([random.Random(1).randbytes(MIB)])  # noqa: S311 - any bytes
     base = daemon.url("")
     assert {push_blob(base, "app", content).status for content in image.blobs.values()} == {201}
@@ -81,7 +81,7 @@ def test_reads_go_on_and_writes_come_back(daemon: Daemon, small_disk: Path) -> N
     assert daemon.process.exit_code is None
 
 
-def test_an_upload_that_fills_the_disk_is_given_back(daemon: Daemon, small_disk: Path) -> None:
+def test_rel_04_an_upload_that_fills_the_disk_is_given_back(daemon: Daemon, small_disk: Path) -> None:
     base = daemon.url("")
     kept = random.Random(3).randbytes(MIB)  # noqa: S311 - any bytes
     assert push_blob(base, "app", kept).status == 201

@@ -85,7 +85,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("title", MALFORMED)
-async def test_malformed_manifests(title: str, node: SingleNode) -> None:
+async def test_sec_26_malformed_manifests_are_refused(title: str, node: SingleNode) -> None:
     content = MALFORMED[title]
     before = node.contents
     async with node.client() as client:
@@ -115,7 +115,7 @@ async def test_other_content_types(content_type: str, node: SingleNode) -> None:
     assert node.contents == before
 
 
-async def test_bytes_that_are_served_are_of_the_type_they_were_pushed_as(node: SingleNode) -> None:
+async def test_sec_19_bytes_that_are_served_are_of_the_type_they_were_pushed_as(node: SingleNode) -> None:
     """An index pushed as an image, and the other way round, is read in no way at all."""
     index = build_index([IMAGE])
     async with node.client() as client:
@@ -126,7 +126,7 @@ async def test_bytes_that_are_served_are_of_the_type_they_were_pushed_as(node: S
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate", "identity, gzip", "GZIP", "unheard-of"])
-async def test_compressed_bodies_are_refused(coding: str, node: SingleNode) -> None:
+async def test_sec_27_compressed_bodies_are_refused(coding: str, node: SingleNode) -> None:
     before = node.contents
     bomb = gzip.compress(b" " * 10 * MIB)
     headers = {"Content-Encoding": coding}
@@ -189,7 +189,7 @@ async def push_endlessly(node: SingleNode, target: str, length: int, *, chunked:
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
-async def test_a_manifest_of_300_megabytes(chunked: bool, node: SingleNode) -> None:
+async def test_sec_24_a_manifest_of_300_megabytes_is_cut(chunked: bool, node: SingleNode) -> None:
     before = node.contents
     with memory_bounded_to(40 * MIB):
         answer = await push_endlessly(node, "/v2/a/manifests/v1", 300 * MIB, chunked=chunked)

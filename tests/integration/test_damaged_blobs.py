@@ -43,7 +43,7 @@ async def client(node: SingleNode) -> AsyncIterator[WireClient]:
 
 
 @pytest.mark.parametrize("damage", [unlink, empty])
-async def test_the_first_push_of_a_damaged_blob_repairs_it(
+async def test_rel_07_the_first_push_of_a_damaged_blob_repairs_it(
     damage: Callable[[Path], None], node: SingleNode, client: WireClient
 ) -> None:
     """Nobody has pulled it meanwhile, so nobody has noticed: the push has to."""

@@ -125,7 +125,7 @@ class TestStaircase:
         assert [entry.split()[0] for entry in files.record] == ["write", "unlink"]
 
     @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-    def test_the_kernel_sees_the_staircase(self, root: Path) -> None:
+    def test_rel_01_the_kernel_sees_the_staircase(self, root: Path) -> None:
         script = """
             import asyncio, sys
             from pathlib import Path
@@ -198,7 +198,7 @@ class TestFaults:
         assert blob_files(root) == before
         assert await get(store, await put(store)) == CONTENT
 
-    async def test_a_second_fsync_of_the_same_file_is_never_asked_for(
+    async def test_rel_06_a_second_fsync_of_the_same_file_is_never_asked_for(
         self, store: FilesystemBlobStore, files: ScriptedFiles, root: Path
     ) -> None:
         ingest = await store.create_ingest("lost")
@@ -374,7 +374,7 @@ class TestOwner:
 
 
 class TestCrash:
-    async def test_what_a_killed_process_leaves_is_whole_or_reclaimed(self, root: Path) -> None:
+    async def test_rel_02_what_a_killed_process_leaves_is_whole_or_reclaimed(self, root: Path) -> None:
         process = writing_process(root)
         kill(process)
         store = FilesystemBlobStore(root)

@@ -470,7 +470,7 @@ class TestFile:
         assert (await database.write(move_tag)).revision.counter == 2
         await database.close()
 
-    async def test_every_commit_waits_for_the_disk(self, database: SqliteDatabase) -> None:
+    async def test_rel_01_every_commit_waits_for_the_disk(self, database: SqliteDatabase) -> None:
         assert await database.write(lambda: run("PRAGMA synchronous")) == [(2,)]
         assert await database.write(lambda: run("PRAGMA journal_mode")) == [("wal",)]
 
