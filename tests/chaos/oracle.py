@@ -127,13 +127,13 @@ def _of_manifest(pull: Pull, answer: Answer) -> str | None:
 
 
 def _of_blob(pull: Pull, answer: Answer) -> str | None:
+    if pull.method == "HEAD" and "fwd=" in answer.headers["Cache-Status"]:
+        return None  # of what is not here, the upstream alone can tell, and nothing proves it
     content = pull.known.blobs.get(Digest(pull.reference))
     if content is None:
         return "a blob that does not exist"
     if answer.headers.get("Docker-Content-Digest") != pull.reference:
         return "another digest"
-    if pull.method == "HEAD" and "fwd=" in answer.headers["Cache-Status"]:
-        return None  # of what is not here, the upstream alone can tell the length
     if int(answer.headers["Content-Length"]) != len(content):
         return "another length"
     return None if pull.method == "HEAD" or answer.body == content else "other bytes"
