@@ -16,10 +16,12 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from replicator.cache.negative import NegativeMemory
 from replicator.core.cache_status import CacheResult, PullTrace
 from replicator.core.errors import (
     BlobNotFound,
     CorruptBlob,
+    ManifestNotFound,
     UpstreamContent,
     UpstreamError,
     UpstreamNotFound,
@@ -31,6 +33,7 @@ from replicator.registry.pushes import ensure_repository
 from replicator.storage.metadata import blobs, cached_content
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.fill_source import FillSource
+from replicator.upstream.single_flight import SingleFlight
 from replicator.upstream.via import incoming_via
 
 if TYPE_CHECKING:
@@ -77,6 +80,8 @@ class CachedBlobs:
         self._observer = observer
         self._limits = limits
         self._takers: WeakKeyDictionary[Fill, _Takers] = WeakKeyDictionary()
+        self._absent = NegativeMemory(node.clock)
+        self._asking: SingleFlight[tuple[Digest, Hashable], int] = SingleFlight()
 
     async def open(self, source: UpstreamRepository, digest: Digest, trace: PullTrace | None = None) -> BlobContent:
         """Open a blob, from the store or while it arrives. A damaged one is fetched again.
@@ -118,6 +123,7 @@ class CachedBlobs:
         await self._check_not_own(source, digest)
         descriptor = await self._find_descriptor(source.repository, digest)
         if descriptor is None:
+            self._check_not_absent(source, digest, noted)
             return await self._ask_size(source, digest, noted)
         if await self._find_shared(source, descriptor):
             noted.result(CacheResult.HIT)
@@ -136,6 +142,8 @@ class CachedBlobs:
             if shared is not None:
                 noted.result(CacheResult.HIT)
                 return shared
+        else:
+            self._check_not_absent(source, digest, noted)
         content = await self._fetch(source, digest, descriptor, noted)
         noted.fetched()
         return content
@@ -143,6 +151,34 @@ class CachedBlobs:
     async def _check_not_own(self, source: UpstreamRepository, digest: Digest) -> None:
         if await self._own.holds(source):
             raise BlobNotFound(f"repository {source.repository} has no blob {digest}")
+
+    def _check_not_absent(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> None:
+        """Raise BlobNotFound for what no manifest names and the upstream did not have a moment ago.
+
+        Who pulls an image asks the upstream whatever somebody else made it say before.
+        """
+        refusal = self._absent.find(source.repository, digest)
+        if refusal is not None:
+            noted.result(CacheResult.NEGATIVE)
+            raise BlobNotFound(str(refusal))
+
+    def _absence(self, source: UpstreamRepository, digest: Digest) -> BlobNotFound:
+        """Return the error for a blob that the upstream does not have, and remember that."""
+        error = BlobNotFound(f"the upstream of {source.repository} has no blob {digest}")
+        self._absent.keep(source, digest, ManifestNotFound(str(error)))
+        return error
+
+    def forget_negative(self, repository: RepositoryName, digest: Digest | None = None) -> None:
+        """Ask the upstream again for what it did not have a moment ago: for one blob, or all of a repository."""
+        self._absent.forget(repository, digest)
+
+    async def idle(self) -> None:
+        """Return when no upstream is being asked for a size."""
+        await self._asking.idle()
+
+    async def close(self) -> None:
+        """End what upstreams are being asked; whoever waits for it gets ShuttingDown."""
+        await self._asking.close()
 
     # What is here for another repository
 
@@ -197,7 +233,7 @@ class CachedBlobs:
             except _NotOurs:
                 return await self._follow(source, digest, descriptor, noted, _party_of(source))
         except UpstreamNotFound as error:
-            raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
+            raise self._absence(source, digest) from error
 
     async def _follow(
         self,
@@ -282,6 +318,7 @@ class CachedBlobs:
             registries=source.sources.openers(digest, takers.sent_by),
             size=None if descriptor is None else descriptor.size,
             received=lambda size: self._observer.upstream_bytes(takers.sender, size),
+            max_size=source.rule.max_size,
         )
         fill = self._fills.start(upstream, digest, fetched, lambda blob: self._publish(blob, takers), party)
         self._takers[fill] = takers
@@ -303,14 +340,20 @@ class CachedBlobs:
         return (yield from blobs.find(blob.digest)) or blob
 
     async def _ask_size(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> int:
+        """Ask the upstream how large a blob is: once, however many want to know."""
+        key = (digest, _party_of(source))
         try:
-            async with source.sources.open_blob(digest) as stream:
-                if stream.size is None:
-                    raise UpstreamContent(f"{source.rule.upstream}: it does not say how large {digest} is")
-                noted.exists()
-                return stream.size
+            size = await self._asking.run(key, lambda: self._asked_size(source, digest))
         except UpstreamNotFound as error:
-            raise BlobNotFound(f"the upstream of {source.repository} has no blob {digest}") from error
+            raise self._absence(source, digest) from error
+        noted.exists()
+        return size
+
+    async def _asked_size(self, source: UpstreamRepository, digest: Digest) -> int:
+        async with self._in_time(source, digest), source.sources.open_blob(digest) as stream:
+            if stream.size is None:
+                raise UpstreamContent(f"{source.rule.upstream}: it does not say how large {digest} is")
+            return stream.size
 
 
 class _Noted:

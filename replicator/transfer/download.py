@@ -65,6 +65,11 @@ class Download:
         return bool(self._senders) and self._senders != [self._authority]
 
     @property
+    def _limit(self) -> int | None:
+        limits = (self._limits.max_blob_size, self._source.max_size)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
     def _authority(self) -> int:
         return len(self._source.registries) - 1
 
@@ -147,12 +152,12 @@ class Download:
         self._progress()
 
     def _check_limit(self, size: int) -> None:
-        limit = self._limits.max_blob_size
+        limit = self._limit
         if limit is not None and size > limit:
             raise UnusableBlob(f"{self._what} has {size} bytes, this registry accepts up to {limit}")
 
     def _check(self, length: int) -> None:
-        limit = self._limits.max_blob_size if self.size is None else self.size
+        limit = self._limit if self.size is None else self.size
         if limit is not None and length > limit:
             raise UnusableBlob(f"{self._what} is longer than {limit} bytes")
         if self._clock.monotonic() >= self._deadline:

@@ -24,12 +24,14 @@ class FillSource:
 
     `registries` are asked in order. The last one is the authority: that it does not have the blob counts, and its bytes
     are what the digest is compared with in the end. `size` is what a manifest of the upstream says, if one does;
-    another size is refused. `received` is told the length of each chunk.
+    another size is refused. `received` is told the length of each chunk. Nothing longer than `max_size` is accepted:
+    an upstream that never ends would otherwise take the whole disk.
     """
 
     registries: Sequence[OpenFrom]
     size: int | None
     received: Callable[[int], None]
+    max_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule
-from replicator.core.errors import BlobNotFound, UpstreamDenied, UpstreamUnavailable
+from replicator.core.digest import digest_of
+from replicator.core.errors import BlobNotFound, UpstreamContent, UpstreamDenied, UpstreamUnavailable
 from replicator.core.names import RepositoryName
 from replicator.storage.metadata import blobs
 from replicator.upstream.via import on_behalf_of
 from tests.support.cached_edge import cached_edge
 from tests.support.clock import FakeClock
-from tests.support.pull_through_node import ALPINE, LATEST, caching_node, outcome
+from tests.support.pull_through_node import ALPINE, HUB, LATEST, caching_node, outcome
 from tests.support.upstream_clients import endpoint_of
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 
@@ -168,5 +171,65 @@ async def test_a_request_that_went_in_a_circle_hides_no_list(
     upstream.add_image("mirror/app", "latest")
     upstream.faults.on("*/tags/list", Fault(status=508), times=1)
     async with mirror(tmp_path, upstream, clock) as edge:
-        assert (await edge.get("/v2/mirror/app/tags/list", {"Via": HOPS})).status == 503
+        assert (await edge.get("/v2/mirror/app/tags/list", {"Via": HOPS})).status == 508
         assert (await edge.get("/v2/mirror/app/tags/list")).status == 200
+
+
+# What one client can have the node ask and keep
+
+
+async def test_heads_of_a_cold_blob_at_once_ask_the_upstream_once(node: CachingNode, upstream: FakeRegistry) -> None:
+    digest, hold = upstream.add_blob("library/alpine", LAYER), Hold()
+    upstream.faults.on("*/blobs/*", Fault(hold=hold))
+    async with asyncio.TaskGroup() as group:
+        heads = [group.create_task(node.cache.get_blob_size(UNRESTRICTED, ALPINE, digest)) for _ in range(20)]
+        await hold.reached()
+        await joined()
+        hold.release()
+    assert {head.result() for head in heads} == {len(LAYER)}
+    assert upstream.count("*/blobs/*") == 1
+
+
+async def test_a_blob_that_is_not_there_is_asked_for_once_in_a_while(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    digest = digest_of(LAYER)
+    upstream.repository("library/alpine")
+    for _ in range(3):
+        assert isinstance(await outcome(node.cache.get_blob_size(UNRESTRICTED, ALPINE, digest)), BlobNotFound)
+        assert isinstance(await outcome(node.blob(digest)), BlobNotFound)
+    assert upstream.count("*/blobs/*") == 1
+    upstream.add_blob("library/alpine", LAYER)
+    clock.advance(HUB.negative_for)
+    assert await node.blob(digest) == LAYER
+
+
+async def test_who_asked_too_early_for_a_blob_keeps_it_from_nobody_who_pulls_the_image(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    assert isinstance(await outcome(node.blob(digest_of(LAYER))), BlobNotFound)
+    upstream.add_image("library/alpine", "latest", [LAYER])
+    assert LAYER in (await node.image()).values()
+
+
+async def test_what_was_purged_is_asked_for_anew(node: CachingNode, upstream: FakeRegistry) -> None:
+    digest = digest_of(LAYER)
+    assert isinstance(await outcome(node.blob(digest)), BlobNotFound)
+    upstream.add_blob("library/alpine", LAYER)
+    node.cache.forget_negative(ALPINE)
+    assert await node.blob(digest) == LAYER
+
+
+@pytest.mark.parametrize("states_size", [True, False])
+async def test_a_blob_without_end_takes_no_more_than_the_limit_of_its_rule(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock, states_size: bool
+) -> None:
+    """An upstream that never ends would take the disk, and with it all that others have cached."""
+    digest = upstream.add_blob("library/alpine", LAYER)
+    upstream.faults.on("*/blobs/*", Fault(chunked=not states_size))
+    rule = replace(HUB, max_size=100_000)
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=[rule]) as node:
+        refused = await outcome(node.blob(digest))
+        assert isinstance(refused, UpstreamContent)
+        assert "100000" in str(refused)
+        assert (node.ingests, await node.locations()) == ([], [])
