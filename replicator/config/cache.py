@@ -11,7 +11,6 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from replicator.config.base import (
     Flag,
-    Host,
     Model,
     Name,
     NodeRef,
@@ -19,6 +18,7 @@ from replicator.config.base import (
     RepositoryPattern,
     TagPattern,
     checked,
+    parse_host,
 )
 from replicator.config.units import Duration, DurationOrAny, DurationOrOff, Size
 from replicator.core.cache_rules import (
@@ -43,6 +43,9 @@ MAX_PATTERNS = 100
 MAX_SOURCES = 10
 _MIN_PREFIX = 2
 _MAX_PREFIX = 30
+
+
+_Namespace = Annotated[str, BeforeValidator(parse_host), WithJsonSchema({"type": "string", "examples": ["docker.io"]})]
 
 
 def _parse_prefix(text: str) -> str:
@@ -105,7 +108,7 @@ class CacheRuleSettings(Model):
             {"type": "string", "minLength": _MIN_PREFIX, "maxLength": _MAX_PREFIX, "examples": ["docker-hub"]}
         ),
     ]
-    """First path components of the repositories it covers, or `ROOT` for those no other rule covers; unique."""
+    """First path components of the repositories, 2 to 30 characters; `ROOT`: those no other rule covers; unique."""
     upstream: Name
     """Name of the upstream that answers; that it lacks something is what counts."""
     upstream_prefix: Annotated[str, BeforeValidator(checked(parse_prefix)), WithJsonSchema({"type": "string"})] = ROOT
@@ -114,7 +117,7 @@ class CacheRuleSettings(Model):
     """Names of upstreams with the same repositories that are asked before it, in this order."""
     peers: Annotated[tuple[NodeRef, ...], Field(max_length=MAX_SOURCES)] = ()
     """Nodes and peers of this file that are asked first of all, so that several regions fetch an image once."""
-    namespaces: Annotated[tuple[Host, ...], Field(max_length=MAX_SOURCES)] | None = None
+    namespaces: Annotated[tuple[_Namespace, ...], Field(max_length=MAX_SOURCES)] | None = None
     """Hosts of image names that the rule answers for when the node is a mirror; those of the upstream, if absent."""
     repositories: RepositorySelectionSettings = RepositorySelectionSettings()
     """Which repositories may be pulled."""

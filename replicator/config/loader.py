@@ -75,7 +75,7 @@ def _with_subject(finding: Finding, data: object) -> str:
         subject = _named("rule", finding.path, data, _RULE_DEPTH, "name")
     elif finding.path[2:4] == ("cache", "rules"):
         subject = _named("cache rule", finding.path, data, _RULE_DEPTH, "prefix")
-    elif finding.path[:1] == ("upstreams",) and finding.path[2:]:
+    elif finding.path[:1] == ("upstreams",):
         upstream = _named("upstream", finding.path, data, _UPSTREAM_DEPTH, "name")
         rules = _used_by(data, upstream.removeprefix("upstream ")) if upstream is not None else None
         subject = f"{upstream} of cache rule {rules}" if rules else None

@@ -9,13 +9,16 @@ from typing import Annotated
 import typer
 
 from replicator.daemon.asking import Asking  # noqa: TC001 - the annotations are read
-from replicator.daemon.replication_cli import RepositoryOption, asks_nodes
+from replicator.daemon.replication_cli import asks_nodes
 
 cache_app = typer.Typer(help="Look into the cache, fill it, and make room in it.", no_args_is_help=True)
 
 _NAMES = "docker-hub/library/nginx:1.27, or the upstream's name: nginx:1.27, quay.io/org/app."
 ImagesArgument = Annotated[list[str], typer.Argument(metavar="IMAGE", help=_NAMES, show_default=False)]
 SomeImagesArgument = Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help=_NAMES, show_default=False)]
+WholeRepositoryOption = Annotated[
+    str | None, typer.Option("--repository", help="All that is cached in a repository: docker-hub/library/nginx.")
+]
 
 
 @cache_app.command("ls")
@@ -32,7 +35,7 @@ def list_images(
 
 @cache_app.command()
 @asks_nodes
-def refresh(asking: Asking, images: SomeImagesArgument = None, repository: RepositoryOption = None) -> int:
+def refresh(asking: Asking, images: SomeImagesArgument = None, repository: WholeRepositoryOption = None) -> int:
     """Check cached tags with their upstream now; exit 1 if a check failed."""
     from replicator.daemon.cache_command import refresh as run  # noqa: PLC0415 - loads what it needs
 
@@ -44,7 +47,7 @@ def refresh(asking: Asking, images: SomeImagesArgument = None, repository: Repos
 def purge(
     asking: Asking,
     images: SomeImagesArgument = None,
-    repository: RepositoryOption = None,
+    repository: WholeRepositoryOption = None,
     force: Annotated[bool, typer.Option("--force", help="Also what is pinned.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:

@@ -1,20 +1,23 @@
 """Asks the upstreams and peers of cache rules whether they answer and accept us, for `config check --connect`.
 
-An upstream is asked once, however many rules name it. A node of the file itself is not asked: it need not run.
+An upstream is asked once, however many rules name it. A node of the file itself is not asked: it need not run. Whether
+credentials were of any use shows in whether they were asked for, and found.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replicator.config.problems import KeyPath, Problem, dotted
-from replicator.core.errors import ReplicatorError
+from replicator.config.problems import KeyPath, Problem, Severity, dotted
+from replicator.core.errors import ReplicatorError, UpstreamDenied
 from replicator.daemon.endpoints import Endpoints
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.upstream.auth import BearerAuthorizer
 from replicator.upstream.client import UpstreamClient, open_client
+from replicator.upstream.endpoint import FixedCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +26,49 @@ if TYPE_CHECKING:
     from replicator.config.nodes import NodeSettings
     from replicator.core.clock import Clock
     from replicator.daemon.secrets import SecretStore
+    from replicator.upstream.endpoint import Credentials, CredentialSource
+
+
+_NOTHING_FOUND = "its credentials have nothing for this registry"
+
+
+class _WatchedCredentials:
+    """Credentials that note whether a registry wanted them, and whether there were any."""
+
+    def __init__(self, source: CredentialSource) -> None:
+        self._source = source
+        self.wanted = False
+        self.found = False
+
+    async def get(self) -> Credentials | None:
+        """Return what the source has, and note that; raises what it raises."""
+        self.wanted = True
+        found = await self._source.get()
+        self.found = found is not None
+        return found
+
+    def refused(self, credentials: Credentials) -> None:
+        """Tell the source."""
+        self._source.refused(credentials)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A registry to ask: where it is named, what for, and whether the file has credentials for it."""
+
+    path: KeyPath
+    what: str
+    client: UpstreamClient
+    credentials: _WatchedCredentials | None = None
+    is_known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is wrong with a registry."""
+
+    message: str
+    severity: Severity
 
 
 class UpstreamCheck:
@@ -35,27 +81,33 @@ class UpstreamCheck:
         self._clock = clock
 
     async def check(self) -> list[Problem]:
-        """Ask all at once, and return a problem for each that cannot be used; raises ConfigurationError."""
+        """Ask all at once, and return a problem for each that cannot be used, or is given credentials in vain.
+
+        Raises ConfigurationError.
+        """
         asked = [*self._upstreams(), *self._peers()]
         async with asyncio.TaskGroup() as group:
-            tasks = [(path, what, group.create_task(_refusal(client))) for path, what, client in asked]
+            tasks = [(one, group.create_task(_refusal(one))) for one in asked]
         return [
-            Problem(self._file, None, dotted(path), f"{what} cannot be used: {refusal}")
-            for path, what, task in tasks
-            if (refusal := task.result()) is not None
+            Problem(self._file, None, dotted(one.path), f"{one.what} {found.message}", found.severity)
+            for one, task in tasks
+            if (found := task.result()) is not None
         ]
 
-    def _upstreams(self) -> Iterator[tuple[KeyPath, str, UpstreamClient]]:
+    def _upstreams(self) -> Iterator[_Asked]:
         rules = [rule for node in self._settings.nodes for rule in node.cache.rules]
         endpoints = self._endpoints(self._settings.nodes[0])
         for i, upstream in enumerate(self._settings.upstreams):
             prefixes = dict.fromkeys(rule.prefix for rule in rules if upstream.name in rule.sources)
             if prefixes:
-                credentials = endpoints.upstream_credentials(upstream.name, self._clock)
-                client = open_client(endpoints.upstream(upstream.name), self._clock, credentials=credentials)
-                yield ("upstreams", i), f"upstream {upstream.name} of cache rule {', '.join(prefixes)}", client
+                endpoint = endpoints.upstream(upstream.name)
+                source = endpoints.upstream_credentials(upstream.name, self._clock)
+                watched = _WatchedCredentials(source or FixedCredentials(endpoint.credentials))
+                client = open_client(endpoint, self._clock, credentials=watched)
+                what = f"upstream {upstream.name} of cache rule {', '.join(prefixes)}"
+                yield _Asked(("upstreams", i), what, client, watched, is_known=upstream.credentials is not None)
 
-    def _peers(self) -> Iterator[tuple[KeyPath, str, UpstreamClient]]:
+    def _peers(self) -> Iterator[_Asked]:
         elsewhere = {peer.id for peer in self._settings.peers}
         for i, node in enumerate(self._settings.nodes):
             secrets = self._secrets.peer_secret(self._settings), self._secrets.pair_secrets(self._settings)
@@ -67,18 +119,30 @@ class UpstreamCheck:
                         authorizer = BearerAuthorizer(partial(tokens.issue, peer))
                         path: KeyPath = ("nodes", i, "cache", "rules", j, "peers", k)
                         client = UpstreamClient(endpoint, authorizer, self._clock)
-                        yield path, f"cache rule {rule.prefix}: {peer}", client
+                        yield _Asked(path, f"cache rule {rule.prefix}: {peer}", client)
 
     def _endpoints(self, node: NodeSettings) -> Endpoints:
         return Endpoints(self._settings, node, self._secrets, {})
 
 
-async def _refusal(client: UpstreamClient) -> str | None:
-    """Return why a registry cannot be used, or None when it answers and accepts us; the client is closed."""
+async def _refusal(asked: _Asked) -> _Found | None:
+    """Return what is wrong with a registry, or None when it answers and accepts us; its client is closed."""
     try:
-        await client.ping()
+        await asked.client.ping()
     except ReplicatorError as error:
-        return str(error)
+        return _Found(f"cannot be used: {error}{_hint(asked, error)}", Severity.ERROR)
     finally:
-        await client.close()
-    return None
+        await asked.client.close()
+    watched = asked.credentials
+    if watched is None or not asked.is_known:
+        return None
+    if not watched.wanted:
+        return _Found("answers without asking for credentials: it may need none", Severity.WARNING)
+    return None if watched.found else _Found(f"is asked as nobody: {_NOTHING_FOUND}", Severity.WARNING)
+
+
+def _hint(asked: _Asked, error: ReplicatorError) -> str:
+    """Return what to do about credentials that are missing."""
+    if asked.credentials is None or asked.credentials.found or not isinstance(error, UpstreamDenied):
+        return ""
+    return f"; {_NOTHING_FOUND}" if asked.is_known else "; expected credentials"

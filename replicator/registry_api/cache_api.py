@@ -173,7 +173,15 @@ class CacheApi(OperatorApi):
             repository=image.repository,
             reference=image.reference,
         )
-        return answer({"repository": image.repository, "reference": image.reference, "pinned": pinned})
+        found = await self._cases.explainer.explain_image(image.reference, image)
+        return answer(
+            {
+                "repository": image.repository,
+                "reference": image.reference,
+                "pinned": pinned,
+                "cached": found.cached is not None,
+            }
+        )
 
     async def _warm(self, asked: Asked) -> web.StreamResponse:
         fields = await body_fields(asked.request, "image", "repository", "reference", "platforms")

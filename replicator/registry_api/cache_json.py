@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from replicator.core.reference import as_tag
+
 if TYPE_CHECKING:
     from replicator.cache.explain import Explanation, SourceReport
     from replicator.cache.image_lookup import LocalImage
@@ -73,6 +75,7 @@ def explanation_json(found: Explanation, now: float) -> Json:
         "asked": found.asked,
         "image": None if found.image is None else _local_json(found.image),
         "rule": None if rule is None else _rule_json(rule),
+        "fresh_for": _fresh_for(found),
         "problem": found.problem,
         "repository_created_by": found.created_by,
         "repository_allowed": _verdict_json(found.repository_verdict),
@@ -82,6 +85,12 @@ def explanation_json(found: Explanation, now: float) -> Json:
         "negative": found.negative,
         "cached": None if found.cached is None else image_json(found.cached, now),
     }
+
+
+def _fresh_for(found: Explanation) -> float | None:
+    """Return the seconds for which the tag is served without asking; None without a rule or a tag."""
+    tag = None if found.image is None else as_tag(found.image.reference)
+    return None if tag is None or found.rule is None else found.rule.freshness_of(tag)
 
 
 def purged_json(found: Purged) -> Json:

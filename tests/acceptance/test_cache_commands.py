@@ -102,6 +102,7 @@ def test_a_list_is_warmed_shown_pinned_and_purged(daemon: Daemon, tmp_path: Path
     assert app["bytes"] == sum(map(len, AMD64.blobs.values()))
     assert set(cached(daemon, "mirror/org/ot")) == {"mirror/org/other:1.0"}
     assert run(daemon, "pin", "registry.test/org/app:1.0").stdout == "mirror/org/app:1.0 pinned\n"
+    assert run(daemon, "pin", "mirror/org/app:none").stdout == "mirror/org/app:none pinned, but it is not cached\n"
     assert "pinned" in run(daemon, "ls").stdout
     kept = run(daemon, "purge", "mirror/org/app:1.0", "--yes")
     assert (kept.returncode, "1 had to stay" in kept.stdout) == (1, True)
@@ -112,6 +113,8 @@ def test_a_list_is_warmed_shown_pinned_and_purged(daemon: Daemon, tmp_path: Path
     assert set(cached(daemon)) == {"mirror/org/other:1.0"}
     assert run_json(daemon, "purge", "--repository", "mirror/org/other", "--yes")["results"][0]["images"] == 1
     assert run(daemon, "ls").stdout == "nothing is cached\n"
+    again = run(daemon, "purge", "mirror/org/other:1.0", "--yes")
+    assert (again.returncode, again.stdout) == (0, "mirror/org/other:1.0: nothing of it is cached\n")
 
 
 def test_kubernetes_manifests_are_warmed_and_what_is_wrong_is_named(daemon: Daemon, tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ from replicator.cache import warm_images
 from replicator.cache.space import CacheSpace
 from replicator.cache.tag_checks import CheckOutcome
 from replicator.cache.warm_images import WarmState
+from replicator.config.units import duration_or_any
+from replicator.core.cache_rules import FreshnessProfile
 from replicator.core.errors import InvalidInput, ManifestNotFound, RepositoryNotFound, Throttled
 from replicator.core.freshness import PullPlan
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.platforms import parse_platform
+from replicator.daemon.amounts import age_text
 from replicator.daemon.cache_operators import cache_use_cases
 from replicator.daemon.cache_text import explanation_lines, image_row, notes_of
 from replicator.registry.settings import RegistrySettings
@@ -206,6 +209,20 @@ async def test_an_explanation_follows_a_tag_through_its_ages(
         assert upstream.count() == asked, "explaining asks nobody"
 
 
+async def test_an_explanation_says_how_long_this_tag_is_fresh(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    upstream.add_image("library/alpine", tag="latest", layers=[b"one"])
+    profile = FreshnessProfile(("latest",), duration_or_any("forever"))
+    async with operated(tmp_path, upstream, clock, replace(RULE, freshness=(profile,))) as (caching, cases):
+        await caching.manifest()
+        text = await explained(cases, clock, "alpine")
+        assert text["rule"] == "docker-hub: upstream hub, fresh for ever"
+        assert text["confirmed"] == "0 s ago, fresh for ever"
+        other = await explained(cases, clock, "alpine:3.20")
+        assert other["rule"] == f"docker-hub: upstream hub, fresh for {age_text(RULE.fresh_for)}"
+
+
 async def test_an_explanation_says_what_the_last_check_said(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
@@ -229,7 +246,9 @@ async def test_an_explanation_knows_what_is_remembered_of_missing_images(
             await caching.manifest()
         asked = upstream.count()
         for _ in range(2):
-            assert "remembered" in await explained(cases, clock, "alpine")
+            told = await explained(cases, clock, "alpine")
+            assert "remembered" in told
+            assert told["cached"] == "no; a pull is told what is remembered"
         assert upstream.count() == asked
         clock.advance(RULE.negative_for + 1)
         assert "remembered" not in await explained(cases, clock, "alpine")

@@ -244,6 +244,13 @@ def test_findings_begin_with_the_prefix_of_the_rule(tmp_path: Path) -> None:
     ]
 
 
+def test_an_upstream_without_an_address_is_named_with_its_rules(tmp_path: Path) -> None:
+    text = "version: 1\nupstreams:\n  - {name: hub}\n" + FILE.partition("NOT_THERE}}}\n")[2]
+    assert problems_of(tmp_path, text)[0] == (
+        "3: upstreams[0]: upstream hub of cache rule docker-hub: expected url, or a preset that has one"
+    )
+
+
 def test_a_rule_has_a_prefix(tmp_path: Path) -> None:
     assert problems_of(tmp_path, FILE.replace("{prefix: docker-hub, ", '{prefix: "", ')) == [
         "10: nodes[0].cache.rules[0].prefix: expected ROOT or a prefix of 2 to 30 characters, got ''"
