@@ -23,6 +23,7 @@ from replicator.daemon.upstream_gauges import UpstreamGauges
 from replicator.registry.listings import Listings
 from replicator.storage.metadata.ballast import BallastFile
 from replicator.storage.metadata.sqlite import SqliteDatabase
+from replicator.transfer.fill_source import FillLimits
 from replicator.upstream.auth import BearerAuthorizer
 from replicator.upstream.client import UpstreamClient, open_client
 
@@ -108,6 +109,8 @@ class CacheBuilder:
             clients,
             recorder,
             limits,
+            # A blob that the whole cache has no space for would only drive out all others.
+            FillLimits(max_blob_size=_least(registry.settings.max_blob_size, settings.max_size)),
             peers=peers,
         )
         every_client = tuple(dict.fromkeys((*clients.values(), *(one for some in peers.values() for one in some))))
@@ -182,3 +185,8 @@ class CacheBuilder:
 def _namespace(rule: CacheRule) -> str:
     """Return the registry that a peer is asked for: its own rules say where it keeps what that one has."""
     return rule.namespaces[0]
+
+
+def _least(*limits: int | None) -> int | None:
+    """Return the smallest of the limits that there are."""
+    return min((limit for limit in limits if limit is not None), default=None)
