@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from aiohttp import web
 
 from replicator.cache.limits import CacheLimits
@@ -112,6 +114,42 @@ async def test_rel_08_truncated_blob_fails_is_not_stored_and_the_next_pull_is_ri
     upstream.faults.clear()
     pass_time(edge)
     assert is_right(await edge.get(PATH))
+
+
+async def _until_it_ends(request: web.Request) -> web.StreamResponse:
+    """Send a part of the blob as an answer that is over when its connection is, as HTTP/1.0 has it."""
+    assert request.transport is not None
+    request.transport.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + LAYER[:400_000])
+    request.transport.close()
+    return web.Response()
+
+
+async def _without_notice(request: web.Request) -> web.StreamResponse:
+    """Do the same, and let TLS end without saying so."""
+    assert request.transport is not None
+    request.transport.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + LAYER[:400_000])
+    request.transport.abort()
+    return web.Response()
+
+
+@pytest.mark.parametrize("answer", [_until_it_ends, _without_notice])
+async def test_rel_08_blob_without_length_that_ends_early_is_not_taken_for_the_whole(
+    tmp_path: Path, answer: Any
+) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with FakeRegistry(tls=context) as upstream:
+        upstream.add_blob("library/alpine", LAYER)
+        endpoints = {"hub": endpoint_of(upstream, ca_file=tmp_path / "ca.pem")}
+        async with cached_edge(tmp_path, endpoints, [HUB]) as edge:
+            upstream.faults.on(BLOBS, Fault(answer=answer))
+            assert has_failed(await edge.get(PATH))
+            await edge.cache.idle()
+            assert await locations(edge) == []
+            upstream.faults.clear()
+            pass_time(edge)
+            assert is_right(await edge.get(PATH))
 
 
 @pytest.mark.parametrize("truncation", [name for name in TRUNCATIONS if "announced, " in name or "clean" in name])

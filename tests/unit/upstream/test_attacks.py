@@ -21,7 +21,7 @@ from replicator.core.names import RepositoryName, Tag
 from replicator.upstream.credentials import IDENTITY_TOKEN_USER
 from replicator.upstream.endpoint import Credentials
 from replicator.upstream.session import MAX_REDIRECTS
-from tests.support.dns import Names
+from tests.support.dns import Diverted, Names
 from tests.support.upstream_clients import client_of
 from tests.support.upstreams import FakeRegistry, FakeServer, FakeTokenServer, Fault, Tokens, basic
 
