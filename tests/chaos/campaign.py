@@ -86,7 +86,7 @@ async def run(root: Path, pulls: int, seed: int, say: Callable[[str], None] = la
     faults = _Faults()
     logging.getLogger("replicator").addHandler(faults)
     try:
-        report = await _Campaign(root, pulls, seed, say).run()
+        report = await _Campaign(root, pulls, seed, say, faults).run()
     finally:
         logging.getLogger("replicator").removeHandler(faults)
     report.violations += [f"reported by the node: {fault}" for fault in faults.found]
@@ -94,26 +94,32 @@ async def run(root: Path, pulls: int, seed: int, say: Callable[[str], None] = la
 
 
 class _Faults(logging.Handler):
-    """Collects what the daemon reports as faults of its own."""
+    """Collects what the daemon reports as faults of its own, and why it could not serve requests, by their ids."""
 
     def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+        super().__init__(logging.WARNING)
         self.found: list[str] = []
+        self.reasons: dict[str, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         text = str(record.msg)
+        if record.levelno < logging.ERROR:
+            if isinstance(record.msg, dict) and "request_id" in record.msg:
+                self.reasons[record.msg["request_id"]] = text
+            return
         if record.exc_info and record.exc_info[1] is not None:
             text += "\n" + "".join(traceback.format_exception(record.exc_info[1]))
         self.found.append(text)
 
 
 class _Campaign:
-    def __init__(self, root: Path, pulls: int, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, pulls: int, seed: int, say: Callable[[str], None], faults: _Faults) -> None:
         self.report = Report(seed)
         self._root = root
         self._pulls = pulls
         self._seed = seed
         self._say = say
+        self._faults = faults
         self._clock = HurriedClock()
         self._world = World(chance(seed, "world"))
         self._cdns = {name: Cdn() for name in (HUB, "mirror", QUAY)}
@@ -210,7 +216,8 @@ class _Campaign:
             self.report.slowest = max(self.report.slowest, got.seconds)
             absent_at = self._registries[pull.known.upstream].absent.get(pull.upstream_path)
             for wrong in self._oracle.judge(pull, got, absent_at, loop.time()):
-                self._violation(wrong)
+                request = "" if got.answer is None else got.answer.headers.get("X-Request-Id", "")
+                self._violation(f"{wrong} {self._faults.reasons.get(request, '')}")
 
     def _violation(self, text: str) -> None:
         self.report.violations.append(text)
