@@ -162,9 +162,9 @@ class TestOpens:
         hold = Hold()
         digest = upstream.add_blob(ALPINE, BLOB)
         upstream.faults.on("*/blobs/*", Fault(hold=hold, hold_after=10))
-        async with client_of(upstream, clock, breaker=True, max_connections=1, total_timeout=0.05) as client:
+        async with client_of(upstream, clock, breaker=True, max_connections=1, total_timeout=0.3) as client:
             async with client.open_blob(ALPINE, digest) as stream:
-                await fail(client, 3 * THRESHOLD)
+                await fail(client, THRESHOLD + 1)
                 hold.release()
                 assert b"".join([chunk async for chunk in stream.chunks]) == BLOB
             assert client.health.breaker is BreakerState.CLOSED
