@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from replicator.core.upstream_presets import PRESETS
 
@@ -26,7 +25,7 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 _KNOWN_REALMS: Mapping[str | None, frozenset[str]] = {
-    urlsplit(preset.url).hostname: preset.realm_hosts for preset in PRESETS.values() if preset.url is not None
+    preset.url.removeprefix("https://"): preset.realm_hosts for preset in PRESETS.values() if preset.url is not None
 }
 """Token hosts that a registry host is known to use."""
 
