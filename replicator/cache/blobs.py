@@ -37,7 +37,7 @@ from replicator.upstream.single_flight import SingleFlight
 from replicator.upstream.via import incoming_via
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Hashable, Iterator
+    from collections.abc import AsyncIterator, Collection, Hashable, Iterator, Mapping
 
     from replicator.cache.limits import CacheLimits
     from replicator.cache.observer import CacheObserver
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import Pulls
     from replicator.storage.blobs.port import StoredBlob
+    from replicator.storage.metadata.images import StoredManifest
     from replicator.storage.metadata.statement import Steps
     from replicator.transfer.fill import Fill
     from replicator.transfer.fill_registry import FillRegistry
@@ -57,6 +58,10 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _OK, _NOT_FOUND = 200, 404
+
+_LARGE = 256 * 1024
+"""Bytes from which a manifest is parsed beside the event loop, and remembered; a real one has a few thousand."""
+_KEPT = 4
 
 
 class CachedBlobs:
@@ -82,6 +87,8 @@ class CachedBlobs:
         self._takers: WeakKeyDictionary[Fill, _Takers] = WeakKeyDictionary()
         self._absent = NegativeMemory(node.clock)
         self._asking: SingleFlight[tuple[Digest, Hashable], int] = SingleFlight()
+        self._described: dict[Digest, Mapping[Digest, Descriptor]] = {}
+        """What the latest of the large manifests name."""
 
     async def open(self, source: UpstreamRepository, digest: Digest, trace: PullTrace | None = None) -> BlobContent:
         """Open a blob, from the store or while it arrives. A damaged one is fetched again.
@@ -187,10 +194,16 @@ class CachedBlobs:
         manifest = await self._node.database.read(cached_content.find_referring_manifest(repository, digest))
         if manifest is None:
             return None
-        parsed = parse_manifest(manifest.content, manifest.media_type)
-        # Nobody checked that an upstream has a non-distributable layer that a manifest there names.
-        named = (blob for blob in parsed.blobs if blob.digest == digest and not blob.is_foreign)
-        return next(named, None)
+        described = self._described.get(manifest.digest)
+        if described is None and len(manifest.content) <= _LARGE:
+            described = _descriptors(manifest)
+        elif described is None:
+            # Whoever has a repository upstream can have one with tens of thousands of blobs, and ask for each of them.
+            described = await asyncio.to_thread(_descriptors, manifest)
+            self._described[manifest.digest] = described
+            if len(self._described) > _KEPT:
+                del self._described[next(iter(self._described))]
+        return described.get(digest)
 
     async def _open_shared(self, source: UpstreamRepository, descriptor: Descriptor) -> BlobContent | None:
         """Link and open a blob that another repository of the same upstream holds; None when there is none."""
@@ -398,6 +411,12 @@ class _Noted:
                 self._trace.status = _NOT_FOUND
                 self.result(CacheResult.MISS)
             raise
+
+
+def _descriptors(manifest: StoredManifest) -> Mapping[Digest, Descriptor]:
+    """Return the blobs that a manifest names, but for those that nobody checked to be at the upstream."""
+    parsed = parse_manifest(manifest.content, manifest.media_type)
+    return {blob.digest: blob for blob in reversed(parsed.blobs) if not blob.is_foreign}
 
 
 class _NotOurs(Exception):

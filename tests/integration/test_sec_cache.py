@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.errors import BlobNotFound, UpstreamContent, UpstreamDenied, UpstreamUnavailable
+from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.names import RepositoryName
 from replicator.storage.metadata import blobs
 from replicator.upstream.via import on_behalf_of
@@ -25,6 +28,7 @@ from tests.support.upstreams import FakeRegistry, Fault, Hold
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+    from types import FrameType
 
     from tests.support.cached_edge import CachedEdge
     from tests.support.pull_through_node import CachingNode
@@ -233,3 +237,31 @@ async def test_a_blob_without_end_takes_no_more_than_the_limit_of_its_rule(
         assert isinstance(refused, UpstreamContent)
         assert "100000" in str(refused)
         assert (node.ingests, await node.locations()) == ([], [])
+
+
+async def test_blobs_of_a_manifest_of_very_many_are_found_without_holding_up_the_loop(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    """Anybody may have such a manifest upstream, and ask for its blobs one by one."""
+    layers = [
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": 5, "digest": digest_of(str(at).encode())}
+        for at in range(5000)
+    ]
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": digest_of(b"{}")}
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    upstream.add_manifest("library/alpine", json.dumps(document).encode(), OCI_MANIFEST, "latest")
+    await node.manifest()
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        for at in range(3):
+            missing = await outcome(node.cache.get_blob_size(UNRESTRICTED, ALPINE, digest_of(str(at).encode())))
+            assert isinstance(missing, BlobNotFound)
+    finally:
+        sys.setprofile(None)
+    assert calls < 20_000
