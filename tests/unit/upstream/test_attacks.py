@@ -213,6 +213,24 @@ async def test_sec_05_redirect_leads_into_no_internal_network(upstream: FakeRegi
             await pull(client, SUBJECT)
 
 
+CLOSER = ["http://10.0.0.1/", "http://192.168.1.1/", "http://[fd00::1]/", "http://127.0.0.1:1/", "http://localhost:1/"]
+
+
+@pytest.mark.parametrize("target", CLOSER)
+@pytest.mark.parametrize("named_by", ["redirect", "realm"])
+async def test_sec_05_public_upstream_leads_into_no_private_network(target: str, named_by: str) -> None:
+    """A registry with a public address cannot send us to one that is closer to us."""
+    names = Diverted(Names(registry_test=["198.41.0.4", "127.0.0.1"], localhost=["127.0.0.1"]))
+    tokens = Tokens() if named_by == "realm" else None
+    async with FakeRegistry(tokens=tokens, realm=target) as upstream:
+        if tokens is None:
+            upstream.faults.on("*/blobs/*", Fault(redirect=target))
+        async with client_of(upstream, resolver=names, url=f"http://registry.test:{upstream.port}") as client:
+            with pytest.raises(UpstreamContent, match="internal network"):
+                await pull(client, SUBJECT)
+        assert upstream.count() == 1
+
+
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]"])
 async def test_sec_05_realm_leads_into_no_internal_network(host: str) -> None:
     async with FakeRegistry(tokens=Tokens(), realm=f"http://{host}/t") as upstream, client_of(upstream) as client:
