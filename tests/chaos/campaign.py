@@ -83,12 +83,15 @@ class Report:
 
 async def run(root: Path, pulls: int, seed: int, say: Callable[[str], None] = lambda _: None) -> Report:
     """Run a campaign in a directory and return its report."""
-    faults = _Faults()
-    logging.getLogger("replicator").addHandler(faults)
+    faults, log = _Faults(), logging.getLogger("replicator")
+    level = log.level
+    log.addHandler(faults)
+    log.setLevel(logging.WARNING)
     try:
         report = await _Campaign(root, pulls, seed, say, faults).run()
     finally:
-        logging.getLogger("replicator").removeHandler(faults)
+        log.removeHandler(faults)
+        log.setLevel(level)
     report.violations += [f"reported by the node: {fault}" for fault in faults.found]
     return report
 

@@ -93,10 +93,10 @@ class Oracle:
 
 
 def _lasts(pull: Pull) -> bool:
-    """Tell whether what was served once is here from now on: a HEAD fetches no blob, and tags may follow upstream."""
-    if pull.kind is Kind.TAG:
-        return pull.known.upstream == HUB
-    return pull.kind is Kind.DIGEST or (pull.kind is Kind.BLOB and pull.method == "GET")
+    """Tell whether what was served once is here from now on: a HEAD fetches no blob, and one rule follows upstream."""
+    if pull.known.upstream != HUB:
+        return False
+    return pull.kind in {Kind.TAG, Kind.DIGEST} or (pull.kind is Kind.BLOB and pull.method == "GET")
 
 
 def _of_success(pull: Pull, answer: Answer) -> str | None:
