@@ -292,6 +292,8 @@ class CacheSpace:
             if not chosen:
                 break
             for image in chosen:
+                if freed >= to_free:
+                    break  # with an image goes its index with all that it lists: more than was counted
                 tried.add((image.repository, image.digest))
                 await self._uses.write(self._node.database)  # by who pulled while others went
                 body = partial(eviction.give_up, image.repository, image.digest, terms)
@@ -299,7 +301,10 @@ class CacheSpace:
                 await self._doomed.delete(given.dropped)
                 freed, count = freed + given.size, count + len(given.images)
         self._is_stuck = self._is_stuck or freed < to_free
-        _log.info("cached images evicted", reason=reason, count=count, freed=freed, wanted=to_free)
+        if freed or count:
+            _log.info("cached images evicted", reason=reason, count=count, freed=freed, wanted=to_free)
+        else:
+            _log.info("cache takes too much space, and nothing of it may go now", reason=reason, wanted=to_free)
         if self._observer is not None:
             self._observer.evicted(reason, count, freed)
         return freed

@@ -344,6 +344,23 @@ async def test_an_index_goes_with_the_images_that_only_it_lists(scene: Scene) ->
     assert await scene.has(two)
 
 
+async def test_no_more_goes_than_it_takes_when_images_go_with_their_index(scene: Scene) -> None:
+    """Their platforms were all used at the same time, so that those of one index do not lie together."""
+    indexes = []
+    for number in range(8):
+        children = [build_image([layer(10 * number + one)]) for one in range(2)]
+        indexes.append(build_index(children))
+        scene.upstream.add("library/alpine", indexes[-1], str(number))
+        await scene.node.manifest(Tag(str(number)))
+        for child in children:
+            await scene.node.image(child.digest)
+    scene.idle()
+    await scene.limited(SpaceLimits(max_size=1000 * KIB)).round()
+    left = [await scene.node.origin(index.digest) is not None for index in indexes]
+    assert sum(left) == 4, "of eight times 200 KiB, four are within 950"
+    assert await scene.stored() < 1000 * KIB
+
+
 async def test_use_of_an_image_keeps_the_index_that_lists_it(scene: Scene) -> None:
     one = build_image([layer(1)])
     index = build_index([one])
