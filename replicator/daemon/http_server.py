@@ -24,6 +24,9 @@ MAX_LINE = 16 * 1024
 LAST_GRACE = 1.0
 """Seconds for the last bytes of answers, and for requests that are cut."""
 READ_BUFFER = 256 * 1024
+_DOORS = 16
+"""Connections that are accepted in one turn of the event loop. libuv takes one for each server that it knows, so that
+with a single one a crowd would wait at the door while the loop is busy with those who came first."""
 PEER_PREFIX = "/_replicator/v1/peer/"
 
 _log = get_logger(__name__)
@@ -56,14 +59,17 @@ class HttpServer:
         self._runner = web.ServerRunner(server, shutdown_timeout=LAST_GRACE, handle_signals=False)
         await self._runner.setup()
         listener = self._listener
-        site = web.SockSite(self._runner, listener.socket, ssl_context=listener.ssl_context, backlog=BACKLOG)
-        await site.start()
+        for _ in range(_DOORS):
+            # Each has a descriptor of its own of the one socket, and closes it.
+            door = web.SockSite(self._runner, listener.socket.dup(), ssl_context=listener.ssl_context, backlog=BACKLOG)
+            await door.start()
 
     async def stop(self, grace: float) -> None:
         """Take no more connections, let requests end within `grace` seconds, then close what is left."""
         if self._runner is not None:
             for site in tuple(self._runner.sites):
                 await site.stop()
+            self._listener.socket.close()
             await self._drain(grace)
             await self._runner.cleanup()
             self._runner = None
