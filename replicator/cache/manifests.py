@@ -28,6 +28,7 @@ from replicator.core.errors import (
     ReplicatorError,
     ShuttingDown,
     UpstreamContent,
+    UpstreamDenied,
     UpstreamError,
     UpstreamNotFound,
     UpstreamThrottled,
@@ -312,6 +313,10 @@ class CachedManifests:
             raise absent from error
         except UpstreamContent as error:
             if type(error) is UpstreamContent:  # a connection that broke is no answer
+                self._negative.keep(source, reference, error)
+            raise
+        except UpstreamDenied as error:
+            if type(error) is UpstreamDenied:  # that none of our credentials are accepted concerns all
                 self._negative.keep(source, reference, error)
             raise
         return await self._import(source, reference, fetched)

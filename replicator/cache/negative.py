@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.core.errors import ManifestNotFound, UpstreamContent
+from replicator.core.errors import ManifestNotFound, UpstreamContent, UpstreamDenied
 
 if TYPE_CHECKING:
     from replicator.cache.upstreams import UpstreamRepository
@@ -23,10 +23,13 @@ _MAX_TEXT = 500
 
 _Key = tuple["RepositoryName", "Reference"]
 
+Refusal = ManifestNotFound | UpstreamContent | UpstreamDenied
+"""What an upstream answered about one manifest; some say of a repository that does not exist that it is not for us."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    kind: type[ManifestNotFound | UpstreamContent]
+    kind: type[Refusal]
     text: str
     until: float
 
@@ -39,7 +42,7 @@ class NegativeMemory:
         self._capacity = capacity
         self._refusals: OrderedDict[_Key, _Refusal] = OrderedDict()
 
-    def find(self, repository: RepositoryName, reference: Reference) -> ManifestNotFound | UpstreamContent | None:
+    def find(self, repository: RepositoryName, reference: Reference) -> Refusal | None:
         """Return the error to raise for a manifest that need not be asked for now, or None when it must be."""
         key = (repository, reference)
         refusal = self._refusals.get(key)
@@ -49,15 +52,15 @@ class NegativeMemory:
         if left <= 0:
             del self._refusals[key]
             return None
-        return refusal.kind(refusal.text, retry_after=left if refusal.kind is UpstreamContent else None)
+        return refusal.kind(refusal.text, retry_after=None if refusal.kind is ManifestNotFound else left)
 
-    def keep(self, source: UpstreamRepository, reference: Reference, error: ManifestNotFound | UpstreamContent) -> None:
+    def keep(self, source: UpstreamRepository, reference: Reference, error: Refusal) -> None:
         """Remember a failure for as long as the rule says."""
         seconds = source.rule.negative_for
         if seconds <= 0:
             return
         key = (source.repository, reference)
-        kind = ManifestNotFound if isinstance(error, ManifestNotFound) else UpstreamContent
+        kind = next(kind for kind in (ManifestNotFound, UpstreamDenied, UpstreamContent) if isinstance(error, kind))
         self._refusals[key] = _Refusal(kind, str(error)[:_MAX_TEXT], self._clock.monotonic() + seconds)
         self._refusals.move_to_end(key)
         if len(self._refusals) > self._capacity:

@@ -208,6 +208,19 @@ async def test_a_blob_that_is_not_there_is_asked_for_once_in_a_while(
     assert await node.blob(digest) == LAYER
 
 
+async def test_a_tag_that_we_may_not_have_is_asked_for_once_in_a_while(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    """Docker Hub says it of every repository that does not exist."""
+    image = upstream.add_image("library/alpine", "latest")
+    upstream.faults.on("*", Fault(status=401), times=1)
+    refused = [await outcome(node.manifest()) for _ in range(3)]
+    assert [type(error) for error in refused] == [UpstreamDenied] * 3
+    assert upstream.count() == 1
+    clock.advance(HUB.negative_for)
+    assert (await node.manifest()).digest == image.digest
+
+
 async def test_who_asked_too_early_for_a_blob_keeps_it_from_nobody_who_pulls_the_image(
     node: CachingNode, upstream: FakeRegistry
 ) -> None:
