@@ -514,4 +514,8 @@ class TestReadBack:
         upstream.faults.on("GET *", Fault(body=other.manifest, headers=headers))
         with pytest.raises(UpstreamContent):
             await client.holds_manifest(TEAM, image.digest)
+        with pytest.raises(UpstreamContent, match="announced"):
+            await client.find_tag(TEAM, TAG)
+        upstream.faults.clear()
+        upstream.faults.on("GET *", Fault(body=other.manifest, headers={"Content-Type": image.media_type}))
         assert await client.find_tag(TEAM, TAG) == other.digest, "the digest is of what came"
