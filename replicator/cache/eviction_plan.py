@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.cache.eviction import describe
-from replicator.core.eviction import JUST_USED, choose_evictions, freed_by
+from replicator.core.eviction import choose_evictions, freed_by
 from replicator.storage.metadata import cache_space, cached_images
 
 if TYPE_CHECKING:
@@ -35,11 +35,15 @@ _Window = tuple[list["ImageUse"], list["CachedImage"], dict["Digest", int], dict
 class EvictionPlan:
     """Chooses among the images of the repositories in `names`.
 
-    `counted` are the repositories that a blob must be gone from to count as free. Images in `tried` are passed over.
+    `counted` are the repositories that a blob must be gone from to count as free. Images in `tried` are passed over, those
+    that were used within `just_used` seconds stay.
     """
 
-    def __init__(self, node: RegistryNode, names: NameRange, counted: NameRange, tried: Collection[_Key]) -> None:
+    def __init__(
+        self, node: RegistryNode, names: NameRange, counted: NameRange, tried: Collection[_Key], just_used: float
+    ) -> None:
         self._node = node
+        self._just_used = just_used
         self._names = names
         self._counted = counted
         self._tried = tried
@@ -53,7 +57,7 @@ class EvictionPlan:
         while True:
             for _ in range(windows):
                 last = await self._look(place)
-                if last is None or now - last.used_at < JUST_USED:
+                if last is None or now - last.used_at < self._just_used:
                     return self._chosen(to_free, now)
                 place = last.place
             chosen = self._chosen(to_free, now)
@@ -62,7 +66,7 @@ class EvictionPlan:
             windows *= 2
 
     def _chosen(self, to_free: int, now: float) -> Sequence[CachedImage]:
-        return choose_evictions(self._images, self._sizes, self._kept, to_free, now)
+        return choose_evictions(self._images, self._sizes, self._kept, to_free, now, self._just_used)
 
     async def _look(self, after: tuple[float, str, str]) -> ImageUse | None:
         """Read the next window; return its last image, or None when there are no more."""

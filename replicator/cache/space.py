@@ -26,7 +26,7 @@ from replicator.cache.pins import CachePins
 from replicator.cache.purges import Purged, Purges
 from replicator.cache.usage import CacheUsage, count_usage
 from replicator.core.errors import ShuttingDown, StorageError
-from replicator.core.eviction import JUST_USED, SLACK, excess
+from replicator.core.eviction import IN_NEED, JUST_USED, SLACK, excess
 from replicator.storage.metadata.name_ranges import EVERYTHING
 from replicator.telemetry.logs import get_logger
 from replicator.upstream.single_flight import SingleFlight
@@ -285,10 +285,26 @@ class CacheSpace:
     async def _evict_alone(self, names: NameRange, counted: NameRange, to_free: int, reason: str) -> int:
         await self._uses.write(self._node.database)
         freed, count = await self._let_go_of_loose(counted), 0
+        for just_used in (JUST_USED, IN_NEED):
+            if freed < to_free:
+                size, images = await self._give_up(names, counted, to_free - freed, just_used)
+                freed, count = freed + size, count + images
+        self._is_stuck = self._is_stuck or freed < to_free
+        if freed or count:
+            _log.info("cached images evicted", reason=reason, count=count, freed=freed, wanted=to_free)
+        else:
+            _log.info("cache takes too much space, and nothing of it may go now", reason=reason, wanted=to_free)
+        if self._observer is not None:
+            self._observer.evicted(reason, count, freed)
+        return freed
+
+    async def _give_up(self, names: NameRange, counted: NameRange, to_free: int, just_used: float) -> tuple[int, int]:
+        """Give up images that were not used for `just_used` seconds; return how many bytes and images went."""
+        freed, count = 0, 0
         tried: set[tuple[RepositoryName, Digest]] = set()
-        terms = Terms(self._node.clock.now() - JUST_USED, names=counted)
+        terms = Terms(self._node.clock.now() - just_used, names=counted)
         while freed < to_free:
-            chosen = await EvictionPlan(self._node, names, counted, tried).choose(to_free - freed)
+            chosen = await EvictionPlan(self._node, names, counted, tried, just_used).choose(to_free - freed)
             if not chosen:
                 break
             for image in chosen:
@@ -300,14 +316,7 @@ class CacheSpace:
                 given = await self._node.commit(image.repository, body)
                 await self._doomed.delete(given.dropped)
                 freed, count = freed + given.size, count + len(given.images)
-        self._is_stuck = self._is_stuck or freed < to_free
-        if freed or count:
-            _log.info("cached images evicted", reason=reason, count=count, freed=freed, wanted=to_free)
-        else:
-            _log.info("cache takes too much space, and nothing of it may go now", reason=reason, wanted=to_free)
-        if self._observer is not None:
-            self._observer.evicted(reason, count, freed)
-        return freed
+        return freed, count
 
     async def _let_go_of_loose(self, counted: NameRange) -> int:
         now = self._node.clock.monotonic()

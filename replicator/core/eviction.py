@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from replicator.core.names import RepositoryName
 
 JUST_USED = 300.0
-"""Seconds after its last use during which an image is not given up: its pull may still be under way."""
+"""Seconds after its last use during which an image is given up only in need: its pull may still be under way."""
+
+IN_NEED = 15.0
+"""The same where nothing else is left to go. A pull that loses its image then fetches the rest once more."""
 
 SLACK = 0.05
 """Part of a limit that is freed beyond what is needed, so that not every fill has to make room for itself."""

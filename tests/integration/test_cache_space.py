@@ -14,7 +14,7 @@ from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule
 from replicator.core.destinations import parse_destination
 from replicator.core.digest import digest_of
-from replicator.core.eviction import JUST_USED
+from replicator.core.eviction import IN_NEED, JUST_USED
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.replication import Origin, ReplicateImage, ReplicationState
 from replicator.registry.settings import RegistrySettings
@@ -215,14 +215,32 @@ async def test_the_background_work_acts_on_what_comes_in(scene: Scene) -> None:
 # What stays
 
 
-async def test_what_was_just_used_stays_whatever_the_limit(scene: Scene) -> None:
+async def test_what_is_being_pulled_stays_whatever_the_limit(scene: Scene) -> None:
     image = await scene.pull("1", 1)
+    await scene.node.manifest(image.digest)
     await scene.limited(SpaceLimits(max_size=1)).round()
     assert await scene.has(image)
     scene.idle()
     await scene.node.manifest(image.digest)
+    scene.clock.advance(IN_NEED - 1)
     await scene.limited(SpaceLimits(max_size=1)).round()
     assert await scene.has(image)
+
+
+async def test_what_was_used_a_minute_ago_goes_when_nothing_else_is_left(scene: Scene) -> None:
+    first = await scene.pull("1", 1)
+    scene.idle()
+    second, third = await scene.pull("2", 2), await scene.pull("3", 3)
+    await scene.limited(SpaceLimits(max_size=300 * KIB)).round()
+    assert [await scene.has(one) for one in (first, second, third)] == [False, True, True]
+    await scene.limited(SpaceLimits(max_size=200 * KIB)).round()
+    assert [await scene.has(one) for one in (first, second, third)] == [False, False, True]
+
+
+async def test_a_full_disk_gets_room_although_everything_was_used_a_minute_ago(scene: Scene) -> None:
+    image = await scene.pull("1", 1)
+    assert await scene.space.make_room()
+    assert not await scene.has(image)
 
 
 async def test_an_image_that_is_pulled_while_others_go_stays(scene: Scene) -> None:
