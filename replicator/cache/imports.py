@@ -19,7 +19,16 @@ from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
 from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
-from replicator.storage.metadata import cache_entries, cache_history, cached_images, images, jobs, repositories, tags
+from replicator.storage.metadata import (
+    cache_entries,
+    cache_history,
+    cache_pins,
+    cached_images,
+    images,
+    jobs,
+    repositories,
+    tags,
+)
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 
@@ -92,7 +101,7 @@ class Imports:
         await self._node.database.write(lambda: _update(entry))
 
     async def remove_tag(self, entry: CacheEntry) -> bool:
-        """Remove a cached tag that its upstream has no more, and tell whether it was still the upstream's.
+        """Remove a cached tag that its upstream has no more; return False when it is not the upstream's, or pinned.
 
         Nothing of the image goes, and no other node is told: it is as if the tag had never been fetched.
         """
@@ -224,6 +233,9 @@ def _update(entry: CacheEntry) -> Steps[None]:
 def _remove_tag(entry: CacheEntry) -> Steps[bool]:
     known = yield from cache_entries.find(entry.repository, entry.tag)
     if known is None or known.digest != entry.digest:
+        return False
+    is_pinned = yield from cache_pins.holds(entry.repository, entry.digest)
+    if is_pinned:
         return False
     yield from cache_entries.delete(entry.repository, entry.tag)
     return (yield from tags.remove(entry.repository, entry.tag, entry.digest))

@@ -329,8 +329,7 @@ class TagChecks:
         now = self._clock.now()
         if entry.gone_at is None:
             self._report(source, entry, Finding.GONE, None)
-        if source.rule.on_not_found is OnNotFound.FOLLOW:
-            await self._imports.remove_tag(entry)
+        if source.rule.on_not_found is OnNotFound.FOLLOW and await self._imports.remove_tag(entry):
             self._memory.drop(entry.repository, entry.tag)
         else:
             kept = replace(

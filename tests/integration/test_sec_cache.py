@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from replicator.cache.space import CacheSpace
 from replicator.core.access import UNRESTRICTED
-from replicator.core.cache_rules import CacheRule
+from replicator.core.cache_rules import CacheRule, OnNotFound
 from replicator.core.digest import digest_of
-from replicator.core.errors import BlobNotFound, UpstreamContent, UpstreamDenied, UpstreamUnavailable
+from replicator.core.errors import BlobNotFound, ManifestNotFound, UpstreamContent, UpstreamDenied, UpstreamUnavailable
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.names import RepositoryName
 from replicator.storage.metadata import blobs
@@ -278,3 +279,24 @@ async def test_blobs_of_a_manifest_of_very_many_are_found_without_holding_up_the
     finally:
         sys.setprofile(None)
     assert calls < 20_000
+
+
+async def test_what_is_pinned_does_not_go_with_the_upstream_s_tag(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    image = upstream.add_image("library/alpine", "latest")
+    rule = replace(HUB, on_not_found=OnNotFound.FOLLOW)
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=[rule]) as node:
+        await node.image()
+        space = CacheSpace(node.node, [rule], node.cache.uses)
+        await space.pin(ALPINE, LATEST)
+        upstream.repository("library/alpine").tags.clear()
+        for _ in range(2):
+            clock.advance(10 * rule.fresh_for)
+            assert (await node.manifest()).digest == image.digest
+            await node.cache.idle()
+        await space.unpin(ALPINE, LATEST)
+        clock.advance(10 * rule.fresh_for)
+        await outcome(node.manifest())
+        await node.cache.idle()
+        assert isinstance(await outcome(node.manifest()), ManifestNotFound)
