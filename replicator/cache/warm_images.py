@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from replicator.cache.completion import Progress
 from replicator.core.access import UNRESTRICTED
-from replicator.core.errors import InvalidInput, ReplicatorError, ShuttingDown, Throttled, UpstreamTimeout
+from replicator.core.errors import (
+    InvalidInput,
+    ManifestNotFound,
+    ReplicatorError,
+    ShuttingDown,
+    Throttled,
+    UpstreamTimeout,
+)
+from replicator.core.manifest import parse_manifest
+from replicator.core.reference import image_text
 from replicator.telemetry.logs import get_logger
 from replicator.upstream.urgency import background
 
@@ -159,7 +168,10 @@ class Warmer:
         repository = warming.repository
         manifest = await self._pulls.get_manifest(UNRESTRICTED, repository, warming.reference)
         warming.digest = manifest.digest
-        await self._completion.complete(repository, manifest, warming.platforms, warming.note)
+        done = await self._completion.complete(repository, manifest, warming.platforms, warming.note)
+        if done.manifests == 1 and parse_manifest(manifest.content, manifest.media_type).manifests:
+            wanted = " or ".join(map(str, warming.platforms))
+            raise ManifestNotFound(f"{image_text(repository, warming.reference)} has no image for {wanted}")
 
     def _done(self, key: _Key, warming: Warming, task: asyncio.Task[None]) -> None:
         if self._tasks.get(key) == (warming, task):  # else somebody asked again in the meantime

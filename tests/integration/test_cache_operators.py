@@ -340,6 +340,20 @@ async def test_an_image_is_fetched_whole_and_once(tmp_path: Path, upstream: Fake
             assert upstream.count(f"GET /v2/library/alpine/blobs/{digest}") == 1
 
 
+async def test_an_index_without_the_platform_is_not_warmed(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    index = build_index([build_image([b"amd"]), build_image([b"arm"], platform=("linux", "arm64"))])
+    upstream.add("library/alpine", index, "latest")
+    async with operated(tmp_path, upstream, clock) as (_, cases):
+        warming = cases.warmer.start(ALPINE, LATEST, [parse_platform("linux/s390x")])
+        assert await warming.wait(20)
+        assert (warming.state, warming.error) == (
+            WarmState.FAILED,
+            f"{ALPINE}:latest has no image for linux/s390x",
+        )
+
+
 async def test_the_platforms_of_the_rule_are_fetched_unless_others_are_named(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
 ) -> None:
