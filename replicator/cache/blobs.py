@@ -97,7 +97,7 @@ class CachedBlobs:
         tell, StorageError when the store cannot. Cancelling it stops no fill.
         """
         noted = _Noted(source, trace or PullTrace(), self._observer)
-        with noted.failures():
+        with noted.failures(), self._node.readings.expected(digest):
             return await self._open(source, digest, noted)
 
     async def get_size(self, source: UpstreamRepository, digest: Digest, trace: PullTrace | None = None) -> int:

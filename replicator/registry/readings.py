@@ -6,10 +6,11 @@ A blob that still arrives counts as well: whoever follows it reads the stored co
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
@@ -26,8 +27,17 @@ class Readings:
         self._readers[content.digest] += 1
         return _Counted(content, self)
 
+    @contextmanager
+    def expected(self, digest: Digest) -> Iterator[None]:
+        """Count whoever is about to read a blob, so that it is not taken away before it is open."""
+        self._readers[digest] += 1
+        try:
+            yield
+        finally:
+            self.over(digest)
+
     def is_read(self, digest: Digest) -> bool:
-        """Tell whether somebody reads a blob. Any thread may ask."""
+        """Tell whether somebody reads a blob, or is about to. Any thread may ask."""
         return digest in self._readers
 
     def over(self, digest: Digest) -> None:

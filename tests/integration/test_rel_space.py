@@ -125,6 +125,19 @@ async def test_rel_10_a_reader_of_purged_bytes_gets_them_to_the_end(node: Cachin
     assert await node.locations() == []
 
 
+async def test_rel_10_a_small_blob_is_not_taken_away_between_its_arrival_and_its_first_reader(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    """Room may be made as soon as the blob's row is there; whoever waited for the blob has not opened it yet."""
+    image = upstream.add_image("library/alpine", "1", [b"small"])
+    await node.manifest(Tag("1"))
+    seen: list[bool] = []
+    node.node.on_blob(lambda _: seen.append(node.node.readings.is_read(image.layers[0])))
+    assert await node.blob(image.layers[0]) == b"small"
+    assert seen == [True]
+    assert not node.node.readings.is_read(image.layers[0])
+
+
 # Damage
 
 

@@ -31,3 +31,14 @@ async def test_closing_twice_counts_once() -> None:
     assert readings.is_read(DIGEST)
     await second.__aexit__(None, None, None)
     assert not readings.is_read(DIGEST)
+
+
+async def test_who_is_about_to_read_a_blob_counts_already() -> None:
+    readings = Readings()
+    with readings.expected(DIGEST):
+        assert readings.is_read(DIGEST)
+        opened = readings.count(MemoryBlob(DIGEST, CONTENT))
+    assert readings.is_read(DIGEST)
+    async with opened:
+        pass
+    assert not readings.is_read(DIGEST)
