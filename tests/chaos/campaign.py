@@ -202,7 +202,7 @@ class _Campaign:
         nearly_done.set()
 
     async def _pull(self, pull: Pull, node: Served) -> None:
-        loop = asyncio.get_running_loop()
+        loop, is_held = asyncio.get_running_loop(), self._oracle.holds(pull)
         if pull.method == "HEAD":
             self._heads[pull.upstream_path] += 1
         try:
@@ -218,7 +218,7 @@ class _Campaign:
         else:
             self.report.slowest = max(self.report.slowest, got.seconds)
             absent_at = self._registries[pull.known.upstream].absent.get(pull.upstream_path)
-            for wrong in self._oracle.judge(pull, got, absent_at, loop.time()):
+            for wrong in self._oracle.judge(pull, got, absent_at, loop.time(), is_held=is_held):
                 request = "" if got.answer is None else got.answer.headers.get("X-Request-Id", "")
                 self._violation(f"{wrong} {self._faults.reasons.get(request, '')}")
 

@@ -48,7 +48,11 @@ class Oracle:
         """Expect nothing to be here."""
         self._held.clear()
 
-    def judge(self, pull: Pull, got: Got, absent_at: float | None, now: float) -> Iterator[str]:
+    def holds(self, pull: Pull) -> bool:
+        """Tell whether the node has what is asked for; to be asked before the pull."""
+        return pull.thing in self._held
+
+    def judge(self, pull: Pull, got: Got, absent_at: float | None, now: float, *, is_held: bool) -> Iterator[str]:
         """Yield what is wrong with an answer. `absent_at` is when the upstream last said that it has no such thing."""
         answer = got.answer
         if answer is None:
@@ -69,11 +73,11 @@ class Oracle:
             wrong = "status"
         if wrong is not None:
             yield f"{pull}: {wrong}: {answer!r}"
-        yield from self._of_memory(pull, got, answer)
+        yield from self._of_memory(pull, got, answer, is_held=is_held)
 
-    def _of_memory(self, pull: Pull, got: Got, answer: Answer) -> Iterator[str]:
+    def _of_memory(self, pull: Pull, got: Got, answer: Answer, *, is_held: bool) -> Iterator[str]:
         good = answer.whole and answer.status in {200, 206, 416}
-        if pull.thing in self._held:
+        if is_held:
             if not good:
                 yield f"{pull}: it is here, and did not come: {answer!r}"
             self.slowest_hit = max(self.slowest_hit, got.seconds)
