@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.core.cache_rules import ROOT, match_cache_rule
-from replicator.registry.access import CREATED_BY_CACHE
+from replicator.registry.ownership import is_own
 from replicator.storage.metadata import repositories
 from replicator.storage.metadata.name_ranges import EVERYTHING, NameRange
 
@@ -47,6 +47,6 @@ class CachedNames:
             return None
         if match.rule.prefix == ROOT:
             found = yield from repositories.find(repository)
-            if found is None or found.created_by != CREATED_BY_CACHE:
+            if found is None or is_own(found):
                 return None
         return match.rule

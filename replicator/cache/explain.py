@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from replicator.cache.image_lookup import ImageLookup, NoRule
 from replicator.core.cache_rules import covering_rule
 from replicator.core.reference import as_tag
-from replicator.registry.access import CREATED_BY_CACHE
+from replicator.registry.ownership import is_own
 from replicator.storage.metadata import repositories
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from replicator.core.reference import Reference
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import Pulls
+    from replicator.storage.metadata.repositories import Repository
     from replicator.upstream.client import UpstreamClient
 
 
@@ -97,7 +98,7 @@ class Explainer:
         source = self._upstreams.find(repository)
         known = await self._node.database.read(repositories.find(repository))
         created_by = None if known is None else known.created_by
-        problem = _problem(repository, rule, source, created_by)
+        problem = _problem(repository, rule, source, known)
         cached = await self._cached(repository, reference)
         refusal = self._negative.find(repository, reference)
         if source is None:
@@ -124,13 +125,13 @@ class Explainer:
 
 
 def _problem(
-    repository: RepositoryName, rule: CacheRule | None, source: UpstreamRepository | None, created_by: str | None
+    repository: RepositoryName, rule: CacheRule | None, source: UpstreamRepository | None, known: Repository | None
 ) -> str | None:
     if rule is None:
         return "no cache rule covers this repository: it is this registry's own"
     if source is None:
         return f"the rule covers {repository}, but its name at the upstream would be no repository name"
-    if source.is_catch_all and created_by not in {None, CREATED_BY_CACHE}:
+    if source.is_catch_all and is_own(known):
         return "the repository was pushed here, and the rule for all names does not apply to such ones"
     return None
 

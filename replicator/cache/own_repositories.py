@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.registry.access import CREATED_BY_CACHE
+from replicator.registry.ownership import is_own
 from replicator.storage.metadata import repositories
 
 if TYPE_CHECKING:
@@ -28,5 +28,4 @@ class OwnRepositories:
         """Tell whether a repository must not be looked for at an upstream; raises StorageError."""
         if not source.is_catch_all:
             return False
-        found = await self._node.database.read(repositories.find(source.repository))
-        return found is not None and found.created_by != CREATED_BY_CACHE
+        return is_own(await self._node.database.read(repositories.find(source.repository)))

@@ -8,14 +8,13 @@ from replicator.core.access import Action, PrincipalKind
 from replicator.core.cache_rules import refusing_rule
 from replicator.core.errors import Denied, ReplicationDenied, Unauthenticated
 from replicator.core.registry_policy import RegistryPolicy
+from replicator.registry.ownership import is_own
 
 if TYPE_CHECKING:
     from replicator.core.access import Principal
     from replicator.core.names import NodeId, RepositoryName
     from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.repositories import Repository
-
-CREATED_BY_CACHE = "cache"
 
 
 def authorize(principal: Principal, action: Action, repository: RepositoryName) -> None:
@@ -38,7 +37,7 @@ def authorize_push(settings: RegistrySettings, principal: Principal, repository:
 
 def check_pushable(settings: RegistrySettings, repository: Repository) -> None:
     """Return if users may push into a repository that exists; raise Denied where a cache fills it."""
-    _check_not_filled(settings, repository.name, is_cached=repository.created_by == CREATED_BY_CACHE)
+    _check_not_filled(settings, repository.name, is_cached=not is_own(repository))
 
 
 def _check_not_filled(settings: RegistrySettings, repository: RepositoryName, *, is_cached: bool) -> None:

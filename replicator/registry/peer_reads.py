@@ -17,8 +17,8 @@ from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.peer_messages import MAX_ITEMS, Delivery, OfferedTag, SentManifest
 from replicator.core.reference import as_digest
 from replicator.core.replication import Change, ReplicationRule, plan_replication
-from replicator.registry.access import CREATED_BY_CACHE
 from replicator.registry.deliveries import MAX_SENT_BYTES
+from replicator.registry.ownership import is_own
 from replicator.storage.metadata import images, replication_status, repositories, tags
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class PeerReads:
         rule = covering_rule(self._node.settings.cache_rules, repository)
         if rule is None or rule.prefix != ROOT:
             return False
-        found = await self._node.database.read(repositories.find(repository))
-        return found is not None and found.created_by != CREATED_BY_CACHE
+        return is_own(await self._node.database.read(repositories.find(repository)))
 
     async def may_read_blob(self, peer: NodeId, repository: RepositoryName, digest: Digest) -> bool:
         """Tell whether a rule sends an image of `repository`, its name here, that refers to this blob to `peer`."""

@@ -23,7 +23,8 @@ from replicator.core.reference import Reference, as_digest, as_tag
 from replicator.core.replication import Change, Origin, ReplicateImage, plan_deletion, plan_replication
 from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
-from replicator.registry.access import CREATED_BY_CACHE, authorize, authorize_push, check_pushable
+from replicator.registry.access import authorize, authorize_push, check_pushable
+from replicator.registry.ownership import CREATED_BY_CACHE
 from replicator.storage.metadata import (
     blobs,
     images,
