@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.errors import InvalidManifest, ManifestNotFound
 from replicator.core.manifest import parse_manifest
+from replicator.core.succession import needed_successors
 from replicator.storage.metadata import blobs, images
 from replicator.transfer.push_image import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
@@ -83,6 +84,8 @@ class _Work:
     repository: RepositoryName
     platforms: Sequence[Platform]
     report: Report | None
+    only: Collection[Digest] | None = None
+    """The manifests of the outermost index that are wanted; None: those of the platforms."""
     progress: Progress = field(default_factory=Progress)
     blobs: dict[Digest, Descriptor] = field(default_factory=dict)
     seen: set[Digest] = field(default_factory=set)
@@ -114,7 +117,22 @@ class Completion:
         lacks a part, UpstreamError and StorageError when it fails, InvalidManifest for an index without end. What was
         fetched until then stays; cancelling it stops no transfer that is under way.
         """
-        work = _Work(repository, platforms, report)
+        return await self._do(_Work(repository, platforms, report), manifest)
+
+    async def complete_successor(self, repository: RepositoryName, manifest: StoredManifest, before: Digest) -> None:
+        """Have of an image here what is here of the image `before`, whose place it takes; raises like `complete`."""
+        predecessor = await self._node.database.read(images.find(repository, before))
+        if predecessor is None:
+            return
+        old = parse_manifest(predecessor.content, predecessor.media_type)
+        whole = [one for one in _parts(before, old) if (await self.find_lack(repository, one)).is_nothing]
+        if not whole:
+            return
+        new = parse_manifest(manifest.content, manifest.media_type)
+        only = needed_successors(old, new, whole) if new.manifests else None
+        await self._do(_Work(repository, (), None, only), manifest)
+
+    async def _do(self, work: _Work, manifest: StoredManifest) -> Progress:
         await self._walk(work, manifest, 0)
         work.note(blobs=len(work.blobs), bytes=sum(blob.size for blob in work.blobs.values()))
         await for_each(work.blobs.values(), self._blobs_at_once, lambda blob: self._fetch(work, blob))
@@ -150,7 +168,8 @@ class Completion:
             raise InvalidManifest(f"{manifest.digest} belongs to an image of more than {_MAX_BLOBS} blobs")
         work.note(manifests=len(work.seen))
         for digest in _children(parsed, work.platforms):
-            if digest not in work.seen:
+            is_wanted = depth > 0 or work.only is None or digest in work.only
+            if is_wanted and digest not in work.seen:
                 await self._walk(work, await self._child(work, digest), depth + 1)
 
     async def _child(self, work: _Work, digest: Digest) -> StoredManifest:
@@ -194,6 +213,11 @@ def _look(repository: RepositoryName, digest: Digest) -> Steps[_Found | None]:
         return None
     parsed = parse_manifest(stored.content, stored.media_type)
     return _Found(parsed, (yield from blobs.missing(repository, parsed.required_blobs)))
+
+
+def _parts(digest: Digest, manifest: Manifest) -> Sequence[Digest]:
+    """Return what of an image can be whole by itself: the manifests of an index, or else the image."""
+    return list(_children(manifest, ()))[:_MAX_MANIFESTS] or [digest]
 
 
 def _children(manifest: Manifest, platforms: Sequence[Platform]) -> Iterator[Digest]:

@@ -35,8 +35,8 @@ _Window = tuple[list["ImageUse"], list["CachedImage"], dict["Digest", int], dict
 class EvictionPlan:
     """Chooses among the images of the repositories in `names`.
 
-    `counted` are the repositories that a blob must be gone from to count as free. Images in `tried` are passed over, those
-    that were used within `just_used` seconds stay.
+    `counted` are the repositories that a blob must be gone from to count as free. Images in `tried`, and those
+    that were used within `just_used` seconds, are passed over.
     """
 
     def __init__(

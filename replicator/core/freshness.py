@@ -43,13 +43,18 @@ def plan_pull(rule: CacheRule, tag: Tag, checked_at: float, failed_at: float | N
     age = now - checked_at
     if 0 <= age < rule.freshness_of(tag):
         return PullPlan.FRESH
-    if rule.max_stale is not None and not 0 <= age < rule.max_stale:
+    if is_too_old(rule, checked_at, now):
         return PullPlan.REFUSE_STALE
     if has_failed_lately(failed_at, now):
         return PullPlan.SERVE
     if 0 <= age < rule.freshness_of(tag) + rule.stale_while_revalidate:
         return PullPlan.SERVE_AND_CHECK
     return PullPlan.CHECK_FIRST
+
+
+def is_too_old(rule: CacheRule, checked_at: float, now: float) -> bool:
+    """Tell whether what was confirmed at `checked_at` must not be served any more unless it is confirmed again."""
+    return rule.max_stale is not None and not 0 <= now - checked_at < rule.max_stale
 
 
 def has_failed_lately(failed_at: float | None, now: float) -> bool:

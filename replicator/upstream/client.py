@@ -161,8 +161,26 @@ class UpstreamClient:
         async with self._exchange.small(call, HTTPStatus.OK) as response:
             content = await read_bounded(response, MAX_MANIFEST_BYTES, call.what)
             verified = _verified(call, reference, content, response.headers.get("Content-Type"))
-            _check_stated(call, reference, content, response)
-            return replace(verified, age=_age(response))
+            fetched = replace(verified, age=_age(response))
+            stated = None if as_digest(reference) is not None else _stated_digest(response)
+        if stated is None or digest_of(content, algorithm_of(stated)) == stated:
+            return fetched
+        return await self._confirmed(call, repository, fetched, stated)
+
+    async def _confirmed(
+        self, call: Call, repository: RepositoryName, fetched: FetchedManifest, stated: Digest
+    ) -> FetchedManifest:
+        """Return what came for a tag under another digest than it was announced with, if it is not damaged.
+
+        A registry that states wrong digests has it under the right one; what was damaged on its way is nowhere.
+        """
+        try:
+            await self.get_manifest(repository, fetched.digest)
+        except UpstreamNotFound as error:
+            raise UpstreamContent(
+                f"{call.what}: the content does not have the digest that it was announced with, {stated}"
+            ) from error
+        return fetched
 
     async def blob_exists(self, repository: RepositoryName, digest: Digest) -> bool:
         """Tell whether the upstream has a blob in `repository`."""
@@ -353,15 +371,6 @@ def _verified(call: Call, reference: Reference, content: bytes, content_type: st
     except InvalidInput as error:
         raise UpstreamContent(f"{call.what}: {error}") from error
     return FetchedManifest(content, manifest.media_type, digest)
-
-
-def _check_stated(call: Call, reference: Reference, content: bytes, response: aiohttp.ClientResponse) -> None:
-    """Raise UpstreamContent when what came for a tag is not what the upstream says it sent: nothing else can tell."""
-    stated = _stated_digest(response)
-    if as_digest(reference) is not None or stated is None:
-        return
-    if digest_of(content, algorithm_of(stated)) != stated:
-        raise UpstreamContent(f"{call.what}: the content does not have the digest that it was announced with, {stated}")
 
 
 def _age(response: aiohttp.ClientResponse) -> float:

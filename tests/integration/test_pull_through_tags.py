@@ -230,8 +230,9 @@ async def test_manifest_with_another_digest_is_not_stored(
 async def test_manifest_that_is_not_what_it_was_announced_as_gets_no_tag(
     node: CachingNode, upstream: FakeRegistry
 ) -> None:
-    upstream.add_image("library/alpine", "latest")
-    upstream.faults.on(MANIFESTS, Fault(headers={"Docker-Content-Digest": digest_of(b"lie")}))
+    image = upstream.add_image("library/alpine", "latest")
+    within_a_digest = image.manifest.index(b"sha256:") + 10
+    upstream.faults.on(f"{MANIFESTS.removesuffix('*')}latest", Fault(flip=within_a_digest))
     with pytest.raises(UpstreamContent):
         await node.manifest()
     assert await node.tag() is None

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from replicator.cache.check_outcome import CheckOutcome
 from replicator.cache.limits import CacheLimits
 from replicator.cache.sweep import FreshnessSweep, SweepSettings
-from replicator.cache.tag_checks import CheckOutcome
 from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import ROOT, CacheRule, FreshnessProfile, OnNotFound, Selection
 from replicator.core.cache_status import CacheResult, PullTrace
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from replicator.core.reference import Reference
     from replicator.storage.metadata.images import StoredManifest
+    from tests.support.images import BuiltImage
     from tests.support.pull_through_node import CachingNode
 
 MANIFESTS = "/v2/library/alpine/manifests/*"
@@ -701,6 +702,75 @@ async def test_tag_stays_when_the_content_of_its_platforms_cannot_be_had(
 
 
 # Mirrors
+
+
+async def test_tag_of_an_image_that_is_whole_moves_when_the_next_one_is_whole(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    first = upstream.add_image("library/alpine", "latest", [b"first"])
+    await node.image()
+    second = upstream.add_image("library/alpine", "latest", [b"second"])
+    upstream.faults.on("GET /v2/library/alpine/blobs/*", Fault(status=503))
+    clock.advance(HUB.fresh_for)
+    for _ in range(2):
+        assert (await pull(node))[0].digest == first.digest
+        await node.cache.idle()
+    upstream.faults.clear()
+    clock.advance(FAILED_CHECK_PAUSE)
+    await pull(node)
+    await node.cache.idle()
+    await upstream.stop()
+    assert (await pull(node))[0].digest == second.digest
+    await node.image()
+
+
+async def test_only_the_platforms_that_were_whole_are_needed_for_the_next_index(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    def index_of(number: int) -> list[BuiltImage]:
+        platforms = (("linux", "amd64"), ("linux", "arm64"))
+        images = [build_image([f"{one} {number}".encode()], platform=one) for one in platforms]
+        upstream.add("library/alpine", build_index(images), "latest")
+        return images
+
+    old = index_of(1)
+    await pull(node)
+    await node.image(old[0].digest)
+    amd, arm = index_of(2)
+    clock.advance(HUB.fresh_for)
+    await pull(node)
+    await node.cache.idle()
+    await upstream.stop()
+    _, trace = await pull(node)
+    assert trace.result is CacheResult.HIT
+    await node.image(amd.digest)
+    assert await node.origin(arm.digest) is None, "nobody ever pulled that platform"
+
+
+async def test_tag_of_which_only_the_manifest_is_here_moves_without_its_blobs(
+    node: CachingNode, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    upstream.add_image("library/alpine", "latest", [b"first"])
+    await pull(node)
+    second = upstream.add_image("library/alpine", "latest", [b"second"])
+    clock.advance(HUB.fresh_for)
+    await pull(node)
+    await node.cache.idle()
+    assert (await pull(node))[0].digest == second.digest
+    assert upstream.count("GET /v2/library/alpine/blobs/*") == 0
+
+
+async def test_what_is_too_old_to_be_served_is_not_kept_until_the_next_one_is_whole(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    rules = [replace(HUB, max_stale=2 * HUB.fresh_for)]
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=rules) as node:
+        upstream.add_image("library/alpine", "latest", [b"first"])
+        await node.image()
+        second = upstream.add_image("library/alpine", "latest", [b"second"])
+        upstream.faults.on("GET /v2/library/alpine/blobs/*", Fault(status=503))
+        clock.advance(2 * HUB.fresh_for)
+        assert (await pull(node))[0].digest == second.digest
 
 
 async def test_what_a_mirror_kept_is_as_old_as_it_says(

@@ -322,9 +322,9 @@ async def test_sec_20_digest_is_computed_and_not_copied(upstream: FakeRegistry, 
         headers = {"Docker-Content-Digest": stated}
         upstream.faults.on("GET *", Fault(body=content, content_type=OCI_MANIFEST, headers=headers))
         assert (await client.get_manifest(ALPINE, TAG)).digest == digest_of(content)
-    upstream.faults.on(
-        "GET *", Fault(body=content, content_type=OCI_MANIFEST, headers={"Docker-Content-Digest": SUBJECT})
-    )
+    upstream.faults.clear()
+    wrong = {"Docker-Content-Digest": SUBJECT}
+    upstream.faults.on(f"GET */manifests/{TAG}", Fault(body=content, content_type=OCI_MANIFEST, headers=wrong))
     with pytest.raises(UpstreamContent):
         await client.get_manifest(ALPINE, TAG)
 

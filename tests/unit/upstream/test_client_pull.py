@@ -98,6 +98,15 @@ class TestManifest:
         with pytest.raises(UpstreamContent, match="announced with"):
             await client.get_manifest(ALPINE, TAG)
 
+    async def test_by_tag_of_a_registry_that_states_wrong_digests_is_taken_when_it_has_the_right_one_as_well(
+        self, upstream: FakeRegistry, client: UpstreamClient
+    ) -> None:
+        image = upstream.add_image(ALPINE, TAG)
+        wrong = {"Docker-Content-Digest": digest_of(b"something else")}
+        upstream.faults.on(f"*/manifests/{TAG}", Fault(headers=wrong))
+        assert (await client.get_manifest(ALPINE, TAG)).digest == image.digest
+        assert upstream.count(f"GET */manifests/{image.digest}") == 1
+
     @pytest.mark.parametrize(
         ("body", "content_type"),
         [

@@ -514,6 +514,8 @@ class TestReadBack:
         upstream.faults.on("GET *", Fault(body=other.manifest, headers=headers))
         with pytest.raises(UpstreamContent):
             await client.holds_manifest(TEAM, image.digest)
+        upstream.faults.clear()
+        upstream.faults.on(f"GET */manifests/{TAG}", Fault(body=other.manifest, headers=headers))
         with pytest.raises(UpstreamContent, match="announced"):
             await client.find_tag(TEAM, TAG)
         upstream.faults.clear()
