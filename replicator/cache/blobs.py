@@ -1,9 +1,10 @@
 """Blobs of cached repositories: from the store, or from a fill that the first one to ask starts and everybody follows.
 
 Access is by repository, so a blob that lies in the store for another repository is not simply served. It is linked
-without a download only when a manifest that came from this repository's upstream names it and it is here for another
-repository of that same upstream; in every other case the upstream has to send it, which proves that it may be had
-there.
+without a download only when a manifest that was fetched for this repository names it, it is here for another
+repository of the same upstream, and the authority says that it has it in this repository: a mirror could name
+anything. In every other case the blob has to be sent, which proves that it may be had there. While an upstream that
+has neither mirrors nor peers cannot be asked, its manifest is proof enough.
 
 Who asks waits no longer than `cold_wait` for an answer to begin. The download goes on all the same, for whoever comes
 next.
@@ -25,7 +26,9 @@ from replicator.core.errors import (
     UpstreamContent,
     UpstreamError,
     UpstreamNotFound,
+    UpstreamThrottled,
     UpstreamTimeout,
+    UpstreamUnavailable,
 )
 from replicator.core.manifest import parse_manifest
 from replicator.core.templates import CreationCause
@@ -87,6 +90,7 @@ class CachedBlobs:
         self._takers: WeakKeyDictionary[Fill, _Takers] = WeakKeyDictionary()
         self._absent = NegativeMemory(node.clock)
         self._asking: SingleFlight[tuple[Digest, Hashable], int] = SingleFlight()
+        self._proving: SingleFlight[tuple[Digest, Hashable], bool] = SingleFlight()
         self._described: dict[Digest, Mapping[Digest, Descriptor]] = {}
         """What the latest of the large manifests name."""
 
@@ -180,12 +184,14 @@ class CachedBlobs:
         self._absent.forget(repository, digest)
 
     async def idle(self) -> None:
-        """Return when no upstream is being asked for a size."""
+        """Return when no upstream is being asked about a blob."""
         await self._asking.idle()
+        await self._proving.idle()
 
     async def close(self) -> None:
         """End what upstreams are being asked; whoever waits for it gets ShuttingDown."""
         await self._asking.close()
+        await self._proving.close()
 
     # What is here for another repository
 
@@ -219,9 +225,28 @@ class CachedBlobs:
             return None
 
     async def _find_shared(self, source: UpstreamRepository, descriptor: Descriptor) -> bool:
-        """Tell whether another repository of the same upstream holds a blob."""
+        """Tell whether another repository of the same upstream holds a blob that this one may have as well."""
         holders = await self._node.database.read(cached_content.cached_holders(descriptor.digest))
-        return any(self._is_sibling(source, holder) for holder in holders)
+        if source.repository in holders:
+            return True  # it came while somebody looked
+        if not any(self._is_sibling(source, holder) for holder in holders):
+            return False
+        return await self._is_vouched(source, descriptor.digest)
+
+    async def _is_vouched(self, source: UpstreamRepository, digest: Digest) -> bool:
+        """Tell whether a blob that a manifest of a repository names may be had there without being sent for it.
+
+        The authority is asked, once for all who want to know. When it cannot be asked in time, the manifest counts
+        where nobody else can have sent it.
+        """
+        try:
+            async with asyncio.timeout(self._limits.stale_wait):
+                key = (digest, _party_of(source))
+                return await self._proving.run(key, lambda: source.sources.authority.blob_exists(digest))
+        except (TimeoutError, UpstreamUnavailable, UpstreamThrottled, UpstreamTimeout):
+            return len(source.sources.clients) == 1
+        except UpstreamError:
+            return False
 
     def _is_sibling(self, source: UpstreamRepository, holder: RepositoryName) -> bool:
         other = self._upstreams.find(holder)
@@ -308,6 +333,8 @@ class CachedBlobs:
                 return fill
             if descriptor is None:
                 await self._prove(source, digest)
+            elif not await self._is_vouched(source, digest):
+                raise _NotOurs
             takers.repositories.add(source.repository)
         return None
 
@@ -420,7 +447,7 @@ def _descriptors(manifest: StoredManifest) -> Mapping[Digest, Descriptor]:
 
 
 class _NotOurs(Exception):
-    """What failed was asked for by another party."""
+    """What is under way, or failed, was asked for by another party."""
 
 
 def _party_of(source: UpstreamRepository) -> Hashable:

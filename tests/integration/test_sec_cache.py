@@ -130,6 +130,73 @@ async def test_who_asks_for_what_is_not_there_hears_it_from_the_one_fill(
     assert upstream.count("GET /v2/library/alpine/blobs/*") == 1
 
 
+@contextlib.asynccontextmanager
+async def rogue_node(directory: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
+    """A node whose mirror says that `evil/app` has the layer that only `library/alpine` has."""
+    async with FakeRegistry() as rogue:
+        rogue.add_image("evil/app", "latest", [LAYER])
+        rogue.repository("evil/app").blobs.clear()
+        upstream.add_image("library/alpine", "latest", [LAYER])
+        rule = replace(HUB, mirrors=("rogue",))
+        async with caching_node(directory, {"hub": upstream, "rogue": rogue}, clock, rules=[rule]) as node:
+            yield node
+
+
+@pytest.mark.parametrize("status", [None, 401, 503])
+async def test_a_mirror_that_names_a_blob_of_another_repository_gives_nobody_access_to_it(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock, status: int | None
+) -> None:
+    if status is not None:
+        upstream.faults.on("* /v2/evil/app/blobs/*", Fault(status=status))
+    async with rogue_node(tmp_path, upstream, clock) as node:
+        await node.image()
+        await node.manifest(repository=EVIL)
+        refused = await outcome(node.blob(digest_of(LAYER), EVIL))
+        assert isinstance(refused, BlobNotFound | UpstreamDenied | UpstreamUnavailable)
+        assert await node.node.database.read(blobs.find_linked(EVIL, digest_of(LAYER))) is None
+        assert await node.blob(digest_of(LAYER)) == LAYER
+
+
+async def test_a_mirror_that_names_a_blob_on_its_way_to_another_repository_gives_nobody_access_to_it(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    hold = Hold()
+    upstream.faults.on("GET /v2/library/alpine/blobs/*", Fault(hold=hold))
+    async with rogue_node(tmp_path, upstream, clock) as node, asyncio.TaskGroup() as group:
+        await node.manifest()
+        await node.manifest(repository=EVIL)
+        pull = group.create_task(outcome(node.blob(digest_of(LAYER))))
+        await hold.reached()
+        assert isinstance(await outcome(node.blob(digest_of(LAYER), EVIL)), BlobNotFound)
+        hold.release()
+        assert await pull == LAYER
+        assert await node.node.database.read(blobs.find_linked(EVIL, digest_of(LAYER))) is None
+
+
+async def test_a_blob_of_another_repository_is_asked_about_once_and_needs_no_download(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    upstream.add_image("library/alpine", "latest", [LAYER])
+    upstream.add_image("evil/app", "latest", [LAYER])
+    await node.image()
+    await node.manifest(repository=EVIL)
+    upstream.requests.clear()
+    for _ in range(3):
+        assert await node.blob(digest_of(LAYER), EVIL) == LAYER
+    assert [request.method for request in upstream.requests] == ["HEAD"]
+
+
+async def test_a_blob_of_another_repository_is_had_while_the_only_registry_is_down(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    upstream.add_image("library/alpine", "latest", [LAYER])
+    upstream.add_image("evil/app", "latest", [LAYER])
+    await node.image()
+    await node.manifest(repository=EVIL)
+    await upstream.stop()
+    assert await node.blob(digest_of(LAYER), EVIL) == LAYER
+
+
 # Manifests
 
 
