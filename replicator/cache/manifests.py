@@ -19,10 +19,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from replicator.cache.check_outcome import CheckOutcome, TagCheck
 from replicator.cache.imports import TagImport
 from replicator.cache.plans import due_after, has_failed_lately, plan_of
-from replicator.cache.tag_checks import CheckOutcome, FetchedTag, TagCheck
-from replicator.core.cache_status import CacheResult, PullTrace
+from replicator.cache.tag_news import FetchedTag
+from replicator.core.cache_status import NOT_FOUND, OK, TOO_MANY, CacheResult, PullTrace
 from replicator.core.errors import (
     ManifestNotFound,
     ReplicatorError,
@@ -67,8 +68,6 @@ _RESULTS = {
     CheckOutcome.GONE: CacheResult.STALE,
     CheckOutcome.FAILED: CacheResult.STALE,
 }
-_OK, _NOT_FOUND, _TOO_MANY = 200, 404, 429
-
 _AGAIN = "again"
 
 _Key = tuple["RepositoryName", "Tag"]
@@ -214,7 +213,7 @@ class CachedManifests:
         trace: PullTrace,
     ) -> StoredManifest:
         trace.note(_RESULTS[check.outcome], source.rule.prefix, check.source)
-        trace.status = _OK if check.error is None else _status_of(check.error)
+        trace.status = OK if check.error is None else _status_of(check.error)
         trace.error = None if check.error is None else str(check.error)
         found = await self._pulls.find_manifest(entry.repository, entry.tag)
         if found is None and check.outcome is CheckOutcome.GONE:
@@ -273,7 +272,7 @@ class CachedManifests:
             if not isinstance(error, ManifestNotFound):
                 trace.result = CacheResult.ERROR
             raise
-        trace.upstream, trace.status = fetched.source, _OK
+        trace.upstream, trace.status = fetched.source, OK
         tag = as_tag(reference)
         if tag is not None:
             trace.age = max(0.0, self._node.clock.now() - fetched.checked_at)
@@ -357,8 +356,8 @@ def _no_answer(source: UpstreamRepository) -> str:
 def _status_of(error: ReplicatorError) -> int | None:
     """Return what the upstream answered, as far as an error tells it."""
     if isinstance(error, ManifestNotFound | UpstreamNotFound):
-        return _NOT_FOUND
-    return _TOO_MANY if isinstance(error, UpstreamThrottled) else None
+        return NOT_FOUND
+    return TOO_MANY if isinstance(error, UpstreamThrottled) else None
 
 
 def _too_old(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.cache.blobs import CachedBlobs
+from replicator.cache.check_outcome import CheckOutcome, TagCheck
 from replicator.cache.completion import Completion
 from replicator.cache.imports import Imports
 from replicator.cache.limits import CacheLimits
@@ -18,8 +19,10 @@ from replicator.cache.negative import NegativeMemory
 from replicator.cache.own_repositories import OwnRepositories
 from replicator.cache.peer_access import PeerAccess
 from replicator.cache.selection import refusal_of
-from replicator.cache.tag_checks import CheckOutcome, TagCheck, TagChecks
+from replicator.cache.tag_checks import TagChecks
 from replicator.cache.tag_memory import TagMemory
+from replicator.cache.tag_news import TagQuestions
+from replicator.cache.tag_settlement import TagSettlement
 from replicator.cache.upstreams import UpstreamRepositories
 from replicator.cache.use_memory import UseMemory
 from replicator.core.access import Action, Principal, PrincipalKind
@@ -72,7 +75,10 @@ class PullThrough:
         self.memory = TagMemory()
         self.uses = UseMemory()
         imports = Imports(node)
-        self.checks = TagChecks(pulls, imports, self.memory, node.clock, observer, limits)
+        self.completion = Completion(node, self)
+        questions = TagQuestions(node.clock, observer, limits)
+        settlement = TagSettlement(pulls, imports, self.memory, questions, node.clock, observer, self._complete)
+        self.checks = TagChecks(questions, settlement)
         self.negative = NegativeMemory(node.clock)
         own = self._own = OwnRepositories(node)
         self._peers = PeerAccess(node.settings.node, own, self.upstreams.peer_calls)
@@ -83,8 +89,6 @@ class PullThrough:
         self._observer = observer
         self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, self.negative, limits)
         self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer, limits)
-        self.completion = Completion(node, self)
-        self.checks.complete = self._complete
 
     async def get_manifest(
         self,
@@ -207,8 +211,10 @@ class PullThrough:
         if refusal is not None and not await self._own.holds(source):
             raise Denied(refusal)
 
-    async def _complete(self, source: UpstreamRepository, manifest: StoredManifest) -> None:
-        await self.completion.complete(source.repository, manifest, source.rule.platforms)
+    async def _complete(self, source: UpstreamRepository, manifest: StoredManifest, before: Digest) -> None:
+        if source.rule.platforms:
+            await self.completion.complete(source.repository, manifest, source.rule.platforms)
+        await self.completion.complete_successor(source.repository, manifest, before)
 
     async def idle(self) -> None:
         """Return when nothing is being fetched or checked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from replicator.cache.tag_checks import CheckOutcome
+from replicator.cache.check_outcome import CheckOutcome
 from replicator.core.errors import AccessError, ManifestNotFound, NotFound, UpstreamError
 from replicator.storage.metadata import cache_entries
 from replicator.transfer.push_image import for_each

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from replicator.core.cache_status import CacheResult
 from replicator.core.errors import ShuttingDown, UpstreamError, UpstreamNotFound, UpstreamTimeout
 from replicator.telemetry.logs import get_logger
-from replicator.upstream.errors import UpstreamLoop
 from replicator.upstream.single_flight import SingleFlight
-from replicator.upstream.via import incoming_via
+from replicator.upstream.via import is_loop_of_requester
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -139,8 +138,7 @@ class RemoteLists(Generic[T]):
         except UpstreamError as error:
             _log.info("list could not be had", what=str(key), error=str(error))
             known = self._lists.get(key) or RemoteList(None, weight=_OVERHEAD)
-            if isinstance(error, UpstreamLoop) and incoming_via():
-                # A circle that was closed by whom a client says its request has passed is that client's alone.
+            if is_loop_of_requester(error):
                 return replace(known, failure=error)
             return replace(known, failure=error, failed_at=self._clock.monotonic())
         weight = _OVERHEAD + sum(map(self._weigh, entries))

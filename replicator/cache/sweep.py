@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.cache.cached_names import CachedNames
+from replicator.cache.check_outcome import CheckOutcome, concerns_all
 from replicator.cache.plans import is_known_gone, is_resting, stretch_of
 from replicator.cache.selection import refusal_of
-from replicator.cache.tag_checks import CheckOutcome, concerns_all
 from replicator.core.errors import ShuttingDown, StorageError
 from replicator.storage.metadata import cache_entries
 from replicator.storage.metadata.due_tags import due_tags

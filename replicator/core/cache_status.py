@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _MAX_DETAIL = 200
-_NOT_FOUND = 404
+OK, NOT_FOUND, TOO_MANY = 200, 404, 429
+"""What an upstream may have answered to a pull, as an HTTP status."""
 
 
 class CacheResult(enum.StrEnum):
@@ -75,7 +76,7 @@ def render_cache_status(node: str, trace: PullTrace) -> str | None:
         parts.append(f"fwd-status={trace.status}")
     if trace.ttl is not None:
         parts.append(f"ttl={math.floor(trace.ttl)}")
-    if trace.result is CacheResult.MISS and trace.stored and trace.status != _NOT_FOUND:
+    if trace.result is CacheResult.MISS and trace.stored and trace.status != NOT_FOUND:
         parts.append("stored")
     if trace.collapsed:
         parts.append("collapsed")

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from replicator.upstream.errors import UpstreamLoop
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -29,6 +31,14 @@ def on_behalf_of(entries: tuple[str, ...]) -> Iterator[None]:
 def incoming_via() -> tuple[str, ...]:
     """Return the Via entries of the request that this is done for, the oldest first."""
     return _incoming.get()
+
+
+def is_loop_of_requester(error: BaseException) -> bool:
+    """Tell whether a failure is a circle that was closed by whom a client says its request has passed.
+
+    It is that client's alone: nobody else's answer, and no news of the upstream.
+    """
+    return isinstance(error, UpstreamLoop) and bool(incoming_via())
 
 
 def via_header(own: str | None) -> Mapping[str, str]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from replicator.cache import warm_images
+from replicator.cache.check_outcome import CheckOutcome
 from replicator.cache.space import CacheSpace
-from replicator.cache.tag_checks import CheckOutcome
 from replicator.cache.warm_images import WarmState
 from replicator.config.units import duration_or_any
 from replicator.core.cache_rules import FreshnessProfile

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.cache.tag_checks import CheckOutcome
+from replicator.cache.check_outcome import CheckOutcome
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.manifest import parse_manifest
