@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.errors import InvalidManifest, ManifestNotFound
+from replicator.core.large_manifests import parse_beside
 from replicator.core.manifest import parse_manifest
 from replicator.core.succession import needed_successors
 from replicator.storage.metadata import blobs, images
@@ -162,7 +163,7 @@ class Completion:
         if depth > _MAX_DEPTH or len(work.seen) >= _MAX_MANIFESTS:
             raise InvalidManifest(f"{manifest.digest} is nested too deeply, or lists too many manifests")
         work.seen.add(manifest.digest)
-        parsed = parse_manifest(manifest.content, manifest.media_type)
+        parsed = await parse_beside(manifest.content, manifest.media_type)
         work.blobs.update((blob.digest, blob) for blob in parsed.blobs if not blob.is_foreign)
         if len(work.blobs) > _MAX_BLOBS:
             raise InvalidManifest(f"{manifest.digest} belongs to an image of more than {_MAX_BLOBS} blobs")

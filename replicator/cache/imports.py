@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from replicator.cache.prefetch import PrefetchImage
 from replicator.core.freshness import TagObservation
 from replicator.core.jobs import JobKind
-from replicator.core.manifest import parse_manifest
+from replicator.core.large_manifests import parse_beside
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
@@ -69,7 +69,7 @@ class Imports:
 
         Return what is known of the tag now, with the digest it really has, or None when the tag is not the upstream's.
         """
-        image = _image(imported.manifest)
+        image = await _image(imported.manifest)
         entry = await self._node.commit(imported.repository, lambda: self._put_tag(imported, image))
         self._announce()
         return entry
@@ -78,13 +78,13 @@ class Imports:
         self, repository: RepositoryName, manifest: StoredManifest, platforms: tuple[Platform, ...] = ()
     ) -> None:
         """Store an image that was asked for by its digest; of an index, content for `platforms` is to follow."""
-        image, now = _image(manifest), self._node.clock.now()
+        image, now = await _image(manifest), self._node.clock.now()
         await self._node.commit(repository, lambda: self._put_untagged(repository, image, platforms, now))
         self._announce()
 
     async def put_ahead(self, repository: RepositoryName, manifest: StoredManifest) -> None:
         """Store an image whose tag will move to it once its content is here; nothing follows from it before."""
-        image, now = _image(manifest), self._node.clock.now()
+        image, now = await _image(manifest), self._node.clock.now()
         await self._node.commit(repository, lambda: self._put_image(repository, image, now))
 
     async def observe(self, entry: CacheEntry, upstream: Digest) -> TagObservation:
@@ -151,8 +151,8 @@ class Imports:
         yield from cached_images.put(repository, image.manifest.digest, now)
 
 
-def _image(manifest: StoredManifest) -> StoredImage:
-    return StoredImage(manifest, parse_manifest(manifest.content, manifest.media_type), Origin.CACHE)
+async def _image(manifest: StoredManifest) -> StoredImage:
+    return StoredImage(manifest, await parse_beside(manifest.content, manifest.media_type), Origin.CACHE)
 
 
 def _plan_prefetch(

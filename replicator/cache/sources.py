@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from replicator.cache.peer_calls import PeerCalls, is_for_peer
-from replicator.core.errors import UpstreamError, UpstreamNotFound, UpstreamRefused, UpstreamTimeout
+from replicator.core.errors import UpstreamContent, UpstreamError, UpstreamNotFound, UpstreamRefused, UpstreamTimeout
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ T = TypeVar("T")
 
 MIRROR_WAIT: Final = 5.0
 """Seconds that a registry before the authority has for an answer, or for the first byte of a blob."""
+
+
+MAX_DESCRIPTORS: Final = 10_000
+"""Blobs and manifests that a manifest may name; each is a row here. Real images have a hundred layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,20 @@ class Sources:
         return await self._first(reference, lambda client: client.head_manifest(self.repository, reference))
 
     async def get_manifest(self, reference: Reference) -> Said[FetchedManifest]:
-        """Fetch a verified manifest from the first registry that has it; raises the authority's UpstreamError."""
-        return await self._first(reference, lambda client: client.get_manifest(self.repository, reference))
+        """Fetch a verified manifest from the first registry that has it; raises the authority's UpstreamError.
+
+        UpstreamContent is raised also for one that names more than MAX_DESCRIPTORS.
+        """
+        return await self._first(reference, lambda client: self._fetched(client, reference))
+
+    async def _fetched(self, client: UpstreamClient, reference: Reference) -> FetchedManifest:
+        fetched = await client.get_manifest(self.repository, reference)
+        if fetched.descriptors > MAX_DESCRIPTORS:
+            raise UpstreamContent(
+                f"{client.endpoint.name}: manifest {reference} of {self.repository} names {fetched.descriptors} blobs"
+                f" and manifests; the cache accepts up to {MAX_DESCRIPTORS}"
+            )
+        return fetched
 
     async def blob_exists(self, digest: Digest) -> bool:
         """Tell whether the authority has a blob, or a mirror when the authority fails; raises its UpstreamError."""

@@ -90,6 +90,11 @@ class Manifest:
         return ((self.config,) if self.config else ()) + self.layers
 
     @property
+    def descriptor_count(self) -> int:
+        """How many blobs and manifests this one names, its subject aside."""
+        return len(self.blobs) + len(self.manifests)
+
+    @property
     def required_blobs(self) -> tuple[Digest, ...]:
         """The blobs without which the image cannot be used, each once."""
         return tuple(dict.fromkeys(blob.digest for blob in self.blobs if not blob.is_foreign))

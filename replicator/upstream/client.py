@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of, digest_of, finished, is_digest, new_hasher
 from replicator.core.errors import InvalidInput, UpstreamContent, UpstreamDenied, UpstreamNotFound, UpstreamRefused
-from replicator.core.manifest import MAX_MANIFEST_BYTES, parse_manifest
+from replicator.core.large_manifests import parse_beside
+from replicator.core.manifest import MAX_MANIFEST_BYTES
 from replicator.core.media_types import MANIFEST_TYPES, OCI_INDEX, without_parameters
 from replicator.core.reference import Reference, as_digest
 from replicator.upstream.auth import Authorizer, ChallengeAuthorizer
@@ -68,6 +69,8 @@ class FetchedManifest:
     digest: Digest
     age: float = 0.0
     """Seconds for which the answer had been kept by a cache."""
+    descriptors: int = 0
+    """How many blobs and manifests it names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ class UpstreamClient:
         call = self._calls.manifest("GET", repository, reference)
         async with self._exchange.small(call, HTTPStatus.OK) as response:
             content = await read_bounded(response, MAX_MANIFEST_BYTES, call.what)
-            verified = _verified(call, reference, content, response.headers.get("Content-Type"))
+            verified = await _verified(call, reference, content, response.headers.get("Content-Type"))
             fetched = replace(verified, age=_age(response))
             stated = None if as_digest(reference) is not None else _stated_digest(response)
         if stated is None or digest_of(content, algorithm_of(stated)) == stated:
@@ -361,16 +364,16 @@ def open_client(
     return UpstreamClient(endpoint, authorizer, clock, observe, session=session)
 
 
-def _verified(call: Call, reference: Reference, content: bytes, content_type: str | None) -> FetchedManifest:
+async def _verified(call: Call, reference: Reference, content: bytes, content_type: str | None) -> FetchedManifest:
     wanted = as_digest(reference)
     digest = digest_of(content, CANONICAL_ALGORITHM if wanted is None else algorithm_of(wanted))
     if wanted is not None and digest != wanted:
         raise UpstreamContent(f"{call.what}: the content has another digest, {digest}")
     try:
-        manifest = parse_manifest(content, content_type)
+        manifest = await parse_beside(content, content_type)
     except InvalidInput as error:
         raise UpstreamContent(f"{call.what}: {error}") from error
-    return FetchedManifest(content, manifest.media_type, digest)
+    return FetchedManifest(content, manifest.media_type, digest, descriptors=manifest.descriptor_count)
 
 
 def _age(response: aiohttp.ClientResponse) -> float:

@@ -19,7 +19,8 @@ from replicator.core.errors import (
     UpstreamNotFound,
     UpstreamRefused,
 )
-from replicator.core.manifest import MAX_MANIFEST_BYTES, Descriptor, parse_manifest
+from replicator.core.large_manifests import parse_beside
+from replicator.core.manifest import MAX_MANIFEST_BYTES, Descriptor
 from replicator.core.media_types import OCI_INDEX, without_parameters
 from replicator.core.message_json import object_of, parse_message
 from replicator.core.names import Tag, parse_tag
@@ -119,7 +120,7 @@ class Listings:
         except (UpstreamNotFound, UpstreamRefused):
             return await self._tagged(repository, subject, artifact_type, limit)
         while True:
-            found.update((one.digest, one) for one in _descriptors(call.what, page))
+            found.update((one.digest, one) for one in await _descriptors(call.what, page))
             if page.is_last or len(found) > limit or not walk.goes_on(page.next_url, self._clock.monotonic()):
                 return _referrers(tuple(found.values()), artifact_type, limit, is_last=page.is_last)
             call = self._next(call, page)
@@ -134,7 +135,7 @@ class Listings:
             page = await self._page(call, MAX_MANIFEST_BYTES)
         except UpstreamNotFound:
             return ReferrerList((), complete=True, filtered=artifact_type is not None)
-        return _referrers(_descriptors(call.what, page), artifact_type, limit, is_last=True)
+        return _referrers(await _descriptors(call.what, page), artifact_type, limit, is_last=True)
 
     async def _page(self, call: Call, limit: int) -> _Page:
         async with self._exchange.small(call, HTTPStatus.OK) as response:
@@ -211,11 +212,11 @@ def _tag(name: str) -> Tag | None:
         return None
 
 
-def _descriptors(what: str, page: _Page) -> Sequence[Descriptor]:
+async def _descriptors(what: str, page: _Page) -> Sequence[Descriptor]:
     if page.content_type != OCI_INDEX:
         raise UpstreamContent(f"{what}: expected an index, got media type {page.content_type[:100]!r}")
     try:
-        return parse_manifest(page.content, page.content_type).manifests
+        return (await parse_beside(page.content, page.content_type)).manifests
     except InvalidInput as error:
         raise UpstreamContent(f"{what}: {error}") from error
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from replicator.cache.sources import MAX_DESCRIPTORS
 from replicator.cache.space import CacheSpace
 from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule, OnNotFound
@@ -27,7 +28,7 @@ from tests.support.upstream_clients import endpoint_of
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
     from types import FrameType
 
@@ -65,6 +66,31 @@ async def mirror(directory: Path, upstream: FakeRegistry, clock: FakeClock) -> A
     endpoint = endpoint_of(upstream, via=VIA)
     async with cached_edge(directory, {"next": endpoint}, [MIRROR], clock=clock, via=VIA) as edge:
         yield edge
+
+
+def manifest_of(count: int) -> bytes:
+    """Return a manifest with a config and `count` layers, which are the numbers from 0 on."""
+    layers = [
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": 5, "digest": digest_of(str(at).encode())}
+        for at in range(count)
+    ]
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": digest_of(b"{}")}
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}).encode()
+
+
+@contextlib.contextmanager
+def counted_calls() -> Iterator[list[int]]:
+    """Count the calls that are made on the event loop's thread: what is done elsewhere holds nobody up."""
+    calls = [0]
+
+    def count(_frame: FrameType, event: str, _argument: object) -> Any:
+        calls[0] += event == "call"
+
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
 
 
 async def joined() -> None:
@@ -324,28 +350,33 @@ async def test_blobs_of_a_manifest_of_very_many_are_found_without_holding_up_the
     node: CachingNode, upstream: FakeRegistry
 ) -> None:
     """Anybody may have such a manifest upstream, and ask for its blobs one by one."""
-    layers = [
-        {"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": 5, "digest": digest_of(str(at).encode())}
-        for at in range(5000)
-    ]
-    config = {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": digest_of(b"{}")}
-    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
-    upstream.add_manifest("library/alpine", json.dumps(document).encode(), OCI_MANIFEST, "latest")
+    upstream.add_manifest("library/alpine", manifest_of(5000), OCI_MANIFEST, "latest")
     await node.manifest()
-    calls = 0
-
-    def count(_frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(count)
-    try:
+    with counted_calls() as calls:
         for at in range(3):
             missing = await outcome(node.cache.get_blob_size(UNRESTRICTED, ALPINE, digest_of(str(at).encode())))
             assert isinstance(missing, BlobNotFound)
-    finally:
-        sys.setprofile(None)
-    assert calls < 20_000
+    assert calls[0] < 20_000
+
+
+async def test_a_manifest_of_very_many_blobs_comes_in_without_holding_up_the_loop(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    upstream.add_manifest("library/alpine", manifest_of(MAX_DESCRIPTORS - 1), OCI_MANIFEST, "latest")
+    with counted_calls() as calls:
+        await node.manifest()
+    assert calls[0] < 50_000
+
+
+async def test_a_manifest_of_more_blobs_than_any_image_has_is_refused(
+    node: CachingNode, upstream: FakeRegistry
+) -> None:
+    """Each of them would be a row here."""
+    upstream.add_manifest("library/alpine", manifest_of(MAX_DESCRIPTORS), OCI_MANIFEST, "latest")
+    refused = await outcome(node.manifest())
+    assert isinstance(refused, UpstreamContent)
+    assert f"names {MAX_DESCRIPTORS + 1} blobs and manifests; the cache accepts up to {MAX_DESCRIPTORS}" in str(refused)
+    assert await node.tag() is None
 
 
 async def test_what_is_pinned_does_not_go_with_the_upstream_s_tag(
