@@ -6,10 +6,10 @@ memory is bounded, lost with the process, and short: what is pushed or published
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core.bounded import BoundedMap
 from replicator.core.errors import ManifestNotFound, UpstreamContent, UpstreamDenied
 
 if TYPE_CHECKING:
@@ -39,18 +39,17 @@ class NegativeMemory:
 
     def __init__(self, clock: Clock, capacity: int = _CAPACITY) -> None:
         self._clock = clock
-        self._capacity = capacity
-        self._refusals: OrderedDict[_Key, _Refusal] = OrderedDict()
+        self._refusals: BoundedMap[_Key, _Refusal] = BoundedMap(capacity)
 
     def find(self, repository: RepositoryName, reference: Reference) -> Refusal | None:
         """Return the error to raise for a manifest that need not be asked for now, or None when it must be."""
         key = (repository, reference)
-        refusal = self._refusals.get(key)
+        refusal = self._refusals.peek(key)
         if refusal is None:
             return None
         left = refusal.until - self._clock.monotonic()
         if left <= 0:
-            del self._refusals[key]
+            self._refusals.pop(key)
             return None
         return refusal.kind(refusal.text, retry_after=None if refusal.kind is ManifestNotFound else left)
 
@@ -61,15 +60,12 @@ class NegativeMemory:
             return
         key = (source.repository, reference)
         kind = next(kind for kind in (ManifestNotFound, UpstreamDenied, UpstreamContent) if isinstance(error, kind))
-        self._refusals[key] = _Refusal(kind, str(error)[:_MAX_TEXT], self._clock.monotonic() + seconds)
-        self._refusals.move_to_end(key)
-        if len(self._refusals) > self._capacity:
-            self._refusals.popitem(last=False)
+        self._refusals.put(key, _Refusal(kind, str(error)[:_MAX_TEXT], self._clock.monotonic() + seconds))
 
     def forget(self, repository: RepositoryName, reference: Reference | None = None) -> None:
         """Forget one failure, or all of a repository."""
         if reference is not None:
-            self._refusals.pop((repository, reference), None)
+            self._refusals.pop((repository, reference))
             return
         for key in [key for key in self._refusals if key[0] == repository]:
-            del self._refusals[key]
+            self._refusals.pop(key)

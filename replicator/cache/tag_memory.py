@@ -7,9 +7,10 @@ sweep, once an hour at most: a crash loses an hour of that, and nothing else.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from replicator.core.bounded import BoundedMap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,32 +29,27 @@ class TagMemory:
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
         self._capacity = capacity
-        self._entries: OrderedDict[_Key, CacheEntry] = OrderedDict()
+        self._entries: BoundedMap[_Key, CacheEntry] = BoundedMap(capacity)
         self._used: dict[_Key, float] = {}
 
     def find(self, repository: RepositoryName, tag: Tag) -> CacheEntry | None:
         """Return what was last known of a tag."""
-        return self._entries.get((repository, tag))
+        return self._entries.peek((repository, tag))
 
     def keep(self, entry: CacheEntry) -> None:
         """Remember what is known of a tag now."""
-        key = (entry.repository, entry.tag)
-        self._entries[key] = entry
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
+        self._entries.put((entry.repository, entry.tag), entry)
 
     def drop(self, repository: RepositoryName, tag: Tag) -> None:
         """Forget a tag."""
-        self._entries.pop((repository, tag), None)
+        self._entries.pop((repository, tag))
         self._used.pop((repository, tag), None)
 
     def use(self, entry: CacheEntry, now: float) -> None:
         """Note that a tag was pulled."""
         key = (entry.repository, entry.tag)
         if now - entry.used_at < _USE_RESOLUTION:
-            if key in self._entries:
-                self._entries.move_to_end(key)
+            self._entries.find(key)
             return
         self.keep(replace(entry, used_at=now))
         if key in self._used or len(self._used) < self._capacity:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.cache.peer_calls import PeerCalls
 from replicator.cache.sources import Sources
+from replicator.core.bounded import BoundedMap
 from replicator.core.cache_rules import ROOT, CacheRule, match_cache_rule
 from replicator.core.errors import ConfigurationError
 
@@ -55,17 +55,15 @@ class UpstreamRepositories:
         self._clients = dict(clients)
         self._peers = dict(peers or {})
         self.peer_calls = PeerCalls()
-        self._found: OrderedDict[RepositoryName, UpstreamRepository | None] = OrderedDict()
+        self._found: BoundedMap[RepositoryName, UpstreamRepository | None] = BoundedMap(_REMEMBERED)
 
     def find(self, repository: RepositoryName) -> UpstreamRepository | None:
         """Return the upstream repository of `repository`, if a rule covers it."""
-        try:
-            return self._found[repository]
-        except KeyError:
-            found = self._found[repository] = self._match(repository)
-            if len(self._found) > _REMEMBERED:
-                self._found.popitem(last=False)
-            return found
+        found = self._found.find(repository)
+        if found is None and repository not in self._found:
+            found = self._match(repository)
+            self._found.put(repository, found)
+        return found
 
     def _match(self, repository: RepositoryName) -> UpstreamRepository | None:
         match = match_cache_rule(self.rules, repository)

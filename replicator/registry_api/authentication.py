@@ -11,13 +11,13 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import jwt
 
 from replicator.core.access import UNRESTRICTED, Grant, Principal, PrincipalKind, node_principal
+from replicator.core.bounded import BoundedMap
 from replicator.core.errors import Unauthenticated
 from replicator.registry.peer_tokens import MAX_TOKEN_LENGTH, UNREADABLE_TOKEN, PeerTokens
 
@@ -110,13 +110,13 @@ class UserAuthenticator:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._stranger = User("", _digest(secrets.token_hex()))
-        self._known: OrderedDict[str, Principal] = OrderedDict()
+        self._known: BoundedMap[str, Principal] = BoundedMap(_REMEMBERED)
 
     def authenticate(self, header: str | None) -> Principal:
         """Return the caller; raises Unauthenticated for a wrong password or a token that is not valid."""
         if header is None:
             return self._anonymous
-        known = self._known.get(header)
+        known = self._known.peek(header)
         if known is not None:
             return known
         if len(header) > _MAX_HEADER:
@@ -129,9 +129,7 @@ class UserAuthenticator:
         raise Unauthenticated("expected Basic or Bearer credentials")
 
     def _remember(self, header: str, principal: Principal) -> Principal:
-        self._known[header] = principal
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.put(header, principal)
         return principal
 
     def _by_password(self, credentials: str) -> Principal:

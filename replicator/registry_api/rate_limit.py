@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from replicator.core.bounded import BoundedMap
 from replicator.core.errors import Throttled
 from replicator.core.throttle import TokenBucket
 
@@ -24,18 +24,15 @@ class RateLimit:
         self._rate = rate
         self._burst = max(1.0, burst)
         self._clock = clock
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._buckets: BoundedMap[str, TokenBucket] = BoundedMap(_MAX_CALLERS)
 
     def admit(self, caller: str) -> None:
         """Count one request; raise Throttled, with the seconds to wait, when the caller has none left."""
         now = self._clock.monotonic()
-        bucket = self._buckets.get(caller)
+        bucket = self._buckets.find(caller)
         if bucket is None:
-            bucket = self._buckets[caller] = TokenBucket(self._rate, self._burst, self._burst, now)
-            if len(self._buckets) > _MAX_CALLERS:
-                self._buckets.popitem(last=False)
-        else:
-            self._buckets.move_to_end(caller)
+            bucket = TokenBucket(self._rate, self._burst, self._burst, now)
+            self._buckets.put(caller, bucket)
         wait = bucket.take(now)
         if wait > 0:
             raise Throttled("too many requests", retry_after=wait)

@@ -12,11 +12,11 @@ waited for without a slot; `was_sent_since` then tells that it need not be sent 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core.bounded import BoundedMap
 from replicator.core.jobs import Priority
 from replicator.transfer.push_image import BlobTurns
 
@@ -46,7 +46,7 @@ class BlobSlots:
         self._waiting: list[_Waiter] = []
         self._asked = 0
         self._ended = 0
-        self._sent: OrderedDict[Digest, int] = OrderedDict()
+        self._sent: BoundedMap[Digest, int] = BoundedMap(_REMEMBERED)
 
     @asynccontextmanager
     async def of(self, digest: Digest, priority: int = Priority.PUSH) -> AsyncIterator[None]:
@@ -90,14 +90,11 @@ class BlobSlots:
     def sent(self, digest: Digest) -> None:
         """Note that the destination has a blob now."""
         self._ended += 1
-        self._sent[digest] = self._ended
-        self._sent.move_to_end(digest)
-        while len(self._sent) > _REMEMBERED:
-            self._sent.popitem(last=False)
+        self._sent.put(digest, self._ended)
 
     def was_sent_since(self, digest: Digest, mark: int) -> bool:
         """Tell whether a blob was sent after `mark` was taken."""
-        return self._sent.get(digest, 0) > mark
+        return (self._sent.peek(digest) or 0) > mark
 
 
 class TurnsAtPriority(BlobTurns):

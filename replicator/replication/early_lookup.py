@@ -8,10 +8,10 @@ same rules as a delivery: the registry policy must allow the node, and nothing c
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core.bounded import BoundedMap
 from replicator.core.delivery import ImageOutcome
 from replicator.core.errors import ReplicatorError, StorageError, UpstreamError, UpstreamUnavailable
 from replicator.core.reference import as_digest, as_tag
@@ -74,7 +74,7 @@ class EarlyLookup:
         self._sources = sources
         self._limits = limits
         self._flights: SingleFlight[_Key, Found | None] = SingleFlight()
-        self._misses: OrderedDict[_Key, float] = OrderedDict()
+        self._misses: BoundedMap[_Key, float] = BoundedMap(_MAX_MISSES)
         self._resting: dict[NodeId, float] = {}
 
     def covers(self, repository: RepositoryName) -> bool:
@@ -94,14 +94,11 @@ class EarlyLookup:
 
     def is_missed(self, repository: RepositoryName, reference: Reference) -> bool:
         """Tell whether it is known that nobody has it."""
-        return self._misses.get((repository, reference), 0.0) > self._node.clock.monotonic()
+        return (self._misses.peek((repository, reference)) or 0.0) > self._node.clock.monotonic()
 
     def note_miss(self, repository: RepositoryName, reference: Reference) -> None:
         """Remember for a while that nobody has it."""
-        self._misses[repository, reference] = self._node.clock.monotonic() + self._limits.miss
-        self._misses.move_to_end((repository, reference))
-        while len(self._misses) > _MAX_MISSES:
-            self._misses.popitem(last=False)
+        self._misses.put((repository, reference), self._node.clock.monotonic() + self._limits.miss)
 
     def note_silent(self, source: EarlySource) -> None:
         """Leave a source that does not answer alone for a while."""

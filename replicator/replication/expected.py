@@ -7,10 +7,10 @@ an index lists travels with that index. Replicas are expected only by rules that
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core.bounded import BoundedMap
 from replicator.core.errors import InvalidName
 from replicator.core.peer_messages import HeldImage
 from replicator.core.replication import Destination, Origin, ReplicateImage, destinations_of
@@ -100,7 +100,7 @@ class Expectation:
         self.destination = destination
         self.rules = tuple(rule for rule in settings.replication_rules if destination in rule.destinations)
         self._source: NodeId = settings.node
-        self._known: OrderedDict[tuple[RepositoryName, Digest], tuple[ExpectedImage, ...]] = OrderedDict()
+        self._known: BoundedMap[tuple[RepositoryName, Digest], tuple[ExpectedImage, ...]] = BoundedMap(_MAX_KEPT)
 
     def targets(self, repository: RepositoryName) -> tuple[RepositoryName, ...]:
         """Return the repositories at the destination that images of `repository` go to; empty when no rule covers."""
@@ -208,16 +208,14 @@ class Expectation:
 
     def _known_of(self, repository: RepositoryName, digest: Digest, depth: int) -> Steps[tuple[ExpectedImage, ...]]:
         key = repository, digest
-        if key in self._known:
-            self._known.move_to_end(key)
-            return self._known[key]
+        known = self._known.find(key)
+        if known is not None:
+            return known
         image = None
         if depth > 0:
             image = yield from expected_images.find(repository, str(self.destination), digest)
         found = (yield from self._of(image, depth)) if image is not None else ()
-        self._known[key] = found
-        if len(self._known) > _MAX_KEPT:
-            self._known.popitem(last=False)
+        self._known.put(key, found)
         return found
 
     def _place(

@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
+from replicator.core.bounded import BoundedMap
 from replicator.core.challenge import Challenge, parse_challenge, realm_is_trusted
 from replicator.core.errors import (
     UpstreamContent,
@@ -126,14 +126,13 @@ class ChallengeAuthorizer:
         credentials: CredentialSource | None = None,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
-        self._max_tokens = max_tokens
         self._endpoint = endpoint
         self._session = session
         self._clock = clock
         self._credentials = credentials or FixedCredentials(endpoint.credentials)
         self._pauses = Pauses(f"{endpoint.name}: token service", clock)
         self._basic: Credentials | None = None
-        self._tokens: OrderedDict[_Grant, _Token] = OrderedDict()
+        self._tokens: BoundedMap[_Grant, _Token] = BoundedMap(max_tokens)
         self._flights: SingleFlight[_Grant, _Token] = SingleFlight()
 
     async def headers(
@@ -147,11 +146,10 @@ class ChallengeAuthorizer:
         if self._basic is not None:
             return {"Authorization": basic_authorization(self._basic)}
         grant = _Grant(repository, actions, mount_from)
-        token = self._tokens.get(grant)
+        token = self._tokens.find(grant)
         if token is None:
             self._pauses.check(_TOKENS)
             return _NO_HEADERS
-        self._tokens.move_to_end(grant)
         if token.expires_at <= self._clock.monotonic():
             token = await self._fetched(grant, token.request)
         return {"Authorization": token.authorization}
@@ -175,7 +173,7 @@ class ChallengeAuthorizer:
             return False
         grant = _Grant(repository, actions, mount_from)
         request = self._token_request(challenge, grant)
-        current = self._tokens.get(grant)
+        current = self._tokens.peek(grant)
         if current is None or current.authorization == refused.get("Authorization"):
             await self._fetched(grant, request)
         return True
@@ -214,10 +212,7 @@ class ChallengeAuthorizer:
         content = await self._answer(what, request)
         value, lifetime = _parse_answer(what, content)
         token = _Token(f"Bearer {value}", asked_at + lifetime - min(_LEEWAY, lifetime / 4), request)
-        self._tokens[grant] = token
-        self._tokens.move_to_end(grant)
-        while len(self._tokens) > self._max_tokens:
-            self._tokens.popitem(last=False)
+        self._tokens.put(grant, token)
         return token
 
     async def _answer(self, what: str, request: _TokenRequest) -> bytes:

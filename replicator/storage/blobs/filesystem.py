@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from replicator.core.bounded import BoundedMap
 from replicator.core.digest import ALGORITHMS, algorithm_of, finished
 from replicator.core.errors import CorruptBlob
 from replicator.storage.blobs.directory_lock import DirectoryLock
@@ -164,7 +164,7 @@ class _TouchedFiles:
     """
 
     def __init__(self) -> None:
-        self._trusted: OrderedDict[str, int] = OrderedDict()
+        self._trusted: BoundedMap[str, int] = BoundedMap(_MAX_TRUSTED)
         self._changing = threading.Lock()
 
     def check(self, fd: int, blob: StoredBlob) -> None:
@@ -172,14 +172,12 @@ class _TouchedFiles:
         found = os.fstat(fd)
         if blob.verified_at is None or found.st_ctime <= blob.verified_at:
             return
-        if self._trusted.get(blob.location) == found.st_ctime_ns:
+        if self._trusted.peek(blob.location) == found.st_ctime_ns:
             return
         if finished(hash_file(fd, algorithm_of(blob.digest))) != blob.digest:
             raise CorruptBlob(f"the file of {blob.digest} was changed, and has other content")
         with self._changing:
-            self._trusted[blob.location] = found.st_ctime_ns
-            if len(self._trusted) > _MAX_TRUSTED:
-                self._trusted.popitem(last=False)
+            self._trusted.put(blob.location, found.st_ctime_ns)
 
 
 class _DurableDirectories:

@@ -17,12 +17,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from replicator.core.bounded import BoundedMap
 from replicator.core.digest import Digest, algorithm_of, finished, new_hasher, parse_algorithm
 from replicator.core.errors import (
     Conflict,
@@ -112,7 +112,7 @@ class IngestArea:
         """Names in use. None while one is being opened or reclaimed."""
         self._reclaims: list[set[str]] = []
         """For each reclaim that is looking around, the names it must spare."""
-        self._suspended: OrderedDict[str, tuple[_Hash, int]] = OrderedDict()
+        self._suspended: BoundedMap[str, tuple[_Hash, int]] = BoundedMap(_MAX_SUSPENDED_HASHES)
         """Hash objects of suspended ingests with the size they stand for, so that no byte is hashed twice."""
 
     def prepare(self, lock: DirectoryLock) -> None:
@@ -170,9 +170,7 @@ class IngestArea:
 
     def remember(self, name: str, hasher: _Hash, size: int) -> None:
         """Keep the hash object of an ingest that is being suspended."""
-        self._suspended[name] = (hasher, size)
-        if len(self._suspended) > _MAX_SUSPENDED_HASHES:
-            self._suspended.popitem(last=False)
+        self._suspended.put(name, (hasher, size))
 
     def release(self, name: str) -> None:
         """Make a name available for `resume`."""
@@ -180,7 +178,7 @@ class IngestArea:
 
     def forget(self, name: str) -> None:
         """Let go of everything known of a name whose file is gone."""
-        self._suspended.pop(name, None)
+        self._suspended.pop(name)
         self.release(name)
 
     async def _opened(self, name: str, flags: int, hasher_of: Callable[[int], _Hash | None]) -> FileIngest:
@@ -229,7 +227,7 @@ class IngestArea:
             discard(self.files, self.path_of(name))
 
     def _hasher_of(self, name: str, algorithm: str, size: int) -> _Hash | None:
-        hasher, hashed = self._suspended.pop(name, (None, 0))
+        hasher, hashed = self._suspended.pop(name) or (None, 0)
         if hasher is not None and hasher.name == algorithm and hashed == size:
             return hasher
         return None if size else new_hasher(algorithm)

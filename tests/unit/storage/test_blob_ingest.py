@@ -137,6 +137,11 @@ class TestFailure:
 
 class TestHash:
     @pytest.fixture
+    def few_hashes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let stores that are made from now on remember two hashes."""
+        monkeypatch.setattr(ingest_module, "_MAX_SUSPENDED_HASHES", 2)
+
+    @pytest.fixture
     def hashed_files(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Return a list that gets the algorithm of every file read through again."""
         hashed: list[str] = []
@@ -173,9 +178,8 @@ class TestHash:
         assert hashed_files == ["sha256"]
 
     async def test_hashes_of_abandoned_sessions_do_not_pile_up(
-        self, store: FilesystemBlobStore, hashed_files: list[str], monkeypatch: pytest.MonkeyPatch
+        self, few_hashes: None, store: FilesystemBlobStore, hashed_files: list[str]
     ) -> None:
-        monkeypatch.setattr(ingest_module, "_MAX_SUSPENDED_HASHES", 2)
         for name in ("one", "two", "three"):
             ingest = await store.create_ingest(name)
             await ingest.write(name.encode())
