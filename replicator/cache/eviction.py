@@ -72,6 +72,8 @@ class _Doomed:
     images: list[Digest] = field(default_factory=list)
     tags: list[Tag] = field(default_factory=list)
     blobs: dict[Digest, int] = field(default_factory=dict)
+    freed: int = 0
+    """Bytes of manifests."""
 
 
 def give_up(repository: RepositoryName, digest: Digest, terms: Terms) -> Steps[GivenUp]:
@@ -86,7 +88,7 @@ def give_up(repository: RepositoryName, digest: Digest, terms: Terms) -> Steps[G
         yield from _take(repository, one, doomed)
     yield from _take_children(repository, terms, doomed)
     size, dropped = yield from _let_go(repository, doomed.blobs, terms.names)
-    return GivenUp(tuple(doomed.images), tuple(doomed.tags), size, dropped)
+    return GivenUp(tuple(doomed.images), tuple(doomed.tags), size + doomed.freed, dropped)
 
 
 def give_up_tag(repository: RepositoryName, tag: Tag, terms: Terms) -> Steps[GivenUp]:
@@ -119,12 +121,16 @@ def let_go_of_loose(
 def describe(
     repository: RepositoryName, digest: Digest, used_at: float, is_read: Callable[[Digest], bool]
 ) -> Steps[tuple[CachedImage, dict[Digest, int]]]:
-    """Return a cached image as eviction sees it, with the sizes of its blobs. One that must stay counts as pinned."""
+    """Return a cached image as eviction sees it, with the sizes of its blobs and its manifest.
+
+    One that must stay counts as pinned.
+    """
     sizes = yield from cache_space.blobs_of(repository, digest)
     must_stay = any(map(is_read, sizes))
     if not must_stay:
         for one in [digest, *(yield from _above(repository, digest))]:
             must_stay = must_stay or (yield from _must_stay(repository, one))
+    sizes[digest] = yield from cache_space.manifest_size(digest)
     return CachedImage(repository, digest, used_at, frozenset(sizes), must_stay), sizes
 
 
@@ -173,7 +179,10 @@ def _take_children(repository: RepositoryName, terms: Terms, doomed: _Doomed) ->
     while done < len(doomed.images):
         digest = doomed.images[done]
         children = yield from cache_space.children(repository, digest)
+        size = yield from cache_space.manifest_size(digest)
         yield from images.delete(repository, digest)
+        left = yield from cache_space.count_images(digest, terms.names)
+        doomed.freed += 0 if left else size
         yield from cached_images.forget(repository, digest)
         yield from replication_status.forget(repository, digest)
         done += 1

@@ -91,5 +91,6 @@ class EvictionPlan:
                 sizes.update(of_image)
         for digest in sizes:
             if digest not in known:
-                kept[digest] = yield from cache_space.count_needing(digest, self._counted)
+                needing = yield from cache_space.count_needing(digest, self._counted)
+                kept[digest] = needing + (yield from cache_space.count_images(digest, self._counted))
         return found, images, sizes, kept

@@ -71,7 +71,7 @@ class Imports:
         """
         image = await _image(imported.manifest)
         entry = await self._node.commit(imported.repository, lambda: self._put_tag(imported, image))
-        self._announce()
+        self._announce(imported.manifest)
         return entry
 
     async def put_untagged(
@@ -80,12 +80,13 @@ class Imports:
         """Store an image that was asked for by its digest; of an index, content for `platforms` is to follow."""
         image, now = await _image(manifest), self._node.clock.now()
         await self._node.commit(repository, lambda: self._put_untagged(repository, image, platforms, now))
-        self._announce()
+        self._announce(manifest)
 
     async def put_ahead(self, repository: RepositoryName, manifest: StoredManifest) -> None:
         """Store an image whose tag will move to it once its content is here; nothing follows from it before."""
         image, now = await _image(manifest), self._node.clock.now()
         await self._node.commit(repository, lambda: self._put_image(repository, image, now))
+        self._node.announce_stored(len(manifest.content))
 
     async def observe(self, entry: CacheEntry, upstream: Digest) -> TagObservation:
         """Return what is known here about a digest that the upstream has under a cached tag."""
@@ -107,7 +108,8 @@ class Imports:
         """
         return await self._node.commit(entry.repository, lambda: _remove_tag(entry))
 
-    def _announce(self) -> None:
+    def _announce(self, manifest: StoredManifest) -> None:
+        self._node.announce_stored(len(manifest.content))
         self._node.announce_jobs(JobKind.REPLICATE)
         self._node.announce_jobs(JobKind.PREFETCH)
 

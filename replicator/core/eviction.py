@@ -28,7 +28,10 @@ SLACK = 0.05
 
 @dataclass(frozen=True, slots=True)
 class CachedImage:
-    """A cached image with the blobs that it keeps. `used_at` counts the uses of the index it is part of, too."""
+    """A cached image with the blobs that it keeps, among which is its manifest.
+
+    `used_at` counts the uses of the index it is part of, too.
+    """
 
     repository: RepositoryName
     digest: Digest
@@ -48,7 +51,8 @@ def choose_evictions(
     """Return images to give up, in order, until their blobs free at least `to_free` bytes or none is left.
 
     `sizes` are the bytes of each stored blob, `kept` how many images of any kind, cached or pushed, need it; a blob is
-    free once nobody does. An image that frees nothing is given up only where that lets a later one free something.
+    free once nobody does. An image that frees nothing is given up only where that lets a later one free something, and
+    one that frees no more than its manifest only where the others do not free enough.
     """
     left, freed = Counter(kept), 0
     chosen: list[CachedImage] = []
@@ -62,7 +66,11 @@ def choose_evictions(
             left[blob] -= 1
             if left[blob] == 0:
                 freed += sizes.get(blob, 0)
-    return [image for image in chosen if any(left[blob] <= 0 and sizes.get(blob, 0) for blob in image.blobs)]
+    useful = [(image, {blob for blob in image.blobs if left[blob] <= 0 and sizes.get(blob, 0)}) for image in chosen]
+    of_weight = [image for image, free in useful if free - {image.digest}]
+    if freed_by(of_weight, sizes, kept) >= to_free:
+        return of_weight
+    return [image for image, free in useful if free]
 
 
 def freed_by(chosen: Iterable[CachedImage], sizes: Mapping[Digest, int], kept: Counter[Digest]) -> int:

@@ -105,12 +105,16 @@ class RegistryNode:
         if known.location != blob.location:
             await self.store.delete_blob(blob.location)
             return known
-        for listener in self._blob_listeners:
-            listener(blob.size)
+        self.announce_stored(blob.size)
         return known
 
+    def announce_stored(self, size: int) -> None:
+        """Tell the listeners that so many bytes of content came in."""
+        for listener in self._blob_listeners:
+            listener(size)
+
     def on_blob(self, listener: Callable[[int], None]) -> None:
-        """Call `listener` with the size of every blob whose bytes are new here."""
+        """Call `listener` with the size of every blob whose bytes are new here, and of what is announced besides."""
         self._blob_listeners.append(listener)
 
     def on_settled(self, listener: Callable[[RepositoryName, Digest], None]) -> None:

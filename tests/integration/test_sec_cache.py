@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from replicator.cache.sources import MAX_DESCRIPTORS
-from replicator.cache.space import CacheSpace
+from replicator.cache.space import CacheSpace, SpaceLimits
 from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule, OnNotFound
 from replicator.core.digest import digest_of
 from replicator.core.errors import BlobNotFound, ManifestNotFound, UpstreamContent, UpstreamDenied, UpstreamUnavailable
+from replicator.core.eviction import JUST_USED
 from replicator.core.media_types import OCI_MANIFEST
-from replicator.core.names import RepositoryName
-from replicator.storage.metadata import blobs
+from replicator.core.names import RepositoryName, Tag
+from replicator.storage.metadata import blobs, cache_space
 from replicator.upstream.via import on_behalf_of
 from tests.support.cached_edge import cached_edge
 from tests.support.clock import FakeClock
@@ -398,3 +399,55 @@ async def test_what_is_pinned_does_not_go_with_the_upstream_s_tag(
         await outcome(node.manifest())
         await node.cache.idle()
         assert isinstance(await outcome(node.manifest()), ManifestNotFound)
+
+
+async def test_manifests_count_for_the_limits_like_blobs(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    """Otherwise an upstream could fill the database with what nothing ever gives up."""
+    rule = replace(HUB, max_size=2_500_000)
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=[rule]) as node:
+        space = CacheSpace(node.node, [rule], node.cache.uses)
+        await space.usage()
+        tags = [Tag(str(number)) for number in range(6)]
+        for number, tag in enumerate(tags):
+            content = manifest_of(1).removesuffix(b"}") + b', "annotations": {"a": "%d"}}' % number
+            upstream.add_manifest("library/alpine", content + b" " * 1_000_000, OCI_MANIFEST, tag)
+            await node.manifest(tag)
+            clock.advance(60)
+        assert (await space.usage()).size > 6_000_000
+        clock.advance(JUST_USED)
+        await space.round()
+        assert (await space.usage()).rules[rule.prefix] < 2_500_000
+        assert [await node.tag(tag) is not None for tag in tags] == [False] * 4 + [True] * 2
+        read = node.node.database.read
+        assert len(await read(cache_space.held_manifests("", 10))) == 2
+
+
+async def test_manifests_that_come_in_set_off_the_look_at_the_limits(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    rule = replace(HUB, max_size=500_000)
+    async with caching_node(tmp_path, {"hub": upstream}, clock, rules=[rule]) as node:
+        stored: list[int] = []
+        node.node.on_blob(stored.append)
+        content = manifest_of(1) + b" " * 1000
+        upstream.add_manifest("library/alpine", content, OCI_MANIFEST, "latest")
+        await node.manifest()
+        assert stored == [len(content)]
+
+
+async def test_an_image_that_shares_its_blobs_goes_for_its_manifest_only_when_nothing_else_frees_enough(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    shared, own = upstream.add_image("library/alpine", "shared", [LAYER]), b"other" * 50_000
+    upstream.add_image("library/alpine", "other", [own])
+    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+        await node.image(Tag("shared"))
+        clock.advance(60)
+        await node.image(Tag("other"))
+        await node.push(shared, Tag("mine"), RepositoryName("team/app"))
+        clock.advance(JUST_USED)
+        await CacheSpace(node.node, [HUB], node.cache.uses, limits=SpaceLimits(max_size=100_000)).round()
+        assert await node.tag(Tag("shared")) == shared.digest
+        assert await node.tag(Tag("other")) is None

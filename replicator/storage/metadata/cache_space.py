@@ -1,4 +1,4 @@
-"""What blobs take up, and who needs them: the sums and the dependencies that eviction is decided by.
+"""What blobs and manifests take up, and who needs them: the sums and the dependencies that eviction is decided by.
 
 A repository holds a blob by a link. It needs the blob while one of its images refers to it; a link that no image
 needs any more, or that an upload or a lone download made, is *loose*.
@@ -17,7 +17,7 @@ from replicator.core.digest import Digest
 from replicator.core.names import RepositoryName
 from replicator.storage.metadata.images import BLOB, CHILD
 from replicator.storage.metadata.name_ranges import is_below
-from replicator.storage.metadata.schema import blobs, images, manifest_references, repository_blobs
+from replicator.storage.metadata.schema import blobs, images, manifest_references, manifests, repository_blobs
 from replicator.storage.metadata.statement import Statement, Steps
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MAX_HOLDERS = 5000
 
 @dataclass(frozen=True, slots=True)
 class HeldBlob:
-    """A stored blob with all the repositories that hold it."""
+    """A stored blob, or a manifest, with all the repositories that hold it."""
 
     digest: Digest
     size: int
@@ -46,6 +46,19 @@ _SIZE = Statement(sa.select(blobs.c.size).where(blobs.c.digest == sa.bindparam("
 _LINKS = Statement(
     sa.select(repository_blobs.c.digest, repository_blobs.c.repository).where(
         repository_blobs.c.digest > sa.bindparam("after"), repository_blobs.c.digest <= sa.bindparam("last")
+    )
+)
+_LENGTH = sa.func.length(manifests.c.content)
+_MANIFESTS = Statement(
+    sa.select(manifests.c.digest, _LENGTH)
+    .where(manifests.c.digest > sa.bindparam("after"))
+    .order_by(manifests.c.digest)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_MANIFEST_SIZE = Statement(sa.select(_LENGTH).where(manifests.c.digest == sa.bindparam("digest")))
+_IMAGES = Statement(
+    sa.select(images.c.digest, images.c.repository).where(
+        images.c.digest > sa.bindparam("after"), images.c.digest <= sa.bindparam("last")
     )
 )
 _OF_IMAGE = Statement(
@@ -87,10 +100,19 @@ _LOOSE = Statement(
 
 def held_blobs(after: str, limit: int) -> Steps[list[HeldBlob]]:
     """Return up to `limit` blobs whose digests sort after `after`, in order."""
-    rows = yield from _BLOBS(after=after, limit=limit)
+    return (yield from _held(_BLOBS, _LINKS, after, limit))
+
+
+def held_manifests(after: str, limit: int) -> Steps[list[HeldBlob]]:
+    """Return up to `limit` manifests whose digests sort after `after`, in order."""
+    return (yield from _held(_MANIFESTS, _IMAGES, after, limit))
+
+
+def _held(sizes: Statement, links_to: Statement, after: str, limit: int) -> Steps[list[HeldBlob]]:
+    rows = yield from sizes(after=after, limit=limit)
     if not rows:
         return []
-    links = yield from _LINKS(after=after, last=rows[-1][0])
+    links = yield from links_to(after=after, last=rows[-1][0])
     holders: dict[str, list[RepositoryName]] = {}
     for digest, repository in links:
         holders.setdefault(digest, []).append(RepositoryName(repository))
@@ -106,6 +128,12 @@ def blobs_of(repository: RepositoryName, image: Digest) -> Steps[dict[Digest, in
 def find_size(digest: Digest) -> Steps[int]:
     """Return the size of a blob, 0 of one that is not here."""
     rows = yield from _SIZE(digest=digest)
+    return int(rows[0][0]) if rows else 0
+
+
+def manifest_size(digest: Digest) -> Steps[int]:
+    """Return how many bytes a manifest has, 0 for one that is not here."""
+    rows = yield from _MANIFEST_SIZE(digest=digest)
     return int(rows[0][0]) if rows else 0
 
 
@@ -132,6 +160,20 @@ def count_needing(digest: Digest, names: NameRange) -> Steps[int]:
 def is_held(digest: Digest, names: NameRange) -> Steps[bool]:
     """Tell whether a repository in `names` holds a blob."""
     return bool((yield from _holders(names)(digest=digest, limit=1)))
+
+
+def count_images(digest: Digest, names: NameRange) -> Steps[int]:
+    """Return how many repositories in `names` have an image."""
+    return len((yield from _with_image(names)(digest=digest, limit=_MAX_HOLDERS)))
+
+
+@lru_cache(maxsize=256)
+def _with_image(names: NameRange) -> Statement:
+    return Statement(
+        sa.select(images.c.repository)
+        .where(images.c.digest == sa.bindparam("digest"), is_below(images.c.repository, names))
+        .limit(sa.bindparam("limit", type_=sa.Integer))
+    )
 
 
 @lru_cache(maxsize=256)
