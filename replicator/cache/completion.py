@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.errors import InvalidManifest, ManifestNotFound
-from replicator.core.large_manifests import parse_beside
 from replicator.core.manifest import parse_manifest
 from replicator.core.succession import needed_successors
 from replicator.storage.metadata import blobs, images
 from replicator.transfer.push_image import for_each
+from replicator.upstream.large_manifests import parse_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

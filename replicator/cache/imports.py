@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from replicator.cache.prefetch import PrefetchImage
 from replicator.core.freshness import TagObservation
 from replicator.core.jobs import JobKind
-from replicator.core.large_manifests import parse_beside
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
@@ -31,6 +30,7 @@ from replicator.storage.metadata import (
 )
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.images import StoredImage, StoredManifest
+from replicator.upstream.large_manifests import parse_beside
 
 if TYPE_CHECKING:
     from replicator.core.digest import Digest

@@ -9,6 +9,7 @@ from replicator.cache.check_outcome import CheckOutcome
 from replicator.core.errors import AccessError, ManifestNotFound, NotFound, UpstreamError
 from replicator.storage.metadata import cache_entries
 from replicator.transfer.push_image import for_each
+from replicator.upstream.insistence import insisting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +51,13 @@ class Refreshes:
     async def refresh(self, repository: RepositoryName, tag: Tag | None) -> Sequence[TagRefresh]:
         """Check one tag, which is fetched where it is not here, or all cached tags of a repository, in order.
 
+        For one tag the upstream is asked even while it is paused or left alone, and a good answer ends that.
+
         Raises what checking the one tag raises, ManifestNotFound when no tag of the repository is cached, StorageError.
         """
         if tag is not None:
-            return [await self._check(repository, tag)]
+            with insisting():
+                return [await self._check(repository, tag)]
         known = await self._inventory.tags(repository)
         if not known:
             raise ManifestNotFound(f"repository {repository} has no cached tags")

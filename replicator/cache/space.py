@@ -185,6 +185,10 @@ class CacheSpace:
                 self._observer.cache_bytes(prefix, held)
         return self._counted
 
+    def spare(self) -> int | None:
+        """Return how many bytes could be given up at most, as far as the last count tells; None before the first."""
+        return None if self._counted is None else self._counted.size + self._grown
+
     async def pin(self, repository: RepositoryName, reference: Reference) -> None:
         """Keep an image whatever happens; see CachePins."""
         await self._pins.pin(repository, reference)

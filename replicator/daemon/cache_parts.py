@@ -143,6 +143,7 @@ class CacheBuilder:
             pull_through.fills.drop_kept,
         )
         registry.store.on_full(space.make_room)
+        pull_through.fills.spare = space.spare
         if self._ballast is not None and isinstance(registry.database, SqliteDatabase):
             registry.database.on_full(space.make_room)
         return space

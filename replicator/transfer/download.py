@@ -16,7 +16,7 @@ from replicator.core.retry import Backoff
 from replicator.transfer.fill_source import UnusableBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from replicator.core.clock import Clock
     from replicator.storage.blobs.port import Ingest
@@ -33,7 +33,8 @@ _LONGEST_PAUSE: Final = 30.0
 class Download:
     """One attempt to receive a whole blob. `progress` is called whenever more is known or there are more bytes.
 
-    `what` names the blob and where it comes from, for errors.
+    `what` names the blob and where it comes from, for errors. `check_room` raises UnusableBlob where so many bytes
+    can never be stored.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Download:
         clock: Clock,
         jitter: Callable[[], float],
         progress: Callable[[], None],
+        check_room: Callable[[int], Awaitable[None]],
     ) -> None:
         self.size = source.size
         """The blob's size, once it is known."""
@@ -55,6 +57,7 @@ class Download:
         self._clock = clock
         self._jitter = jitter
         self._progress = progress
+        self._check_room = check_room
         self._deadline = clock.monotonic() + limits.total
         self._senders: list[int] = []
         """The registries that sent bytes, one entry for each connection."""
@@ -68,6 +71,14 @@ class Download:
     def _limit(self) -> int | None:
         limits = (self._limits.max_blob_size, self._source.max_size)
         return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def _longest(self) -> int:
+        """The bytes after which no more are accepted."""
+        if self.size is not None:
+            return self.size
+        unstated = self._limits.max_unstated
+        return unstated if self._limit is None else min(self._limit, unstated)
 
     @property
     def _authority(self) -> int:
@@ -125,6 +136,9 @@ class Download:
 
     async def _receive_from(self, at: int, ingest: Ingest) -> None:
         async with self._source.registries[at](ingest.offset) as stream:
+            size = self.size if stream.size is None else stream.size
+            if size is not None:
+                await self._check_room(size - ingest.offset)
             self._learn_size(stream.size)
             skip = ingest.offset - stream.start
             if skip < 0:
@@ -157,8 +171,7 @@ class Download:
             raise UnusableBlob(f"{self._what} has {size} bytes, this registry accepts up to {limit}")
 
     def _check(self, length: int) -> None:
-        limit = self._limit if self.size is None else self.size
-        if limit is not None and length > limit:
-            raise UnusableBlob(f"{self._what} is longer than {limit} bytes")
+        if length > self._longest:
+            raise UnusableBlob(f"{self._what} is longer than {self._longest} bytes")
         if self._clock.monotonic() >= self._deadline:
             raise UpstreamTimeout(f"{self._what} took longer than {self._limits.total:.0f} seconds")

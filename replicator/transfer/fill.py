@@ -62,9 +62,13 @@ _NEWS_DELAY: Final = 0.05
 """Seconds after which they are told in any case."""
 
 
+_MUCH: Final = 64 * 1024 * 1024
+"""Bytes from which it is worth asking whether there is any chance to store them."""
+
+
 @dataclass(frozen=True, slots=True)
 class FillServices:
-    """What the fills of one node share."""
+    """What the fills of one node share. `spare` tells how much of what is stored could go to make room, if it knows."""
 
     store: BlobStore
     clock: Clock
@@ -72,6 +76,7 @@ class FillServices:
     limits: FillLimits
     turns: Turns
     kept: KeptParts
+    spare: Callable[[], int | None]
 
 
 class Fill:
@@ -246,8 +251,22 @@ class Fill:
 
     def _downloaded_from(self, source: FillSource) -> Download:
         shared = self._services
-        self._download = Download(self._what, source, shared.limits, shared.clock, shared.jitter, self._progressed)
+        self._download = Download(
+            self._what, source, shared.limits, shared.clock, shared.jitter, self._progressed, self._check_room
+        )
         return self._download
+
+    async def _check_room(self, wanted: int) -> None:
+        """Raise UnusableBlob for what would only drive out everything else before the disk is full all the same."""
+        if wanted < _MUCH:
+            return
+        usage = await self._store.usage()
+        spare = self._services.spare()
+        most = usage.total_bytes
+        if spare is not None:
+            most = min(most, usage.free_bytes + spare + self._services.limits.kept_bytes)
+        if usage.total_bytes and wanted > most:
+            raise UnusableBlob(f"{self._what} needs {wanted} bytes of disk, no more than {most} can be made free")
 
     async def _new_ingest(self) -> Ingest:
         return await self._store.create_ingest(f"fill-{secrets.token_urlsafe(18)}", algorithm_of(self.digest))

@@ -48,7 +48,9 @@ class FillRegistry:
         limits = limits or FillLimits()
         self._kept = KeptParts(store, clock, limits)
         self._turns = Turns(limits.at_once)
-        self._services = FillServices(store, clock, jitter, limits, self._turns, self._kept)
+        self.spare: Callable[[], int | None] = lambda: None
+        """Tells how many stored bytes could go to make room for a fill; None when that is not known."""
+        self._services = FillServices(store, clock, jitter, limits, self._turns, self._kept, self._count_spare)
         self._fills: dict[_Key, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -117,6 +119,9 @@ class FillRegistry:
             task.cancel()
         await self.idle()
         await self._kept.close()
+
+    def _count_spare(self) -> int | None:
+        return self.spare()
 
     async def _run(self, fill: Fill) -> None:
         try:

@@ -39,13 +39,14 @@ class FillLimits:
     """How far fills may go.
 
     `total` seconds for one, without those in which it waits for its turn: at most `turn_wait`. The largest blob that is
-    accepted (None: any). `at_once` fills are under way at the same time. What a failed fill leaves is kept for the
-    next one of the same blob, for `kept_age` seconds, as long as it is among the `kept_count` latest and these have at
-    most `kept_bytes`.
+    accepted (None: any), and `max_unstated` where neither a manifest nor the sender states a size. `at_once` fills are
+    under way at the same time. What a failed fill leaves is kept for the next one of the same blob, for `kept_age`
+    seconds, as long as it is among the `kept_count` latest and these have at most `kept_bytes`.
     """
 
     total: float = 6 * 3600.0
     max_blob_size: int | None = None
+    max_unstated: int = 64 * 1024**3
     at_once: int = 64
     turn_wait: float = 300.0
     kept_count: int = 32

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from replicator.core.circuit_breaker import BreakerState, CircuitBreaker
 from replicator.core.errors import UpstreamError, UpstreamNotFound, UpstreamUnavailable
 from replicator.upstream.errors import CredentialsRefused, CutShort, NotAsked, Paused, UpstreamLoop
+from replicator.upstream.insistence import is_insisting
 
 if TYPE_CHECKING:
     from replicator.core.clock import Clock
@@ -49,13 +50,13 @@ class Breaker:
 
     def check(self) -> None:
         """Raise UpstreamUnavailable while the upstream is left alone, before anybody queues for it."""
-        if self._breaker is not None and self.state is BreakerState.OPEN:
+        if self._breaker is not None and self.state is BreakerState.OPEN and not is_insisting():
             self._refuse(self._breaker, self._breaker.admit(self._clock.monotonic()))
 
     def sent(self, watch: Watch) -> None:
-        """Admit a call and note that it goes out, or raise UpstreamUnavailable."""
+        """Admit a call and note that it goes out, or raise UpstreamUnavailable; one that is insisted on always may."""
         now = self._clock.monotonic()
-        if self._breaker is not None and (wait := self._breaker.admit(now)):
+        if self._breaker is not None and not is_insisting() and (wait := self._breaker.admit(now)):
             self._refuse(self._breaker, wait)
         watch.sent_at, watch.answered = now, False
 

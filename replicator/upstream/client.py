@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of, digest_of, finished, is_digest, new_hasher
 from replicator.core.errors import InvalidInput, UpstreamContent, UpstreamDenied, UpstreamNotFound, UpstreamRefused
-from replicator.core.large_manifests import parse_beside
 from replicator.core.manifest import MAX_MANIFEST_BYTES
 from replicator.core.media_types import MANIFEST_TYPES, OCI_INDEX, without_parameters
 from replicator.core.reference import Reference, as_digest
@@ -25,6 +24,7 @@ from replicator.upstream.body import BlobStream, Patience, read_bounded, stream_
 from replicator.upstream.calls import Call, Calls
 from replicator.upstream.errors import RangeRefused, translated
 from replicator.upstream.exchange import Exchange, Observe
+from replicator.upstream.large_manifests import parse_beside
 from replicator.upstream.limits import UpstreamLimits
 from replicator.upstream.listings import MAX_PAGES, MAX_REFERRERS, MAX_TAGS, Listings, ReferrerList, TagList
 from replicator.upstream.push import Push

@@ -19,13 +19,13 @@ from replicator.core.errors import (
     UpstreamNotFound,
     UpstreamRefused,
 )
-from replicator.core.large_manifests import parse_beside
 from replicator.core.manifest import MAX_MANIFEST_BYTES, Descriptor
 from replicator.core.media_types import OCI_INDEX, without_parameters
 from replicator.core.message_json import object_of, parse_message
 from replicator.core.names import Tag, parse_tag
 from replicator.upstream.body import read_bounded
 from replicator.upstream.endpoint import UpstreamEndpoint, origin_of
+from replicator.upstream.large_manifests import parse_beside
 from replicator.upstream.urls import parse_url
 
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """When an upstream wants no requests: it is believed to the full, and asked nothing of that kind until then.
 
+Only an operator who insists has it asked all the same; its good answer ends all pauses.
+
 An upstream that asks us to slow down without saying for how long is left alone for longer each time, until it gives an
 answer again.
 """
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from replicator.core.errors import UpstreamError, UpstreamThrottled
 from replicator.core.retry import Backoff
+from replicator.upstream.calls import BLOBS
 from replicator.upstream.errors import NotAsked, Paused
+from replicator.upstream.insistence import is_insisting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,21 +52,26 @@ class Pauses:
         """Raise UpstreamThrottled, or UpstreamUnavailable, while the upstream wants no request of this kind."""
         pause = self._pauses.get(kind)
         left = 0.0 if pause is None else pause.until - self._clock.monotonic()
-        if pause is None or left <= 0:
+        if pause is None or left <= 0 or _is_insisted(kind):
             return
         if pause.is_throttled:
             raise Paused(f"{self._name}: asked us to slow down", retry_after=left)
         raise NotAsked(f"{self._name}: asked us to come back later", retry_after=left)
 
     def answered(self, kind: str) -> None:
-        """Note an answer that does not ask us to slow down."""
+        """Note an answer that does not ask us to slow down.
+
+        It ends no pause, as answers overtake each other, unless somebody insisted on it.
+        """
         self._unstated.pop(kind, None)
+        if _is_insisted(kind):
+            self._pauses.clear()
 
     def failed(self, kind: str, status: int, error: UpstreamError) -> None:
         """Note a failure: how long to pause for it, which is also written into `error` where nobody stated it."""
         throttled = isinstance(error, UpstreamThrottled)
         if not throttled:
-            self.answered(kind)
+            self._unstated.pop(kind, None)
         if not throttled and status != HTTPStatus.SERVICE_UNAVAILABLE:
             return
         if throttled and error.retry_after is None:
@@ -79,3 +88,8 @@ class Pauses:
         current = self._pauses.get(kind)
         if current is None or current.until < until:  # answers overtake each other: the longest pause holds
             self._pauses[kind] = _Pause(until, is_throttled)
+
+
+def _is_insisted(kind: str) -> bool:
+    """Tell whether a question is insisted on; the downloads that follow from its answer are not."""
+    return kind != BLOBS and is_insisting()

@@ -11,15 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from replicator.cache.check_outcome import CheckOutcome
+from replicator.cache.inventory import Inventory
+from replicator.cache.listings import CachedListings
+from replicator.cache.refreshes import Refreshes
+from replicator.cache.remote_lists import ListLimits
 from replicator.cache.sources import MAX_DESCRIPTORS
 from replicator.cache.space import CacheSpace, SpaceLimits
 from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule, OnNotFound
 from replicator.core.digest import digest_of
-from replicator.core.errors import BlobNotFound, ManifestNotFound, UpstreamContent, UpstreamDenied, UpstreamUnavailable
+from replicator.core.errors import (
+    BlobNotFound,
+    ManifestNotFound,
+    UpstreamContent,
+    UpstreamDenied,
+    UpstreamThrottled,
+    UpstreamUnavailable,
+)
 from replicator.core.eviction import JUST_USED
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.pagination import Page
+from replicator.registry.listings import Listings
 from replicator.storage.metadata import blobs, cache_space
 from replicator.upstream.via import on_behalf_of
 from tests.support.cached_edge import cached_edge
@@ -451,3 +465,86 @@ async def test_an_image_that_shares_its_blobs_goes_for_its_manifest_only_when_no
         await CacheSpace(node.node, [HUB], node.cache.uses, limits=SpaceLimits(max_size=100_000)).round()
         assert await node.tag(Tag("shared")) == shared.digest
         assert await node.tag(Tag("other")) is None
+
+
+# Upstreams that ask to be left alone
+
+
+@contextlib.asynccontextmanager
+async def refreshed_node(
+    directory: Path, upstream: FakeRegistry, clock: FakeClock
+) -> AsyncIterator[tuple[CachingNode, Refreshes]]:
+    async with caching_node(directory, {"hub": upstream}, clock, breaker=True) as node:
+        inventory = Inventory(node.node, node.cache.upstreams, node.cache.completion)
+        yield node, Refreshes(node.node, node.cache, inventory)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_refresh_asks_an_upstream_that_wants_to_be_left_alone_for_years_and_ends_that(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock, status: int
+) -> None:
+    upstream.add_image("library/alpine", "latest")
+    async with refreshed_node(tmp_path, upstream, clock) as (node, refreshes):
+        await node.manifest()
+        upstream.faults.on("*", Fault(status=status, headers={"Retry-After": "999999999"}), times=1)
+        [failed] = await refreshes.refresh(ALPINE, LATEST)
+        assert failed.outcome is CheckOutcome.FAILED
+        upstream.requests.clear()
+        changed = upstream.add_image("library/alpine", "latest", [b"another"])
+        other = upstream.add_image("library/alpine", "other")
+        assert isinstance(await outcome(node.manifest(Tag("other"))), UpstreamThrottled | UpstreamUnavailable)
+        assert upstream.requests == []
+        [done] = await refreshes.refresh(ALPINE, LATEST)
+        assert (done.outcome, done.digest, done.error) == (CheckOutcome.CHANGED, changed.digest, None)
+        assert (await node.manifest(Tag("other"))).digest == other.digest
+
+
+async def test_a_refresh_that_fails_again_ends_no_pause(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    upstream.add_image("library/alpine", "latest")
+    async with refreshed_node(tmp_path, upstream, clock) as (node, refreshes):
+        await node.manifest()
+        upstream.faults.on("*", Fault(status=429, headers={"Retry-After": "999999999"}), times=2)
+        for _ in range(2):
+            [failed] = await refreshes.refresh(ALPINE, LATEST)
+            assert failed.outcome is CheckOutcome.FAILED
+        assert upstream.count() == 3
+        assert isinstance(await outcome(node.manifest(Tag("other"))), UpstreamThrottled)
+        assert upstream.count() == 3
+
+
+async def test_a_refresh_asks_an_upstream_whose_breaker_is_open_and_closes_it(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    image = upstream.add_image("library/alpine", "latest")
+    async with refreshed_node(tmp_path, upstream, clock) as (node, refreshes):
+        upstream.faults.on("*", Fault(status=500), times=5)
+        for number in range(5):
+            assert isinstance(await outcome(node.manifest(Tag(f"t{number}"))), UpstreamUnavailable)
+        assert isinstance(await outcome(node.manifest()), UpstreamUnavailable)
+        assert upstream.count() == 5
+        [done] = await refreshes.refresh(ALPINE, LATEST)
+        assert (done.outcome, done.digest) == (CheckOutcome.CHANGED, image.digest)
+        upstream.add_image("library/alpine", "other")
+        await node.manifest(Tag("other"))
+
+
+async def test_referrers_of_digests_that_nobody_has_are_asked_for_once_and_remembered_within_bounds(
+    tmp_path: Path, upstream: FakeRegistry, clock: FakeClock
+) -> None:
+    upstream.add_image("library/alpine", "latest")
+    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
+        limits = ListLimits(lists=10)
+        listings = CachedListings(node.node, Listings(node.node), node.cache.upstreams, list_limits=limits)
+        try:
+            made_up = [digest_of(str(number).encode()) for number in range(11)]
+            for digest in (*[made_up[0]] * 3, *made_up):
+                found = await listings.list_referrers(UNRESTRICTED, ALPINE, digest, None, Page(10))
+                assert found.entries == ()
+            assert upstream.count(f"GET */referrers/{made_up[0]}") == 1
+            await listings.list_referrers(UNRESTRICTED, ALPINE, made_up[0], None, Page(10))
+            assert upstream.count(f"GET */referrers/{made_up[0]}") == 2
+            assert upstream.count("GET */referrers/*") == len(made_up) + 1
+        finally:
+            await listings.close()

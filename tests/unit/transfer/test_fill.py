@@ -23,6 +23,7 @@ from replicator.core.errors import (
 )
 from replicator.storage.blobs.filesystem import FilesystemBlobStore
 from replicator.storage.blobs.memory import MemoryBlobStore, MemoryVolume
+from replicator.storage.blobs.port import StorageUsage
 from replicator.transfer.fill_content import HELD_BACK
 from replicator.transfer.fill_source import FillLimits, FillSource
 from tests.support.blob_source import ScriptedBlob, lost
@@ -356,6 +357,51 @@ async def test_unannounced_length_is_bounded(volume: MemoryVolume) -> None:
         with pytest.raises(UpstreamContent):
             await pull(bench.start(ScriptedBlob(CONTENT)))
         assert bench.received < 7000
+
+
+@pytest.mark.parametrize("max_blob_size", [None, 10_000])
+async def test_unannounced_length_is_bounded_without_any_other_limit(
+    volume: MemoryVolume, max_blob_size: int | None
+) -> None:
+    limits = FillLimits(max_blob_size=max_blob_size, max_unstated=5000)
+    async with opened(MemoryBlobStore(volume), limits=limits) as bench:
+        with pytest.raises(UpstreamContent, match="longer than 5000 bytes"):
+            await pull(bench.start(ScriptedBlob(CONTENT, states_size=False)))
+        assert bench.received < 7000
+    async with opened(MemoryBlobStore(volume), limits=FillLimits(max_unstated=5000)) as bench:
+        assert await pull(bench.start(ScriptedBlob(CONTENT))) == CONTENT
+        assert await pull(bench.start(ScriptedBlob(CONTENT, states_size=False), size=SIZE, upstream="other")) == CONTENT
+
+
+@pytest.mark.parametrize("spare", [None, 0, 2**30])
+async def test_a_blob_for_which_no_room_can_be_made_is_refused_before_any_byte_is_received(
+    volume: MemoryVolume, spare: int | None
+) -> None:
+    volume.capacity = 2**31
+    async with opened(MemoryBlobStore(volume), limits=FillLimits(kept_bytes=0)) as bench:
+        bench.fills.spare = lambda: spare
+        blob = ScriptedBlob(CONTENT)
+        blob.stated = 2**31 + 1
+        with pytest.raises(UpstreamContent, match=f"no more than {2**31} can be made free"):
+            await pull(bench.start(blob))
+        assert bench.received == 0
+
+
+@pytest.mark.parametrize(("spare", "refused"), [(0, True), (2**30, True), (2**30 + 2**29, False)])
+async def test_what_the_cache_can_give_up_counts_as_room(volume: MemoryVolume, spare: int, refused: bool) -> None:
+    volume.capacity = 2**31
+    async with opened(MemoryBlobStore(volume), limits=FillLimits(kept_bytes=0)) as bench:
+        bench.fills.spare = lambda: spare
+        bench.store.usage = _mostly_full  # type: ignore[method-assign]
+        blob = ScriptedBlob(CONTENT)
+        blob.stated = 3 * 2**29
+        with pytest.raises(UpstreamContent) as failed:
+            await pull(bench.start(blob))
+        assert ("can be made free" in str(failed.value)) is refused
+
+
+async def _mostly_full() -> StorageUsage:
+    return StorageUsage(2**31, 2**20)
 
 
 async def test_a_fill_that_takes_too_long_altogether_ends(volume: MemoryVolume) -> None:
