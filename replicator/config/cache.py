@@ -142,7 +142,7 @@ class CacheRuleSettings(Model):
     cool_down: Duration | None = None
     """How long a digest must have been known before a cached tag moves to it; at once, if absent."""
     max_size: Size | None = None
-    """Most bytes of blobs of the rule's repositories; what was not used for longest goes; unlimited, if absent."""
+    """Most bytes of the rule's repositories: the longest unused goes, a larger blob is refused; unlimited, if absent."""
     accept_pushes: Flag = False
     """Whether users may push into the rule's repositories, which only the cache fills otherwise."""
 
@@ -203,7 +203,7 @@ class CacheSettings(Model):
     rules: Annotated[tuple[CacheRuleSettings, ...], Field(max_length=MAX_RULES)] = ()
     """The pull-through cache rules; at most 50. The longest prefix wins, `ROOT` comes last."""
     max_size: Size | None = None
-    """Most bytes of blobs that only the cache needs; what was not used for longest goes; unlimited, if absent."""
+    """Most bytes that only the cache needs: the longest unused goes, a larger blob is refused; unlimited, if absent."""
     keep_free: Size | None = None
     """Bytes of the disk that the cache leaves free by removing what was not used for longest."""
     stale_wait: Duration = 1.5
