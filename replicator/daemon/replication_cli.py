@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import re
 import sys
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -36,9 +36,7 @@ IdArgument = Annotated[str, typer.Argument(help="Id of the backfill.", show_defa
 RepositoryOption = Annotated[str | None, typer.Option(help="One repository only.")]
 DestinationOption = Annotated[str | None, typer.Option(help="One destination only: account/region, or registry:name.")]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_LONGEST = 86400.0
+_MAX_TIMEOUT = 86400.0
 
 
 def register(app: typer.Typer) -> None:
@@ -50,10 +48,15 @@ def register(app: typer.Typer) -> None:
 
 
 def parse_timeout(text: str) -> float:
-    """Return `90`, `90s`, `1.5m` or `2h` in seconds; raises BadParameter, up to a day."""
-    found = _DURATION.fullmatch(text.strip())
-    seconds = float(found[1]) * _SECONDS[found[2] or "s"] if found else -1.0
-    if not 0 <= seconds <= _LONGEST:
+    """Return a duration as the configuration has them, or plain seconds; raises BadParameter, up to a day."""
+    from replicator.config.units import parse_duration  # noqa: PLC0415 - loads what it needs
+
+    given = text.strip()
+    try:
+        seconds = parse_duration(given if given[-1:].isalpha() else f"{given}s")
+    except ValueError:
+        seconds = math.inf
+    if seconds > _MAX_TIMEOUT:
         raise typer.BadParameter(f"expected a time such as 60s or 5m, at most 24h, got {text[:40]!r}")
     return seconds
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from replicator.daemon.amounts import size_text
-from replicator.daemon.image_name import parse_image
+from replicator.daemon.image_reference import parse_image
 from replicator.daemon.node_client import choose, find_source, open_clients
 from replicator.daemon.status_command import conflict_text
 

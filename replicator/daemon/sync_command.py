@@ -15,7 +15,7 @@ from replicator.daemon.amounts import size_text
 from replicator.daemon.backfill_command import image_text
 from replicator.daemon.console import open_console
 from replicator.daemon.follow import failed_images, follow
-from replicator.daemon.image_name import parse_image
+from replicator.daemon.image_reference import parse_image
 from replicator.daemon.node_client import choose, find_source, open_clients
 
 if TYPE_CHECKING:

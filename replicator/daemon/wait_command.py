@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from replicator.daemon.image_name import parse_image
+from replicator.daemon.image_reference import parse_image
 from replicator.daemon.node_client import NodeFailed, find_source, open_clients
 from replicator.telemetry.system_clock import SystemClock
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from replicator.daemon.asking import Asking
-    from replicator.daemon.image_name import ImageName
+    from replicator.daemon.image_reference import ImageReference
     from replicator.daemon.node_client import NodeClient
 
 ROUND = 30.0
@@ -55,7 +55,7 @@ def run(asking: Asking, waiting: Waiting) -> int:
     return 0 if found["complete"] else 1
 
 
-async def _wait(asking: Asking, waiting: Waiting, image: ImageName) -> Mapping[str, Any]:
+async def _wait(asking: Asking, waiting: Waiting, image: ImageReference) -> Mapping[str, Any]:
     async with open_clients(asking) as clients:
         source = await find_source(clients, asking.source, image.repository, image.reference)
         found = await _until_over(source, waiting, image)
@@ -70,7 +70,7 @@ async def _wait(asking: Asking, waiting: Waiting, image: ImageName) -> Mapping[s
         }
 
 
-async def _until_over(source: NodeClient, waiting: Waiting, image: ImageName) -> Mapping[str, Any]:
+async def _until_over(source: NodeClient, waiting: Waiting, image: ImageReference) -> Mapping[str, Any]:
     clock = SystemClock()
     deadline = clock.monotonic() + waiting.timeout
     digest: str | None = None
@@ -90,7 +90,7 @@ async def _until_over(source: NodeClient, waiting: Waiting, image: ImageName) ->
 
 
 async def _ask(
-    source: NodeClient, waiting: Waiting, image: ImageName, digest: str | None, seconds: float
+    source: NodeClient, waiting: Waiting, image: ImageReference, digest: str | None, seconds: float
 ) -> Mapping[str, Any]:
     fields = {
         "repository": image.repository,

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from replicator.core.errors import InvalidInput
-from replicator.daemon.image_name import parse_image
+from replicator.daemon.image_reference import parse_image
 from replicator.daemon.replication_cli import parse_timeout
 
 DIGEST = "sha256:" + "ab" * 32
@@ -32,13 +32,13 @@ def test_anything_else_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("60", 60), ("60s", 60), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25), ("0", 0), ("24h", 86400)],
+    [("60", 60), ("60s", 60), ("1.5m", 90), ("2h", 7200), ("1h30m", 5400), ("250ms", 0.25), ("0", 0), ("24h", 86400)],
 )
 def test_times(text: str, seconds: float) -> None:
     assert parse_timeout(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1", "1d", "25h", "1e3", "inf", "nan", "\N{ARABIC-INDIC DIGIT ONE}s"])
+@pytest.mark.parametrize("text", ["", "s", "-1", "2d", "25h", "1e3", "inf", "nan", "\N{ARABIC-INDIC DIGIT ONE}s"])
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected a time such as"):
         parse_timeout(text)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageName:
+class ImageReference:
     """A repository with a tag or a digest."""
 
     repository: RepositoryName
@@ -26,12 +26,12 @@ class ImageName:
         return image_text(self.repository, self.reference)
 
 
-def parse_image(text: str) -> ImageName:
+def parse_image(text: str) -> ImageReference:
     """Read `repository:tag` or `repository@digest`; raise InvalidInput for anything else."""
     repository, at, digest = text.partition("@")
     if at:
-        return ImageName(parse_repository(repository), parse_digest(digest))
+        return ImageReference(parse_repository(repository), parse_digest(digest))
     repository, colon, tag = text.rpartition(":")
     if not colon:
         raise InvalidInput(f"expected repository:tag or repository@digest, got {text[:80]!r}")
-    return ImageName(parse_repository(repository), parse_tag(tag))
+    return ImageReference(parse_repository(repository), parse_tag(tag))
