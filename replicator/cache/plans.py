@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.cache.selection import refusal_of
 from replicator.core import freshness
 from replicator.core.circuit_breaker import BreakerState
 from replicator.core.freshness import PullPlan, plan_pull
@@ -63,6 +64,20 @@ def is_resting(source: UpstreamRepository) -> bool:
 
 def _rests(health: UpstreamHealth) -> bool:
     return health.breaker is BreakerState.OPEN or any(health.paused_for.get(kind) for kind in ("manifests", "tokens"))
+
+
+def is_due_early(source: UpstreamRepository, entry: CacheEntry, now: float, early: float) -> bool:
+    """Tell whether a tag is to be checked without a pull, `early` (a share of its freshness) before it is due.
+
+    An image that waits for its time is not looked for before that.
+    """
+    rule = source.rule
+    if refusal_of(source, entry.tag) or is_known_gone(rule, entry, now) or is_resting(source):
+        return False
+    if entry.pending_digest is not None:
+        return now >= entry.due_at
+    factor = stretch_of(source, now)
+    return factor is not None and now >= entry.due_at + rule.freshness_of(entry.tag) * (factor - 1 - early)
 
 
 def stretch_of(source: UpstreamRepository, now: float) -> float | None:

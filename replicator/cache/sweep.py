@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from replicator.cache.cached_names import CachedNames
 from replicator.cache.check_outcome import CheckOutcome, concerns_all
-from replicator.cache.plans import is_known_gone, is_resting, stretch_of
-from replicator.cache.selection import refusal_of
+from replicator.cache.plans import is_due_early
 from replicator.core.errors import ShuttingDown, StorageError
 from replicator.storage.metadata import cache_entries
 from replicator.storage.metadata.due_tags import due_tags
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _EARLY = 0.1
+"""The share of its freshness within which a tag is checked before it is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,9 @@ class FreshnessSweep:
         for rule in self._cache.upstreams.rules:
             for entry in await self._entries(rule, now):
                 source = self._cache.upstreams.find(entry.repository)
-                if source is not None and source.rule == rule and self._is_wanted(source, entry, now):
+                if source is None or source.rule != rule:
+                    continue
+                if is_due_early(source, entry, now, _EARLY * self._jitter()):
                     found.append((source, entry))
         return found
 
@@ -106,18 +108,6 @@ class FreshnessSweep:
                 self._settings.batch,
             )
         )
-
-    def _is_wanted(self, source: UpstreamRepository, entry: CacheEntry, now: float) -> bool:
-        """Tell whether a tag that is due soon is to be checked in this round."""
-        rule = source.rule
-        if refusal_of(source, entry.tag) or is_known_gone(rule, entry, now) or is_resting(source):
-            return False
-        if entry.pending_digest is not None:
-            return now >= entry.due_at
-        factor, fresh_for = stretch_of(source, now), rule.freshness_of(entry.tag)
-        if factor is None:
-            return False
-        return now >= entry.due_at + fresh_for * (factor - 1 - _EARLY * self._jitter())
 
     async def _take(self, work: _Round) -> None:
         for source, entry in work:
