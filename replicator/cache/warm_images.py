@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4
 """Images that are fetched at the same time."""
-MOST = 1000
+MAX_IMAGES = 1000
 """Images that are fetched or wait for it."""
-LONGEST = 4 * 3600.0
+TIME_LIMIT = 4 * 3600.0
 """Seconds after which an image that is still on its way is given up."""
 
 _log = get_logger(__name__)
@@ -123,8 +123,8 @@ class Warmer:
         known = self._tasks.get(key)
         if known is not None and not known[0].is_over:
             return known[0]
-        if len(self._tasks) >= MOST:
-            raise Throttled(f"{MOST} images are being fetched already")
+        if len(self._tasks) >= MAX_IMAGES:
+            raise Throttled(f"{MAX_IMAGES} images are being fetched already")
         warming = Warming(repository, reference, wanted)
         task = asyncio.create_task(self._run(warming))  # noqa: TID251 - owned by this object: it outlives its caller
         self._tasks[key] = (warming, task)
@@ -147,7 +147,7 @@ class Warmer:
             warming.state = WarmState.FETCHING
             try:
                 with background():
-                    async with asyncio.timeout(LONGEST):
+                    async with asyncio.timeout(TIME_LIMIT):
                         await self._fetch(warming)
             except TimeoutError:
                 warming.end(WarmState.FAILED, str(UpstreamTimeout("not complete in time")))

@@ -397,7 +397,7 @@ async def test_what_has_no_upstream_is_refused(tmp_path: Path, upstream: FakeReg
 async def test_only_so_many_images_wait(
     tmp_path: Path, upstream: FakeRegistry, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warm_images, "MOST", 2)
+    monkeypatch.setattr(warm_images, "MAX_IMAGES", 2)
     upstream.faults.on("*", Fault(hold=Hold()))
     async with operated(tmp_path, upstream, clock) as (_, cases):
         for tag in ("1", "2"):
