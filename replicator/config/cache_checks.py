@@ -14,11 +14,16 @@ from replicator.core.cache_rules import ROOT
 from replicator.core.upstream_presets import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from replicator.config.cache import CacheRuleSettings
+    from replicator.config.base import NodeRef
+    from replicator.config.cache import CacheRuleSettings, RepositorySelectionSettings, TagSelectionSettings
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
+    from replicator.core.names import NodeId
+
+    Sample = Callable[[str], object | None]
+    SelectionSettings = RepositorySelectionSettings | TagSelectionSettings
 
 _NEEDS_NO_CREDENTIALS = {"ecr-public", "quay", "k8s"}
 """Presets for which ECR takes no credentials: everything there that is public is everybody's."""
@@ -59,13 +64,19 @@ def _peers(settings: Settings) -> Iterator[Finding]:
             yield Finding((*path, "namespaces"), message)
         yield from repeated(((*path, "peers", k), peer.id) for k, peer in enumerate(rule.peers))
         for k, peer in enumerate(rule.peers):
-            place: KeyPath = (*path, "peers", k)
-            if peer.id == node.id:
-                yield Finding(place, f"{peer.id} is this node itself; expected another one")
-            elif peer.id not in known:
-                yield Finding(place, f"{peer.id} is neither a node nor a peer of this file")
-            elif peer.account != node.account:
-                yield from _other_account(place, node, nodes.get(peer.id), str(peer.id))
+            yield from _peer((*path, "peers", k), node, peer, known, nodes)
+
+
+def _peer(
+    place: KeyPath, node: NodeSettings, peer: NodeRef, known: Collection[NodeId], nodes: Mapping[NodeId, NodeSettings]
+) -> Iterator[Finding]:
+    """Yield what is wrong with one peer of a rule; `known` are all that the file names, `nodes` those it describes."""
+    if peer.id == node.id:
+        yield Finding(place, f"{peer.id} is this node itself; expected another one")
+    elif peer.id not in known:
+        yield Finding(place, f"{peer.id} is neither a node nor a peer of this file")
+    elif peer.account != node.account:
+        yield from _other_account(place, node, nodes.get(peer.id), str(peer.id))
 
 
 def _other_account(place: KeyPath, node: NodeSettings, peer: NodeSettings | None, name: str) -> Iterator[Finding]:
@@ -123,18 +134,24 @@ def _wrong_host(preset: str, url: str) -> str | None:
 
 def _patterns(settings: Settings) -> Iterator[Finding]:
     for path, _, rule in _rules(settings):
-        selections = (("repositories", rule.repositories, name_of), ("tags", rule.tags, tag_of))
-        for key, selection, sample in selections:
-            for side, patterns in (("allow", selection.allow), ("deny", selection.deny)):
-                for k, pattern in enumerate(patterns):
-                    if sample(pattern) is None:
-                        yield Finding((*path, key, side, k), f"matches nothing: no name fits {pattern!r}")
-            yield from _denied((*path, key), selection.allow, selection.deny)
+        yield from _selection((*path, "repositories"), rule.repositories, name_of)
+        yield from _selection((*path, "tags"), rule.tags, tag_of)
         yield from _unreachable(path, rule)
         for k, profile in enumerate(rule.freshness or ()):
-            for m, pattern in enumerate(profile.tags):
-                if tag_of(pattern) is None:
-                    yield Finding((*path, "freshness", k, "tags", m), f"matches nothing: no tag fits {pattern!r}")
+            yield from _impossible((*path, "freshness", k, "tags"), profile.tags, tag_of, "tag")
+
+
+def _selection(path: KeyPath, selection: SelectionSettings, sample: Sample) -> Iterator[Finding]:
+    yield from _impossible((*path, "allow"), selection.allow, sample, "name")
+    yield from _impossible((*path, "deny"), selection.deny, sample, "name")
+    yield from _denied(path, selection.allow, selection.deny)
+
+
+def _impossible(path: KeyPath, patterns: Sequence[str], sample: Sample, what: str) -> Iterator[Finding]:
+    """Yield the patterns of which there is no sample."""
+    for k, pattern in enumerate(patterns):
+        if sample(pattern) is None:
+            yield Finding((*path, k), f"matches nothing: no {what} fits {pattern!r}")
 
 
 def _denied(path: KeyPath, allow: Sequence[str], deny: Sequence[str]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from replicator.config.upstreams import AwsCredentialSettings, ClientCertificate
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from replicator.config.model import Settings
 
@@ -35,16 +35,26 @@ def secrets_of(settings: Settings, environ: Mapping[str, str]) -> tuple[Secret, 
 def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield a finding for every secret and file that is named but not there; no secret's value is in it."""
     for path, value in _walk(settings, ()):
-        if isinstance(value, SecretRef):
-            yield from _check_secret(path, value, environ)
-        elif isinstance(value, Path) and path[-1] in _FILE_KEYS:
-            yield from _check_file(path, value)
-        elif isinstance(value, (TlsSettings, ClientCertificateSettings)):
-            yield from _check_pair(path, value)
-        elif isinstance(value, AwsCredentialSettings) and importlib.util.find_spec("botocore") is None:
-            yield Finding(path, "needs botocore: install replicator[ecr]")
-        elif path[-2:] == ("credentials", "helper") and isinstance(value, str):
-            yield from _check_helper(path, value, environ)
+        yield from _check(path, value, environ)
+
+
+def _check(path: KeyPath, value: object, environ: Mapping[str, str]) -> Iterable[Finding]:
+    if isinstance(value, SecretRef):
+        return _check_secret(path, value, environ)
+    if isinstance(value, Path) and path[-1] in _FILE_KEYS:
+        return _check_file(path, value)
+    if isinstance(value, (TlsSettings, ClientCertificateSettings)):
+        return _check_pair(path, value)
+    if isinstance(value, AwsCredentialSettings):
+        return _check_botocore(path)
+    if path[-2:] == ("credentials", "helper") and isinstance(value, str):
+        return _check_helper(path, value, environ)
+    return ()
+
+
+def _check_botocore(path: KeyPath) -> Iterator[Finding]:
+    if importlib.util.find_spec("botocore") is None:
+        yield Finding(path, "needs botocore: install replicator[ecr]")
 
 
 def _check_secret(path: KeyPath, ref: SecretRef, environ: Mapping[str, str]) -> Iterator[Finding]:
