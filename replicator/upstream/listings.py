@@ -63,14 +63,10 @@ class TagList:
 
 @dataclass(frozen=True, slots=True)
 class ReferrerList:
-    """The referrers of an image; `complete` tells whether these are all of them.
-
-    `filtered` tells whether only those of one artifact type were asked for; then no others are in it.
-    """
+    """The referrers of an image; `complete` tells whether these are all of them."""
 
     descriptors: tuple[Descriptor, ...]
     complete: bool
-    filtered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +130,7 @@ class Listings:
         try:
             page = await self._page(call, MAX_MANIFEST_BYTES)
         except UpstreamNotFound:
-            return ReferrerList((), complete=True, filtered=artifact_type is not None)
+            return ReferrerList((), complete=True)
         return _referrers(await _descriptors(call.what, page), artifact_type, limit, is_last=True)
 
     async def _page(self, call: Call, limit: int) -> _Page:
@@ -224,4 +220,4 @@ async def _descriptors(what: str, page: _Page) -> Sequence[Descriptor]:
 def _referrers(found: Sequence[Descriptor], artifact_type: str | None, limit: int, *, is_last: bool) -> ReferrerList:
     wanted = [one for one in found if artifact_type is None or one.artifact_type == artifact_type]
     complete = is_last and len(found) <= limit
-    return ReferrerList(tuple(wanted[:limit]), complete, filtered=artifact_type is not None)
+    return ReferrerList(tuple(wanted[:limit]), complete)
