@@ -13,11 +13,14 @@ next.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from replicator.cache.negative import NegativeMemory
+from replicator.cache.pull_note import PullNote
+from replicator.cache.shared_blobs import SharedBlobs
+from replicator.cache.takers import Takers, party_of
 from replicator.core.cache_status import CacheResult, PullTrace
 from replicator.core.errors import (
     BlobNotFound,
@@ -26,21 +29,17 @@ from replicator.core.errors import (
     UpstreamContent,
     UpstreamError,
     UpstreamNotFound,
-    UpstreamThrottled,
     UpstreamTimeout,
-    UpstreamUnavailable,
 )
-from replicator.core.manifest import parse_manifest
 from replicator.core.templates import CreationCause
 from replicator.registry.pushes import ensure_repository
-from replicator.storage.metadata import blobs, cached_content
+from replicator.storage.metadata import blobs
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.fill_source import FillSource
 from replicator.upstream.single_flight import SingleFlight
-from replicator.upstream.via import incoming_via
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Hashable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Hashable
 
     from replicator.cache.limits import CacheLimits
     from replicator.cache.observer import CacheObserver
@@ -53,18 +52,11 @@ if TYPE_CHECKING:
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import Pulls
     from replicator.storage.blobs.port import StoredBlob
-    from replicator.storage.metadata.images import StoredManifest
     from replicator.storage.metadata.statement import Steps
     from replicator.transfer.fill import Fill
     from replicator.transfer.fill_registry import FillRegistry
 
 _log = get_logger(__name__)
-
-_OK, _NOT_FOUND = 200, 404
-
-_LARGE = 256 * 1024
-"""Bytes from which a manifest is parsed beside the event loop, and remembered; a real one has a few thousand."""
-_KEPT = 4
 
 
 class CachedBlobs:
@@ -83,16 +75,13 @@ class CachedBlobs:
         self._node = node
         self._pulls = pulls
         self._fills = fills
-        self._upstreams = upstreams
         self._own = own
         self._observer = observer
         self._limits = limits
-        self._takers: WeakKeyDictionary[Fill, _Takers] = WeakKeyDictionary()
+        self._takers: WeakKeyDictionary[Fill, Takers] = WeakKeyDictionary()
         self._absent = NegativeMemory(node.clock)
         self._asking: SingleFlight[tuple[Digest, Hashable], int] = SingleFlight()
-        self._proving: SingleFlight[tuple[Digest, Hashable], bool] = SingleFlight()
-        self._described: dict[Digest, Mapping[Digest, Descriptor]] = {}
-        """What the latest of the large manifests name."""
+        self._shared = SharedBlobs(node, pulls, upstreams, limits)
 
     async def open(self, source: UpstreamRepository, digest: Digest, trace: PullTrace | None = None) -> BlobContent:
         """Open a blob, from the store or while it arrives. A damaged one is fetched again.
@@ -100,7 +89,7 @@ class CachedBlobs:
         Raises BlobNotFound when neither this node nor the upstream has it, UpstreamError when only the upstream could
         tell, StorageError when the store cannot. Cancelling it stops no fill.
         """
-        noted = _Noted(source, trace or PullTrace(), self._observer)
+        noted = PullNote(source, trace or PullTrace(), self._observer)
         with noted.failures(), self._node.readings.expected(digest):
             return await self._open(source, digest, noted)
 
@@ -109,12 +98,12 @@ class CachedBlobs:
 
         A manifest tells the size, but only the upstream that the blob can still be had.
         """
-        noted = _Noted(source, trace or PullTrace(), self._observer)
+        noted = PullNote(source, trace or PullTrace(), self._observer)
         with noted.failures():
             async with self._in_time(source, digest):
                 return await self._get_size(source, digest, noted)
 
-    async def _open(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> BlobContent:
+    async def _open(self, source: UpstreamRepository, digest: Digest, noted: PullNote) -> BlobContent:
         blob = await self._pulls.find_blob(source.repository, digest)
         if blob is not None:
             try:
@@ -126,17 +115,17 @@ class CachedBlobs:
                 return content
         return await self._open_missing(source, digest, noted)
 
-    async def _get_size(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> int:
+    async def _get_size(self, source: UpstreamRepository, digest: Digest, noted: PullNote) -> int:
         blob = await self._pulls.find_blob(source.repository, digest)
         if blob is not None and not await self._node.is_damaged(blob):
             noted.result(CacheResult.HIT)
             return blob.size
         await self._check_not_own(source, digest)
-        descriptor = await self._find_descriptor(source.repository, digest)
+        descriptor = await self._shared.find_descriptor(source.repository, digest)
         if descriptor is None:
             self._check_not_absent(source, digest, noted)
             return await self._ask_size(source, digest, noted)
-        if await self._find_shared(source, descriptor):
+        if await self._shared.is_shared(source, descriptor):
             noted.result(CacheResult.HIT)
         elif not self._arrives(source, digest) and not await source.sources.blob_exists(digest):
             # There are registries that know of a blob only once it was asked for.
@@ -145,11 +134,11 @@ class CachedBlobs:
             noted.exists()
         return descriptor.size
 
-    async def _open_missing(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> BlobContent:
+    async def _open_missing(self, source: UpstreamRepository, digest: Digest, noted: PullNote) -> BlobContent:
         await self._check_not_own(source, digest)
-        descriptor = await self._find_descriptor(source.repository, digest)
+        descriptor = await self._shared.find_descriptor(source.repository, digest)
         if descriptor is not None:
-            shared = await self._open_shared(source, descriptor)
+            shared = await self._shared.open(source, descriptor)
             if shared is not None:
                 noted.result(CacheResult.HIT)
                 return shared
@@ -163,7 +152,7 @@ class CachedBlobs:
         if await self._own.holds(source):
             raise BlobNotFound(f"repository {source.repository} has no blob {digest}")
 
-    def _check_not_absent(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> None:
+    def _check_not_absent(self, source: UpstreamRepository, digest: Digest, noted: PullNote) -> None:
         """Raise BlobNotFound for what no manifest names and the upstream did not have a moment ago.
 
         Who pulls an image asks the upstream whatever somebody else made it say before.
@@ -186,90 +175,23 @@ class CachedBlobs:
     async def idle(self) -> None:
         """Return when no upstream is being asked about a blob."""
         await self._asking.idle()
-        await self._proving.idle()
+        await self._shared.idle()
 
     async def close(self) -> None:
         """End what upstreams are being asked; whoever waits for it gets ShuttingDown."""
         await self._asking.close()
-        await self._proving.close()
-
-    # What is here for another repository
-
-    async def _find_descriptor(self, repository: RepositoryName, digest: Digest) -> Descriptor | None:
-        """Return how a manifest that came from the repository's upstream describes a blob."""
-        manifest = await self._node.database.read(cached_content.find_referring_manifest(repository, digest))
-        if manifest is None:
-            return None
-        described = self._described.get(manifest.digest)
-        if described is None and len(manifest.content) <= _LARGE:
-            described = _descriptors(manifest)
-        elif described is None:
-            # Whoever has a repository upstream can have one with tens of thousands of blobs, and ask for each of them.
-            described = await asyncio.to_thread(_descriptors, manifest)
-            self._described[manifest.digest] = described
-            if len(self._described) > _KEPT:
-                del self._described[next(iter(self._described))]
-        return described.get(digest)
-
-    async def _open_shared(self, source: UpstreamRepository, descriptor: Descriptor) -> BlobContent | None:
-        """Link and open a blob that another repository of the same upstream holds; None when there is none."""
-        if not await self._find_shared(source, descriptor):
-            return None
-        now = self._node.clock.now()
-        blob = await self._node.commit(source.repository, lambda: self._link_stored(source.repository, descriptor, now))
-        if blob is None:
-            return None
-        try:
-            return await self._pulls.read(blob)
-        except CorruptBlob:
-            return None
-
-    async def _find_shared(self, source: UpstreamRepository, descriptor: Descriptor) -> bool:
-        """Tell whether another repository of the same upstream holds a blob that this one may have as well."""
-        holders = await self._node.database.read(cached_content.cached_holders(descriptor.digest))
-        if source.repository in holders:
-            return True  # it came while somebody looked
-        if not any(self._is_sibling(source, holder) for holder in holders):
-            return False
-        return await self._is_vouched(source, descriptor.digest)
-
-    async def _is_vouched(self, source: UpstreamRepository, digest: Digest) -> bool:
-        """Tell whether a blob that a manifest of a repository names may be had there without being sent for it.
-
-        The authority is asked, once for all who want to know. When it cannot be asked in time, the manifest counts
-        where nobody else can have sent it.
-        """
-        try:
-            async with asyncio.timeout(self._limits.stale_wait):
-                key = (digest, _party_of(source))
-                return await self._proving.run(key, lambda: source.sources.authority.blob_exists(digest))
-        except (TimeoutError, UpstreamUnavailable, UpstreamThrottled, UpstreamTimeout):
-            return len(source.sources.clients) == 1
-        except UpstreamError:
-            return False
-
-    def _is_sibling(self, source: UpstreamRepository, holder: RepositoryName) -> bool:
-        other = self._upstreams.find(holder)
-        return other is not None and other.rule.upstream == source.rule.upstream
-
-    def _link_stored(self, repository: RepositoryName, descriptor: Descriptor, now: float) -> Steps[StoredBlob | None]:
-        found = yield from blobs.find(descriptor.digest)
-        if found is None or found.size != descriptor.size:
-            return None
-        yield from ensure_repository(self._node, repository, now, CreationCause.PULL_THROUGH_CACHE)
-        yield from blobs.link(repository, found.digest, now)
-        return found
+        await self._shared.close()
 
     # What is fetched
 
     async def _fetch(
-        self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None, noted: _Noted
+        self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None, noted: PullNote
     ) -> BlobContent:
         try:
             try:
                 return await self._follow(source, digest, descriptor, noted)
             except _NotOurs:
-                return await self._follow(source, digest, descriptor, noted, _party_of(source))
+                return await self._follow(source, digest, descriptor, noted, party_of(source))
         except UpstreamNotFound as error:
             raise self._absence(source, digest) from error
 
@@ -278,7 +200,7 @@ class CachedBlobs:
         source: UpstreamRepository,
         digest: Digest,
         descriptor: Descriptor | None,
-        noted: _Noted,
+        noted: PullNote,
         party: Hashable = None,
     ) -> BlobContent:
         """Open a blob that is on its way, or that is sent for now.
@@ -301,7 +223,7 @@ class CachedBlobs:
         try:
             return self._node.readings.count(await self._opened(source, digest, fill))
         except UpstreamError as error:
-            if error.retryable or self._takers[fill].party == _party_of(source):
+            if error.retryable or self._takers[fill].party == party_of(source):
                 raise
             raise _NotOurs from error
 
@@ -333,7 +255,7 @@ class CachedBlobs:
                 return fill
             if descriptor is None:
                 await self._prove(source, digest)
-            elif not await self._is_vouched(source, digest):
+            elif not await self._shared.is_vouched(source, digest):
                 raise _NotOurs
             takers.repositories.add(source.repository)
         return None
@@ -352,7 +274,7 @@ class CachedBlobs:
     def _start(
         self, source: UpstreamRepository, digest: Digest, descriptor: Descriptor | None, party: Hashable
     ) -> Fill:
-        takers = _Takers(source)
+        takers = Takers(source)
         upstream = source.rule.upstream
         fetched = FillSource(
             registries=source.sources.openers(digest, takers.sent_by),
@@ -364,7 +286,7 @@ class CachedBlobs:
         self._takers[fill] = takers
         return fill
 
-    async def _publish(self, blob: StoredBlob, takers: _Takers) -> StoredBlob:
+    async def _publish(self, blob: StoredBlob, takers: Takers) -> StoredBlob:
         """Make a filled blob readable for everybody who joined."""
         now = self._node.clock.now()
         repositories = tuple(takers.repositories)
@@ -379,9 +301,9 @@ class CachedBlobs:
             yield from blobs.link(repository, blob.digest, now)
         return (yield from blobs.find(blob.digest)) or blob
 
-    async def _ask_size(self, source: UpstreamRepository, digest: Digest, noted: _Noted) -> int:
+    async def _ask_size(self, source: UpstreamRepository, digest: Digest, noted: PullNote) -> int:
         """Ask the upstream how large a blob is: once, however many want to know."""
-        key = (digest, _party_of(source))
+        key = (digest, party_of(source))
         try:
             size = await self._asking.run(key, lambda: self._asked_size(source, digest))
         except UpstreamNotFound as error:
@@ -396,77 +318,8 @@ class CachedBlobs:
             return stream.size
 
 
-class _Noted:
-    """Says how one pull was answered, once: to the metrics, and in its trace."""
-
-    def __init__(self, source: UpstreamRepository, trace: PullTrace, observer: CacheObserver) -> None:
-        self._rule = source.rule
-        self._trace = trace
-        self._observer = observer
-        trace.rule, trace.upstream = source.rule.prefix, source.rule.upstream
-
-    def result(self, result: CacheResult) -> None:
-        """Note the answer."""
-        self._trace.note(result, self._rule.prefix, self._rule.upstream)
-        self._observer.result(self._rule.prefix, result.value)
-
-    def fetched(self) -> None:
-        """Note that the upstream has sent it, or has begun to."""
-        self._trace.status = _OK
-        self.result(CacheResult.MISS)
-
-    def exists(self) -> None:
-        """Note that the upstream has it, and that this did not bring it here."""
-        self._trace.stored = False
-        self.fetched()
-
-    def collapsed(self, joined: bool) -> None:
-        """Note whether somebody else's fetch was joined."""
-        self._trace.collapsed = joined
-
-    @contextmanager
-    def failures(self) -> Iterator[None]:
-        """Note a failure of the upstream that leaves this block."""
-        try:
-            yield
-        except UpstreamError as error:
-            self._trace.error = str(error)
-            self.result(CacheResult.ERROR)
-            raise
-        except BlobNotFound as error:
-            if isinstance(error.__cause__, UpstreamNotFound):
-                self._trace.status = _NOT_FOUND
-                self.result(CacheResult.MISS)
-            raise
-
-
-def _descriptors(manifest: StoredManifest) -> Mapping[Digest, Descriptor]:
-    """Return the blobs that a manifest names, but for those that nobody checked to be at the upstream."""
-    parsed = parse_manifest(manifest.content, manifest.media_type)
-    return {blob.digest: blob for blob in reversed(parsed.blobs) if not blob.is_foreign}
-
-
 class _NotOurs(Exception):
     """What is under way, or failed, was asked for by another party."""
-
-
-def _party_of(source: UpstreamRepository) -> Hashable:
-    """Return what an upstream's answer depends on: the repository that is asked, and whom the request has passed."""
-    return source.repository, incoming_via()
-
-
-class _Takers:
-    """Who gets a blob that is being fetched, and which registry is sending it."""
-
-    def __init__(self, source: UpstreamRepository) -> None:
-        self.first = source.repository
-        self.party = _party_of(source)
-        self.repositories = {source.repository}
-        self.sender = source.rule.upstream
-
-    def sent_by(self, registry: str) -> None:
-        """Note that a registry has begun to send."""
-        self.sender = registry
 
 
 def _late(source: UpstreamRepository, digest: Digest) -> UpstreamTimeout:
