@@ -8,7 +8,8 @@ import pytest
 
 from replicator.core.errors import UpstreamError, UpstreamUnavailable
 from replicator.core.names import RepositoryName, Tag
-from replicator.upstream.via import incoming_via, on_behalf_of
+from replicator.upstream.errors import UpstreamLoop
+from replicator.upstream.via import incoming_via, is_loop_of_requester, on_behalf_of
 from tests.support.upstream_clients import client_of
 from tests.support.upstreams import FakeRegistry, FakeServer, Fault, Tokens
 
@@ -70,6 +71,13 @@ async def test_loop_is_named_and_no_reason_to_try_again(upstream: FakeRegistry) 
                 await client.get_manifest(ALPINE, TAG)
             assert not caught.value.retryable
     assert upstream.count() == 20, "what goes round in a circle for one repository is fine for another"
+
+
+def test_a_circle_is_the_requesters_alone_when_its_client_said_whom_it_has_passed() -> None:
+    assert not is_loop_of_requester(UpstreamLoop("it leads back"))
+    with on_behalf_of(("1.1 other",)):
+        assert is_loop_of_requester(UpstreamLoop("it leads back"))
+        assert not is_loop_of_requester(UpstreamUnavailable("it is down"))
 
 
 @pytest.mark.parametrize(
