@@ -183,9 +183,9 @@ class PullThrough:
     async def refresh(self, repository: RepositoryName, tag: Tag) -> CheckOutcome:
         """Check a tag now, whatever its age and whatever failed a moment ago; a missing one is fetched.
 
-        What an upstream asked for (`Retry-After`) is respected all the same, unless within `insisting()`. Raises RepositoryNotFound without a cache
-        rule, Denied where the rule does not allow the tag, ManifestNotFound for a tag that somebody pushed or that
-        nobody has, UpstreamError when a missing one cannot be fetched, StorageError.
+        What an upstream asked for (`Retry-After`) is respected all the same, unless within `insisting()`. Raises
+        RepositoryNotFound without a cache rule, Denied where the rule does not allow the tag, ManifestNotFound for a
+        tag that somebody pushed or that nobody has, UpstreamError when a missing one cannot be fetched, StorageError.
         """
         source = self.upstreams.find(repository)
         if source is None:

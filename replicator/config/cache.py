@@ -142,7 +142,7 @@ class CacheRuleSettings(Model):
     cool_down: Duration | None = None
     """How long a digest must have been known before a cached tag moves to it; at once, if absent."""
     max_size: Size | None = None
-    """Most bytes of the rule's repositories: the longest unused goes, a larger blob is refused; unlimited, if absent."""
+    """Most bytes of its repositories: the longest unused goes, a larger blob is refused; unlimited, if absent."""
     accept_pushes: Flag = False
     """Whether users may push into the rule's repositories, which only the cache fills otherwise."""
 
