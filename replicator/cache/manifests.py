@@ -201,6 +201,7 @@ class CachedManifests:
                 return await self._after_check(source, entry, manifest, check, trace)
             failed = None if check is None else check.error
         error = _too_old(source, entry, failed, now)
+        trace.was_cached = True
         trace.result, trace.error, trace.status = CacheResult.ERROR, str(error), _status_of(error)
         raise error
 
@@ -213,11 +214,12 @@ class CachedManifests:
         trace: PullTrace,
     ) -> StoredManifest:
         trace.note(_RESULTS[check.outcome], source.rule.prefix, check.source)
+        trace.was_cached = True
         trace.status = OK if check.error is None else _status_of(check.error)
         trace.error = None if check.error is None else str(check.error)
         found = await self._pulls.find_manifest(entry.repository, entry.tag)
         if found is None and check.outcome is CheckOutcome.GONE:
-            trace.result = CacheResult.MISS
+            trace.result, trace.age, trace.ttl = CacheResult.MISS, None, None
             raise ManifestNotFound(f"the upstream of {source.repository} has no manifest {entry.tag} any more")
         known = self._memory.find(entry.repository, entry.tag) or entry
         _note_age(source, known, self._node.clock.now(), trace)

@@ -52,6 +52,8 @@ class PullTrace:
     status: int | None = None
     """What the upstream answered, as an HTTP status, where it was asked for this pull."""
     collapsed: bool = False
+    was_cached: bool = False
+    """Whether something was here that the upstream was asked about: then it was asked for being stale, not missing."""
     stored: bool = True
     """Whether what was fetched is kept here; not so where the upstream was only asked about it."""
 
@@ -71,7 +73,8 @@ def render_cache_status(node: str, trace: PullTrace) -> str | None:
     """Return the Cache-Status of an answer, or None when no cache was concerned (RFC 9211, section 2)."""
     if trace.result is None:
         return None
-    parts = [_quoted(f"replicator {node}"), _FORWARDED.get(trace.result, "hit")]
+    forwarded = _FORWARDED.get(trace.result, "hit")
+    parts = [_quoted(f"replicator {node}"), "fwd=stale" if trace.was_cached and forwarded != "hit" else forwarded]
     if trace.result in _FORWARDED and trace.status is not None:
         parts.append(f"fwd-status={trace.status}")
     if trace.ttl is not None:

@@ -473,6 +473,7 @@ async def test_tag_that_is_gone_upstream_goes_here_too_where_the_rule_follows(
         error, trace = await refused(node)
         assert isinstance(error, ManifestNotFound)
         assert (trace.result, trace.status) == (CacheResult.MISS, 404)
+        assert (trace.was_cached, trace.age, trace.ttl) == (True, None, None)
         assert await node.entry() is None
         # As if it had never been: no other node hears of a deletion.
         assert await node.node.database.read(tags.find(ALPINE, LATEST)) is None

@@ -28,6 +28,8 @@ NAME = '"replicator 111122223333/eu"'
         (PullTrace(CacheResult.MISS), f"{NAME}; fwd=uri-miss; stored"),
         (PullTrace(CacheResult.MISS, status=200, stored=False), f"{NAME}; fwd=uri-miss; fwd-status=200"),
         (PullTrace(CacheResult.MISS, status=404), f"{NAME}; fwd=uri-miss; fwd-status=404"),
+        (PullTrace(CacheResult.MISS, status=200, was_cached=True), f"{NAME}; fwd=stale; fwd-status=200; stored"),
+        (PullTrace(CacheResult.STALE, was_cached=True), f"{NAME}; hit"),
         (
             PullTrace(CacheResult.ERROR, status=429, error="hub: slow down"),
             f'{NAME}; fwd=uri-miss; fwd-status=429; detail="hub: slow down"',
