@@ -200,7 +200,7 @@ def test_an_upstream_that_is_gone_is_shown(tmp_path: Path) -> None:
             assert "failed" in run(daemon, "explain", "mirror/org/app:1.0").stdout
             found = run_json(daemon, "status")
             assert "origin: " in found["upstreams"][0]["last_error"]
-            assert found["space"]["rules"][0]["bytes"] == sum(map(len, AMD64.blobs.values()))
+            assert found["space"]["rules"][0]["bytes"] == sum(map(len, [AMD64.manifest, *AMD64.blobs.values()]))
             cold = run(daemon, "warm", "mirror/org/other:1.0", "mirror/org/app:1.0")
             assert (cold.returncode, "1 of 2 images complete" in cold.stdout) == (1, True)
             assert "mirror/org/other:1.0: origin: " in cold.stderr

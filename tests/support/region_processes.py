@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -279,10 +280,14 @@ class Regions:
         return all(other == first for other in rest)
 
     def check(self, repository: str, regions: Iterable[str] | None = None) -> None:
-        """Check that every acknowledged image is whole wherever it must be, and that no deleted one is back."""
+        """Check that every acknowledged image is whole wherever it must be, and that no deleted one is back.
+
+        A region tells what it has left to do from a count that is some seconds old, so the last image may be on its way.
+        """
         for region in regions or self.names:
             for image in self.acknowledged.images[repository].values():
-                assert self.holds(region, repository, image), f"{image.digest} is not whole in {region}"
+                holds = partial(self.holds, region, repository, image)
+                eventually(holds, f"{image.digest} to be whole in {region}", within=CONVERGENCE)
             for name, digest in self.acknowledged.deleted:
                 answer = self.get(region, f"/v2/{name}/manifests/{digest}")
                 assert answer.status == 404, f"{digest} came back in {region}"
