@@ -282,7 +282,7 @@ class Regions:
     def check(self, repository: str, regions: Iterable[str] | None = None) -> None:
         """Check that every acknowledged image is whole wherever it must be, and that no deleted one is back.
 
-        A region tells what it has left to do from a count that is some seconds old, so the last image may be on its way.
+        What a region has left to do is told from a count that is some seconds old, so an image may be on its way.
         """
         for region in regions or self.names:
             for image in self.acknowledged.images[repository].values():
