@@ -78,20 +78,26 @@ class RegistryApi(Edge):
         visit.principal = self.identify(request)
         endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
-        passed = self._loops.admit(request.headers.getall("Via", ()))
+        if "Via" not in request.headers:
+            return await self._serve_on_behalf(visit, endpoint, ())
+        passed = self._loops.admit(request.headers.getall("Via"))
         with on_behalf_of(passed):
-            try:
-                return await self._serve(visit, endpoint)
-            except UpstreamLoop as error:
-                # Everyone on the way is told that it is a circle: an upstream that merely fails is asked again.
-                text = f"cache rule {visit.trace.rule}: {error}"
-                raise (LoopDetected(text) if passed else UpstreamLoop(text)) from error
+            return await self._serve_on_behalf(visit, endpoint, passed)
+
+    async def _serve_on_behalf(self, visit: Visit, endpoint: Endpoint, passed: tuple[str, ...]) -> web.StreamResponse:
+        try:
+            return await self._serve(visit, endpoint)
+        except UpstreamLoop as error:
+            # Everyone on the way is told that it is a circle: an upstream that merely fails is asked again.
+            text = f"cache rule {visit.trace.rule}: {error}"
+            raise (LoopDetected(text) if passed else UpstreamLoop(text)) from error
 
     async def _serve(self, visit: Visit, endpoint: Endpoint) -> web.StreamResponse:
         request, principal = visit.request, visit.principal
         assert principal is not None  # noqa: S101 - set by serve
         endpoint = self._of_namespace(visit, endpoint)
-        await self._keep_own_apart(principal, endpoint)
+        if endpoint.namespace is not None:
+            await self._keep_own_apart(principal, endpoint)
         visit.principal = principal = await self._keep_node_to_its_own(principal, request.method, endpoint)
         if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
             return self._entrance(visit, endpoint)
@@ -129,7 +135,7 @@ class RegistryApi(Edge):
         A rule for all names gives both the same name, and whoever pushes `library/nginx` here is not Docker Hub.
         """
         name = endpoint.repository
-        if endpoint.namespace is None or not name or not principal.may(Action.PULL, name):
+        if not name or not principal.may(Action.PULL, name):
             return
         if await self._services.peer_reads.is_own(name):
             raise RepositoryNotFound(f"repository {name} here is not that of registry {endpoint.namespace}")

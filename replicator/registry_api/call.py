@@ -77,6 +77,8 @@ class Call:
 
 def proxy_headers(node: NodeId, namespace: str | None, trace: PullTrace) -> dict[str, str]:
     """Return what an answer says of the registry that this node stood for, and of how its cache answered."""
+    if trace.result is None and namespace is None:
+        return {}
     rendered = {
         "OCI-Namespace": namespace,
         "Cache-Status": render_cache_status(str(node), trace),
