@@ -116,11 +116,6 @@ class UpstreamClient:
         self._listings = Listings(endpoint, self._exchange, self._calls, clock)
 
     @property
-    def rate_limit(self) -> RateLimit | None:
-        """What the upstream last said about its own rate limit."""
-        return self._exchange.rate_limit
-
-    @property
     def health(self) -> UpstreamHealth:
         """How the upstream is doing now."""
         paused, tokens = dict(self._exchange.pauses.left), self._authorizer.paused_for

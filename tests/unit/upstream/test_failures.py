@@ -354,15 +354,15 @@ class TestRateLimit:
         upstream.add_image(ALPINE, TAG)
         upstream.headers |= {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76;w=21600"}
         await client.head_manifest(ALPINE, TAG)
-        seen = client.rate_limit
+        seen = client.health.rate_limit
         assert seen is not None
         assert (seen.remaining, seen.limit, seen.window) == (76, 100, 21600)
         upstream.headers.clear()
         await client.ping()
-        assert client.rate_limit == seen, "an answer that says nothing changes nothing"
+        assert client.health.rate_limit == seen, "an answer that says nothing changes nothing"
 
     @pytest.mark.parametrize("value", ["", "many", "-1", "1" * 40])
     async def test_that_is_none_is_ignored(self, upstream: FakeRegistry, client: UpstreamClient, value: str) -> None:
         upstream.headers |= {"RateLimit-Remaining": value}
         await client.ping()
-        assert client.rate_limit is None
+        assert client.health.rate_limit is None
