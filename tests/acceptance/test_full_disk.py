@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +11,12 @@ import pytest
 from tests.support.daemon import Daemon, node
 from tests.support.http_calls import call, get, push_blob, push_manifest, sha256
 from tests.support.images import build_image
-from tests.support.tools import require, require_root
+from tests.support.small_disk import mounted_disk
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full-disk")]
 
@@ -28,19 +26,9 @@ SIZE = 24 * MIB
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """Mount a file system of 24 MiB, not among pytest's directories: a killed run would leave one it cannot delete."""
-    require_root()
-    directory = Path(tempfile.mkdtemp(prefix="full-disk-"))
-    mount = [require("mount"), "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(directory)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        directory.rmdir()
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    try:
+    """Mount a file system of 24 MiB."""
+    with mounted_disk(SIZE) as directory:
         yield directory
-    finally:
-        subprocess.run([require("umount"), str(directory)], check=True)  # noqa: S603
-        directory.rmdir()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import pytest
 
 from replicator.cache.space import CacheSpace
 from replicator.daemon.cache_operators import cache_use_cases
@@ -60,12 +59,6 @@ class Operated:
         """GET a JSON answer."""
         async with self.session.get(BASE + path, headers=headers) as response:
             return response.status, await response.json()
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
 
 
 @asynccontextmanager

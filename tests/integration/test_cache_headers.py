@@ -11,7 +11,6 @@ import pytest
 from replicator.core.cache_rules import CacheRule
 from replicator.core.digest import digest_of
 from tests.support.cached_edge import CachedEdge, cached_edge
-from tests.support.clock import FakeClock
 from tests.support.images import build_image
 from tests.support.single_node import NODE
 from tests.support.upstream_clients import endpoint_of
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.support.clock import FakeClock
     from tests.support.wire_client import Answer
 
 HUB = CacheRule("docker-hub", "hub", fresh_for=3600.0, namespaces=("docker.io",))
@@ -28,11 +28,6 @@ BASE = "/v2/docker-hub/library/alpine"
 LATEST = f"{BASE}/manifests/latest"
 LAYER = bytes(range(251)) * 400
 WHO = f'"replicator {NODE}"'
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
 
 
 @pytest.fixture

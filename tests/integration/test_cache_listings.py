@@ -42,12 +42,6 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 async def edge(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachedEdge]:
     async with cached_edge(tmp_path, {"hub": endpoint_of(upstream)}, [HUB], clock=clock, limits=LIMITS) as edge:
         yield edge

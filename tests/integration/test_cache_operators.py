@@ -24,7 +24,6 @@ from replicator.daemon.cache_operators import cache_use_cases
 from replicator.daemon.cache_text import explanation_lines, image_row, notes_of
 from replicator.registry.settings import RegistrySettings
 from replicator.registry_api.cache_json import explanation_json, image_json
-from tests.support.clock import FakeClock
 from tests.support.images import build_image, build_index
 from tests.support.pull_through_node import ALPINE, HUB, LATEST, caching_node
 from tests.support.single_node import NODE
@@ -37,22 +36,12 @@ if TYPE_CHECKING:
     from replicator.cache.inventory import CachedImageReport
     from replicator.core.cache_rules import CacheRule
     from replicator.registry_api.cache_api import CacheUseCases
+    from tests.support.clock import FakeClock
     from tests.support.pull_through_node import CachingNode
 
 RULE = replace(HUB, namespaces=("docker.io",))
 START = ("", "")
 DAY = 86400.0
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
 
 
 @asynccontextmanager

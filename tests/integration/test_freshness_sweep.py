@@ -17,27 +17,9 @@ from tests.support.pull_through_node import ALPINE, HUB, LATEST, CachingNode, ca
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 HEADS = "HEAD /v2/*"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
-        yield node
 
 
 def sweep_of(node: CachingNode, clock: FakeClock, *, jitter: float = 0.0, **settings: float) -> FreshnessSweep:

@@ -54,12 +54,6 @@ async def upstream() -> AsyncIterator[FakeRegistry]:
         yield upstream
 
 
-@pytest.fixture
-async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
-        yield node
-
-
 class Worker:
     """Carries out jobs, and tells a test what became of them."""
 

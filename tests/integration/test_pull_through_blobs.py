@@ -51,17 +51,6 @@ PRIVATE = RepositoryName("team/secret")
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
     async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
         yield node

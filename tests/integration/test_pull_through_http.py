@@ -19,38 +19,20 @@ from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator
 from replicator.registry_api.call import Services
-from tests.support.clock import FakeClock
-from tests.support.pull_through_node import HUB, caching_node
+from tests.support.pull_through_node import HUB
 from tests.support.single_node import NODE
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 from tests.support.wire_client import WireClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
+    from tests.support.clock import FakeClock
     from tests.support.pull_through_node import CachingNode
     from tests.support.wire_client import Answer
 
 LAYER = bytes(range(251)) * 4000
 BLOBS = "GET /v2/library/alpine/blobs/*"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
-        yield node
 
 
 @pytest.fixture

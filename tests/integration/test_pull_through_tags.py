@@ -31,7 +31,6 @@ from replicator.core.names import RepositoryName, Tag
 from replicator.core.replication import Origin, ReplicationRule
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.metadata import jobs, repositories
-from tests.support.clock import FakeClock
 from tests.support.images import build_image, build_index
 from tests.support.pull_through_node import ALPINE, HUB, LATEST, caching_node, outcome
 from tests.support.single_node import NODE, OTHER_NODE
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.support.clock import FakeClock
     from tests.support.pull_through_node import CachingNode
 
 CHECKED_FIRST = replace(HUB, stale_while_revalidate=0.0)
@@ -48,17 +48,6 @@ CHECKED_FIRST = replace(HUB, stale_while_revalidate=0.0)
 
 MANIFESTS = "/v2/library/alpine/manifests/*"
 NOBODY = Principal("bob", PrincipalKind.USER)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
 
 
 @pytest.fixture

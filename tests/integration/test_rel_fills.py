@@ -37,12 +37,6 @@ CLIENTS = 20
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 async def edge(tmp_path: Path, upstream: FakeRegistry) -> AsyncIterator[CachedEdge]:
     endpoints = {"hub": endpoint_of(upstream, stall_timeout=0.3)}
     async with cached_edge(tmp_path, endpoints, [HUB], clock=FakeClock(auto=True)) as edge:

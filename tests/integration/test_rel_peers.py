@@ -126,12 +126,6 @@ def token(node: NodeId, to: NodeId) -> dict[str, str]:
     return bearer(PeerTokens(node, PEER_SECRET, FakeClock()).issue(to))
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
 # One download
 
 

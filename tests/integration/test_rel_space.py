@@ -6,10 +6,7 @@ import contextlib
 import os
 import random
 import sqlite3
-import subprocess
-import tempfile
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,15 +23,16 @@ from replicator.storage.metadata.sqlite import SqliteDatabase
 from tests.support.clock import FakeClock
 from tests.support.images import build_image
 from tests.support.pull_through_node import ALPINE, HUB, caching_node, chunks_of
-from tests.support.tools import require, require_root
-from tests.support.upstreams import FakeRegistry
+from tests.support.small_disk import mounted_disk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from replicator.core.digest import Digest
     from tests.support.images import BuiltImage
     from tests.support.pull_through_node import CachingNode
+    from tests.support.upstreams import FakeRegistry
 
 MIB = 2**20
 OWN = RepositoryName("team/app")
@@ -48,18 +46,6 @@ def content_of(number: int, size: int = 2 * MIB) -> bytes:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
-        yield node
 
 
 def space_of(node: CachingNode, limits: SpaceLimits | None = None) -> CacheSpace:
@@ -259,18 +245,8 @@ async def test_rel_07_what_a_crash_left_without_a_row_is_reclaimed(
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """Mount a file system of 24 MiB."""
-    require_root()
-    directory = Path(tempfile.mkdtemp(prefix="full-disk-"))
-    mount = [require("mount"), "-t", "tmpfs", "-o", f"size={24 * MIB}", "tmpfs", str(directory)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        directory.rmdir()
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    try:
+    with mounted_disk(24 * MIB) as directory:
         yield directory
-    finally:
-        subprocess.run([require("umount"), str(directory)], check=True)  # noqa: S603
-        directory.rmdir()
 
 
 @asynccontextmanager

@@ -16,19 +16,18 @@ from replicator.core.names import AccountId, NodeId, Region, Tag
 from replicator.storage.metadata import cache_entries, cache_history, tags
 from replicator.upstream.endpoint import UpstreamEndpoint
 from tests.support.cached_edge import cached_edge
-from tests.support.clock import FakeClock
 from tests.support.images import build_image
 from tests.support.pull_through_node import ALPINE, HUB, LATEST
 from tests.support.upstream_clients import endpoint_of
 from tests.support.upstreams import FakeRegistry, Fault, Hold, Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from replicator.core.digest import Digest
     from replicator.storage.metadata.cache_entries import CacheEntry
     from tests.support.cached_edge import CachedEdge
+    from tests.support.clock import FakeClock
     from tests.support.images import BuiltImage
     from tests.support.wire_client import Answer
 
@@ -40,17 +39,6 @@ CHECKED_FIRST = replace(HUB, stale_while_revalidate=0.0)
 PROMPT = 2.0
 """Seconds within which whatever is cached must be served."""
 NOBODY = UpstreamEndpoint("hub", "http://127.0.0.1:1", connect_timeout=1.0)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
 
 
 async def promptly(edge: CachedEdge, path: str = TAG) -> Answer:

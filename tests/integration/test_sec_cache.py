@@ -37,7 +37,6 @@ from replicator.registry.listings import Listings
 from replicator.storage.metadata import blobs, cache_space
 from replicator.upstream.via import on_behalf_of
 from tests.support.cached_edge import cached_edge
-from tests.support.clock import FakeClock
 from tests.support.pull_through_node import ALPINE, HUB, LATEST, caching_node, outcome
 from tests.support.upstream_clients import endpoint_of
 from tests.support.upstreams import FakeRegistry, Fault, Hold
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from tests.support.cached_edge import CachedEdge
+    from tests.support.clock import FakeClock
     from tests.support.pull_through_node import CachingNode
 
 MIRROR = CacheRule("mirror", "next", upstream_prefix="mirror")
@@ -57,23 +57,6 @@ HOPS = ", ".join(f"1.1 proxy-{number}" for number in range(8))
 """As many as a request may have passed; one more, and the next registry refuses it."""
 PASSED = ("1.1 proxy",)
 LAYER = b"layer" * 50_000
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
-        yield node
 
 
 @contextlib.asynccontextmanager

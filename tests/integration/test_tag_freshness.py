@@ -29,18 +29,17 @@ from replicator.core.names import RepositoryName, Tag
 from replicator.core.platforms import Platform
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.metadata import cache_history, jobs, tags
-from tests.support.clock import FakeClock
 from tests.support.images import build_image, build_index
 from tests.support.pull_through_node import ALPINE, HUB, LATEST, caching_node, outcome
 from tests.support.single_node import NODE
 from tests.support.upstreams import FakeRegistry, Fault, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from replicator.core.reference import Reference
     from replicator.storage.metadata.images import StoredManifest
+    from tests.support.clock import FakeClock
     from tests.support.images import BuiltImage
     from tests.support.pull_through_node import CachingNode
 
@@ -48,23 +47,6 @@ MANIFESTS = "/v2/library/alpine/manifests/*"
 HEADS, GETS = f"HEAD {MANIFESTS}", f"GET {MANIFESTS}"
 HOUR = 3600.0
 CHECKED_FIRST = replace(HUB, stale_while_revalidate=0.0)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(auto=True)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def node(tmp_path: Path, upstream: FakeRegistry, clock: FakeClock) -> AsyncIterator[CachingNode]:
-    async with caching_node(tmp_path, {"hub": upstream}, clock) as node:
-        yield node
 
 
 async def pull(node: CachingNode, reference: Reference = LATEST) -> tuple[StoredManifest, PullTrace]:
