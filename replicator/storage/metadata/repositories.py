@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -11,7 +12,10 @@ from sqlalchemy.dialects.postgresql import insert
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName
 from replicator.storage.metadata.schema import repositories
-from replicator.storage.metadata.statement import Statement, Steps
+from replicator.storage.metadata.statement import Row, Statement, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,17 @@ class Repository:
     created_at: float
     created_by: str
     mutability: MutabilityRule
+    scan_on_push: bool = False
+    encryption: str = "AES256"
+    kms_key: str | None = None
+    policy: str | None = None
+    """The repository policy, as text."""
+    lifecycle_policy: str | None = None
+    lifecycle_evaluated_at: float | None = None
+    resource_tags: Mapping[str, str] = field(default_factory=dict)
+    is_public: bool = False
+    catalog: str | None = None
+    """The catalog data of a public repository, as JSON."""
 
 
 _FIND = Statement(sa.select(repositories).where(repositories.c.name == sa.bindparam("name")))
@@ -33,6 +48,14 @@ _CREATE = Statement(
         created_by=sa.bindparam("created_by"),
         tag_mutability=sa.bindparam("tag_mutability"),
         mutability_exclusions=sa.bindparam("mutability_exclusions"),
+        scan_on_push=sa.bindparam("scan_on_push"),
+        encryption=sa.bindparam("encryption"),
+        kms_key=sa.bindparam("kms_key"),
+        policy=sa.bindparam("policy"),
+        lifecycle_policy=sa.bindparam("lifecycle_policy"),
+        resource_tags=sa.bindparam("resource_tags"),
+        is_public=sa.bindparam("is_public"),
+        catalog=sa.bindparam("catalog"),
     )
     .on_conflict_do_nothing(index_elements=["name"])
 )
@@ -54,11 +77,27 @@ _COUNT = Statement(sa.select(sa.func.count()).select_from(repositories))
 def find(name: RepositoryName) -> Steps[Repository | None]:
     """Return the repository, if it exists."""
     rows = yield from _FIND(name=name)
-    if not rows:
-        return None
-    _, created_at, created_by, setting, exclusions = rows[0]
-    rule = MutabilityRule(TagMutability(setting), tuple(json.loads(exclusions)))
-    return Repository(name, created_at, created_by, rule)
+    return _repository(rows[0]) if rows else None
+
+
+def _repository(row: Row) -> Repository:
+    name, created_at, created_by, setting, exclusions, scan_on_push, encryption, kms_key, *rest = row
+    policy, lifecycle_policy, lifecycle_evaluated_at, resource_tags, is_public, catalog = rest
+    return Repository(
+        name=RepositoryName(name),
+        created_at=created_at,
+        created_by=created_by,
+        mutability=MutabilityRule(TagMutability(setting), tuple(json.loads(exclusions))),
+        scan_on_push=bool(scan_on_push),
+        encryption=encryption,
+        kms_key=kms_key,
+        policy=policy,
+        lifecycle_policy=lifecycle_policy,
+        lifecycle_evaluated_at=lifecycle_evaluated_at,
+        resource_tags=json.loads(resource_tags),
+        is_public=bool(is_public),
+        catalog=catalog,
+    )
 
 
 def create(repository: Repository) -> Steps[None]:
@@ -69,6 +108,14 @@ def create(repository: Repository) -> Steps[None]:
         created_by=repository.created_by,
         tag_mutability=repository.mutability.setting.value,
         mutability_exclusions=json.dumps(repository.mutability.exclusions),
+        scan_on_push=int(repository.scan_on_push),
+        encryption=repository.encryption,
+        kms_key=repository.kms_key,
+        policy=repository.policy,
+        lifecycle_policy=repository.lifecycle_policy,
+        resource_tags=json.dumps(dict(repository.resource_tags)),
+        is_public=int(repository.is_public),
+        catalog=repository.catalog,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"
 """The migration that this code expects."""
 
 metadata = sa.MetaData()
@@ -18,6 +18,7 @@ Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _SENT = sa.text("source IS NOT NULL")
 _TROUBLED = sa.text("last_error IS NOT NULL")
 _SUPERSEDED = sa.text("failure_code = 'Superseded'")
+_WITH_POLICY = sa.text("policy IS NOT NULL")
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 node = sa.Table(
@@ -36,6 +37,16 @@ repositories = sa.Table(
     sa.Column("created_by", Text, nullable=False),
     sa.Column("tag_mutability", Text, nullable=False),
     sa.Column("mutability_exclusions", Text, nullable=False),
+    sa.Column("scan_on_push", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("encryption", Text, nullable=False, server_default=sa.text("'AES256'")),
+    sa.Column("kms_key", Text),
+    sa.Column("policy", Text),
+    sa.Column("lifecycle_policy", Text),
+    sa.Column("lifecycle_evaluated_at", sa.Double),
+    sa.Column("resource_tags", Text, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("is_public", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("catalog", Text),
+    sa.Index("repositories_with_policy", "name", sqlite_where=_WITH_POLICY, postgresql_where=_WITH_POLICY),
 )
 
 manifests = sa.Table(
@@ -60,6 +71,11 @@ images = sa.Table(
     sa.Column("pushed_at", sa.Double, nullable=False),
     sa.Column("revision", Text, nullable=False, server_default=sa.text("''")),
     sa.Column("source", Text),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("status", Text, nullable=False, server_default=sa.text("'ACTIVE'")),
+    sa.Column("archived_at", sa.Double),
+    sa.Column("activated_at", sa.Double),
+    sa.Column("pulled_at", sa.Double),
     sa.Index("images_by_digest", "digest"),
     sa.Index("images_by_subject", "repository", "subject", "digest"),
     sa.Index("images_by_source", "source", "repository", "digest", sqlite_where=_SENT, postgresql_where=_SENT),
@@ -137,6 +153,8 @@ uploads = sa.Table(
     sa.Column("algorithm", Text, nullable=False),
     sa.Column("started_at", sa.Double, nullable=False),
     sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("parts", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("short_parts", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Index("uploads_by_expiry", "expires_at"),
 )
 
@@ -271,4 +289,63 @@ cache_pins = sa.Table(
     sa.Column("repository", Text, primary_key=True),
     sa.Column("reference", Text, primary_key=True),
     sa.Column("pinned_at", sa.Double, nullable=False),
+)
+
+image_scans = sa.Table(
+    "image_scans",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("scan_type", Text, primary_key=True),
+    sa.Column("status", Text, nullable=False),
+    sa.Column("description", Text),
+    sa.Column("requested_at", sa.Double, nullable=False),
+    sa.Column("completed_at", sa.Double),
+    sa.Column("source_updated_at", sa.Double),
+)
+
+image_findings = sa.Table(
+    "image_findings",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("scan_type", Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("severity", Text, nullable=False),
+    sa.Column("content", Text, nullable=False),
+)
+
+lifecycle_previews = sa.Table(
+    "lifecycle_previews",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("policy", Text, nullable=False),
+    sa.Column("status", Text, nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+)
+
+lifecycle_preview_images = sa.Table(
+    "lifecycle_preview_images",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("digest", Text, nullable=False),
+    sa.Column("tags", Text, nullable=False),
+    sa.Column("pushed_at", sa.Double, nullable=False),
+    sa.Column("action", Text, nullable=False),
+    sa.Column("target", Text),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Index("lifecycle_preview_images_by_digest", "repository", "digest"),
+)
+
+image_signings = sa.Table(
+    "image_signings",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, primary_key=True),
+    sa.Column("profile", Text, primary_key=True),
+    sa.Column("status", Text, nullable=False),
+    sa.Column("failure_code", Text),
+    sa.Column("failure_reason", Text),
+    sa.Column("requested_at", sa.Double, nullable=False),
 )

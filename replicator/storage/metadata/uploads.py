@@ -24,6 +24,10 @@ class UploadSession:
     algorithm: str
     started_at: float
     expires_at: float
+    parts: int = 0
+    """Parts that came through the ECR API."""
+    short_parts: int = 0
+    """Those of them that may only be the last one, for being too small."""
 
 
 _FIND = Statement(sa.select(uploads).where(uploads.c.id == sa.bindparam("id")))
@@ -53,6 +57,8 @@ def create(session: UploadSession) -> Steps[None]:
         algorithm=session.algorithm,
         started_at=session.started_at,
         expires_at=session.expires_at,
+        parts=session.parts,
+        short_parts=session.short_parts,
     )
 
 

@@ -1,0 +1,111 @@
+"""What the ECR API keeps: settings of repositories, states of images, scans, previews and signings."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+WITH_POLICY = sa.text("policy IS NOT NULL")
+
+
+def upgrade() -> None:
+    """Add columns and tables; what is here already has the settings that a repository has by default."""
+    _extend_repositories()
+    op.add_column("images", sa.Column("size", sa.BigInteger(), nullable=True))
+    op.add_column("images", sa.Column("status", TEXT, nullable=False, server_default=sa.text("'ACTIVE'")))
+    op.add_column("images", sa.Column("archived_at", sa.Double(), nullable=True))
+    op.add_column("images", sa.Column("activated_at", sa.Double(), nullable=True))
+    op.add_column("images", sa.Column("pulled_at", sa.Double(), nullable=True))
+    op.add_column("uploads", sa.Column("parts", sa.Integer(), nullable=False, server_default=sa.text("0")))
+    op.add_column("uploads", sa.Column("short_parts", sa.Integer(), nullable=False, server_default=sa.text("0")))
+    _add_scans()
+    _add_previews()
+    op.create_table(
+        "image_signings",
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("profile", TEXT, nullable=False),
+        sa.Column("status", TEXT, nullable=False),
+        sa.Column("failure_code", TEXT, nullable=True),
+        sa.Column("failure_reason", TEXT, nullable=True),
+        sa.Column("requested_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("repository", "digest", "profile"),
+    )
+
+
+def _extend_repositories() -> None:
+    zero, none = sa.text("0"), sa.text("'{}'")
+    op.add_column("repositories", sa.Column("scan_on_push", sa.Integer(), nullable=False, server_default=zero))
+    op.add_column("repositories", sa.Column("encryption", TEXT, nullable=False, server_default=sa.text("'AES256'")))
+    op.add_column("repositories", sa.Column("kms_key", TEXT, nullable=True))
+    op.add_column("repositories", sa.Column("policy", TEXT, nullable=True))
+    op.add_column("repositories", sa.Column("lifecycle_policy", TEXT, nullable=True))
+    op.add_column("repositories", sa.Column("lifecycle_evaluated_at", sa.Double(), nullable=True))
+    op.add_column("repositories", sa.Column("resource_tags", TEXT, nullable=False, server_default=none))
+    op.add_column("repositories", sa.Column("is_public", sa.Integer(), nullable=False, server_default=zero))
+    op.add_column("repositories", sa.Column("catalog", TEXT, nullable=True))
+    op.create_index(
+        "repositories_with_policy",
+        "repositories",
+        ["name"],
+        unique=False,
+        sqlite_where=WITH_POLICY,
+        postgresql_where=WITH_POLICY,
+    )
+
+
+def _add_scans() -> None:
+    op.create_table(
+        "image_scans",
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("scan_type", TEXT, nullable=False),
+        sa.Column("status", TEXT, nullable=False),
+        sa.Column("description", TEXT, nullable=True),
+        sa.Column("requested_at", sa.Double(), nullable=False),
+        sa.Column("completed_at", sa.Double(), nullable=True),
+        sa.Column("source_updated_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("repository", "digest", "scan_type"),
+    )
+    op.create_table(
+        "image_findings",
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("scan_type", TEXT, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("severity", TEXT, nullable=False),
+        sa.Column("content", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("repository", "digest", "scan_type", "position"),
+    )
+
+
+def _add_previews() -> None:
+    op.create_table(
+        "lifecycle_previews",
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("policy", TEXT, nullable=False),
+        sa.Column("status", TEXT, nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("repository"),
+    )
+    op.create_table(
+        "lifecycle_preview_images",
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("tags", TEXT, nullable=False),
+        sa.Column("pushed_at", sa.Double(), nullable=False),
+        sa.Column("action", TEXT, nullable=False),
+        sa.Column("target", TEXT, nullable=True),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("repository", "position"),
+    )
+    op.create_index(
+        "lifecycle_preview_images_by_digest", "lifecycle_preview_images", ["repository", "digest"], unique=False
+    )
