@@ -1,0 +1,1 @@
+"""The JSON APIs of Amazon ECR and ECR Public."""

@@ -1,0 +1,51 @@
+"""One request to the API: what is asked, by whom, of which registry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.core.names import RepositoryName
+
+if TYPE_CHECKING:
+    from replicator.control_api.input import Input
+    from replicator.control_api.services import EcrRegistry
+    from replicator.core.access import Principal
+
+Document = dict[str, object]
+"""A structure of the answer, ready for JSON: times are Unix seconds, and members without a value are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operation with its input, checked against the model, and the caller, who may ask it."""
+
+    operation: str
+    input: Input
+    caller: Principal
+    registry: EcrRegistry
+
+    @property
+    def repository(self) -> RepositoryName:
+        """The repository that is asked about; the model's pattern was checked."""
+        return RepositoryName(self.input.text("repositoryName"))
+
+    @property
+    def now(self) -> float:
+        """The time, in Unix seconds."""
+        return self.registry.node.clock.now()
+
+    @property
+    def place(self) -> Document:
+        """The members with which most answers begin."""
+        return {"registryId": self.registry.names.id.account, "repositoryName": self.repository}
+
+
+Handler = Callable[[Call], Awaitable[Document]]
+"""Answers an operation; raises EcrError or an error of the core, and has changed nothing then."""
+
+
+def present(**members: object) -> Document:
+    """Return the members that have a value."""
+    return {name: value for name, value in members.items() if value is not None}

@@ -1,0 +1,57 @@
+"""What the API answers when it cannot do what was asked: the model's error codes, with ECR's texts.
+
+`EcrError` is raised where only the API knows the error (a malformed request, a member out of range). Everything else
+is an error of the core, which `CODES` turns into a code along the class hierarchy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator.core import errors, texts
+from replicator.core.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CODES: Mapping[type[ReplicatorError], str] = {
+    ReplicatorError: "ServerException",
+    errors.InvalidInput: "InvalidParameterException",
+    errors.RepositoryNotFound: "RepositoryNotFoundException",
+    errors.ManifestNotFound: "ImageNotFoundException",
+    errors.UploadNotFound: "UploadNotFoundException",
+    errors.BackfillNotFound: "ReplicationBackfillNotFoundException",
+    errors.RegistryPolicyNotFound: "RegistryPolicyNotFoundException",
+    errors.TemplateNotFound: "TemplateNotFoundException",
+    errors.TemplateExists: "TemplateAlreadyExistsException",
+    errors.TagImmutable: "ImageTagAlreadyExistsException",
+    errors.BackfillInProgress: "ReplicationBackfillInProgressException",
+    errors.BackfillLimit: "LimitExceededException",
+    errors.BackfillInvalidStatus: "ReplicationBackfillInvalidStatusException",
+    errors.DeclaredInFile: "InvalidParameterException",
+    errors.DigestMismatch: "ImageDigestDoesNotMatchException",
+    errors.AccessError: "AccessDeniedException",
+    errors.Throttled: "ThrottlingException",
+}
+
+
+class EcrError(Exception):
+    """An answer of the API: a code of the model, or one that all AWS services share, a text, and further members."""
+
+    def __init__(
+        self, code: str, message: str, *, status: int = 400, members: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.members = members or {}
+
+
+def invalid_parameter(field: str, constraint: str) -> EcrError:
+    """Return ECR's answer to a member that is not as it must be (ECR §5.2); `field` is its path in the request."""
+    return EcrError("InvalidParameterException", texts.constraint(field, constraint))
+
+
+def code_of(error: ReplicatorError) -> str:
+    """Return the code of the error's nearest listed class."""
+    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
