@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 
     from replicator.core.clock import Clock
     from replicator.daemon.lag_watch import LagWatch
-    from replicator.registry_api.api import Outcome
     from replicator.storage.metadata.tag_conflicts import TagConflict
     from replicator.telemetry.access_log import AccessLog
     from replicator.telemetry.metrics import CacheMetrics, UpstreamMetrics
     from replicator.telemetry.replication_metrics import ReplicationMetrics
-    from replicator.telemetry.requests import RequestObserver
+    from replicator.telemetry.requests import Outcome, RequestObserver
 
 
 class RequestRecorder:

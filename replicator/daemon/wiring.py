@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.config.nodes import Sparse
+from replicator.core.rate_limit import RateLimit
 from replicator.daemon.cache_parts import CacheBuilder, new_via
 from replicator.daemon.endpoints import Endpoints
 from replicator.daemon.gauges import NodeGauges
@@ -36,7 +37,6 @@ from replicator.registry_api.cache_api import CacheApi
 from replicator.registry_api.call import Services
 from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
-from replicator.registry_api.rate_limit import RateLimit
 from replicator.registry_api.replication_api import ReplicationApi
 
 if TYPE_CHECKING:

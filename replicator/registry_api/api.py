@@ -14,7 +14,7 @@ from replicator.core.digest import parse_digest
 from replicator.core.errors import Denied, LoopDetected, PageNotFound, RepositoryNotFound, Unauthenticated, Unsupported
 from replicator.registry_api import blobs, listings, manifests, uploads
 from replicator.registry_api.call import Call, Services, proxy_headers
-from replicator.registry_api.edge import Edge, Observer, Outcome, Visit, path_of
+from replicator.registry_api.edge import Edge, Visit, path_of
 from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
 from replicator.registry_api.loops import LoopGuard
 from replicator.registry_api.namespaces import parse_namespace, resolve
@@ -23,10 +23,9 @@ from replicator.upstream.via import on_behalf_of
 
 if TYPE_CHECKING:
     from replicator.core.clock import Clock
+    from replicator.core.rate_limit import RateLimit
     from replicator.registry_api.authentication import Authenticator
-    from replicator.registry_api.rate_limit import RateLimit
-
-__all__ = ["HANDLERS", "Observer", "Outcome", "RegistryApi"]
+    from replicator.telemetry.requests import Observer
 
 _READS = ("GET", "HEAD")
 _PROXIED = frozenset({Route.BASE, Route.TAGS, Route.MANIFEST, Route.BLOB, Route.REFERRERS})

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from replicator.cache.warm_images import Warmer, Warming
     from replicator.core.clock import Clock
     from replicator.core.names import RepositoryName, Tag
+    from replicator.core.rate_limit import RateLimit
     from replicator.core.reference import Reference
     from replicator.registry_api.authentication import Authenticator
-    from replicator.registry_api.edge import Observer
     from replicator.registry_api.operator_input import Fields
-    from replicator.registry_api.rate_limit import RateLimit
+    from replicator.telemetry.requests import Observer
     from replicator.upstream.client import UpstreamClient
 
 _log = get_logger(__name__)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import secrets
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -21,45 +21,18 @@ from replicator.registry_api.answer_body import AnswerBroken
 from replicator.registry_api.errors import RenderedError, render, render_unexpected
 from replicator.registry_api.request_body import ClientGone
 from replicator.telemetry.logs import get_logger
+from replicator.telemetry.requests import Outcome
 
 if TYPE_CHECKING:
     from replicator.core.clock import Clock
+    from replicator.core.rate_limit import RateLimit
     from replicator.registry_api.authentication import Authenticator
-    from replicator.registry_api.rate_limit import RateLimit
+    from replicator.telemetry.requests import Observer
 
 _log = get_logger(__name__)
 
 _API_VERSION = "registry/2.0"
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A finished request, as metrics and the access log see it. `received` and `sent` are body bytes."""
-
-    request_id: str
-    route: str
-    method: str
-    path: str
-    status: int
-    seconds: float
-    sent: int
-    received: int
-    principal: str
-    remote: str
-    agent: str
-    cache: str = ""
-    """How the cache answered, where the repository is a cached one (`CacheResult`)."""
-    upstream: str = ""
-    """The upstream that the content came from, or would have come from."""
-
-
-class Observer(Protocol):
-    """Sees every finished request. Must be quick, and must not raise."""
-
-    def __call__(self, outcome: Outcome) -> None:
-        """Note a finished request."""
-        ...
 
 
 class Edge(ABC):

@@ -19,8 +19,8 @@ from replicator.core.names import RepositoryName
 from replicator.registry_api.errors import render
 
 if TYPE_CHECKING:
+    from replicator.core.rate_limit import RateLimit
     from replicator.registry_api.authentication import Authenticator
-    from replicator.registry_api.rate_limit import RateLimit
 
 
 @dataclass(frozen=True, slots=True)

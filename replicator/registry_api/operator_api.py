@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from replicator.core.clock import Clock
+    from replicator.core.rate_limit import RateLimit
     from replicator.registry_api.authentication import Authenticator
-    from replicator.registry_api.edge import Observer, Visit
+    from replicator.registry_api.edge import Visit
     from replicator.registry_api.operator_request import Pages
-    from replicator.registry_api.rate_limit import RateLimit
+    from replicator.telemetry.requests import Observer
 
 
 class OperatorApi(Edge):

@@ -23,17 +23,18 @@ from replicator.core.message_json import object_of, parse_message, text_of
 from replicator.core.names import parse_repository
 from replicator.core.peer_messages import MAX_DELIVERY_BYTES, Deletion, Delivery, Offer
 from replicator.core.reference import parse_reference
-from replicator.registry_api.edge import Edge, Observer, Visit, closing, path_of
+from replicator.registry_api.edge import Edge, Visit, closing, path_of
 from replicator.registry_api.request_body import check_encoding, iter_body, read_whole
 
 if TYPE_CHECKING:
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId
     from replicator.core.peer_messages import Json
+    from replicator.core.rate_limit import RateLimit
     from replicator.registry.peer_uploads import PeerUploads
     from replicator.registry.replicas import Replicas
     from replicator.registry_api.authentication import Authenticator
-    from replicator.registry_api.rate_limit import RateLimit
+    from replicator.telemetry.requests import Observer
 
 PREFIX = "/_replicator/v1/peer/"
 MAX_PAGE = 1000

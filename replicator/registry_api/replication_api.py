@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from replicator.core.clock import Clock
+    from replicator.core.rate_limit import RateLimit
     from replicator.registry_api.authentication import Authenticator
-    from replicator.registry_api.edge import Observer
-    from replicator.registry_api.rate_limit import RateLimit
     from replicator.replication.backfill import Backfills
     from replicator.replication.conflicts import ConflictReader
     from replicator.replication.retries import Retries
     from replicator.replication.status import ReplicationStatusReader
     from replicator.replication.sync_request import SyncRequests
     from replicator.replication.wait import ReplicationWaiter
+    from replicator.telemetry.requests import Observer
 
 _log = get_logger(__name__)
 

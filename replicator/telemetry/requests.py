@@ -7,7 +7,8 @@ plain numbers are enough. The number of different series of a node is bounded: w
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -19,6 +20,35 @@ REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 MAX_SERIES = 512
 OTHER = "other"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished request, as metrics and the access log see it. `received` and `sent` are body bytes."""
+
+    request_id: str
+    route: str
+    method: str
+    path: str
+    status: int
+    seconds: float
+    sent: int
+    received: int
+    principal: str
+    remote: str
+    agent: str
+    cache: str = ""
+    """How the cache answered, where the repository is a cached one (`CacheResult`)."""
+    upstream: str = ""
+    """The upstream that the content came from, or would have come from."""
+
+
+class Observer(Protocol):
+    """Sees every finished request. Must be quick, and must not raise."""
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Note a finished request."""
+        ...
 
 
 class _Series:

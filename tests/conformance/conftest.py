@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from replicator.core.access import Action, Grant
+from replicator.core.rate_limit import RateLimit
 from replicator.registry.settings import RegistrySettings
 from replicator.registry_api.authentication import User
-from replicator.registry_api.rate_limit import RateLimit
 from tests.conformance.scene import Registries
 from tests.support.clock import FakeClock
 from tests.support.single_node import NODE, Users, serve_node

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from replicator.registry_api.edge import Outcome
+    from replicator.telemetry.requests import Outcome
     from tests.support.pull_through_node import CachingNode
 
 FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"

@@ -10,9 +10,9 @@ import pytest_asyncio
 from replicator.core.access import ALL_USER_ACTIONS, Action, Grant
 from replicator.core.digest import digest_of
 from replicator.core.names import AccountId, NodeId
+from replicator.core.rate_limit import RateLimit
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry_api.authentication import User
-from replicator.registry_api.rate_limit import RateLimit
 from replicator.telemetry.system_clock import SystemClock
 from tests.support.clock import FakeClock
 from tests.support.images import build_image

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from replicator.core.cache_rules import CacheRule
     from replicator.core.names import NodeId
     from replicator.registry.node import RegistryNode
-    from replicator.registry_api.edge import Outcome
+    from replicator.telemetry.requests import Outcome
     from replicator.upstream.endpoint import UpstreamEndpoint
     from tests.support.images import Built, BuiltImage
     from tests.support.wire_client import Answer

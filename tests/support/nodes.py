@@ -43,7 +43,7 @@ from replicator.registry.replicas import Replicas
 from replicator.registry.run_time_settings import RunTimeSettings
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
-from replicator.registry_api.api import Outcome, RegistryApi
+from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import (
     Authenticator,
     OpenAuthenticator,
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from replicator.core.templates import CreationTemplate
     from replicator.storage.metadata.replication_status import ReplicationStatus
     from replicator.storage.metadata.tag_conflicts import TagConflict
+    from replicator.telemetry.requests import Outcome
     from replicator.transfer.push_image import ContentSource
 
 ACCOUNT = "111111111111"

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
-    from replicator.registry_api.edge import Outcome
     from replicator.storage.blobs.port import BlobStore
+    from replicator.telemetry.requests import Outcome
 
 FOREIGN_NODE = NodeId(AccountId("222222222222"), Region("us"))
 

@@ -22,7 +22,7 @@ from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads
-from replicator.registry_api.api import Outcome, RegistryApi
+from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import (
     Authenticator,
     OpenAuthenticator,
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
     from replicator.core.access import Grant
     from replicator.core.clock import Clock
-    from replicator.registry_api.rate_limit import RateLimit
+    from replicator.core.rate_limit import RateLimit
     from replicator.storage.blobs.port import BlobStore
+    from replicator.telemetry.requests import Outcome
 
 NODE = NodeId(AccountId("111111111111"), Region("eu"))
 OTHER_NODE = NodeId(AccountId("111111111111"), Region("us"))

@@ -4,10 +4,10 @@ import json
 from dataclasses import replace
 
 from replicator.daemon.observers import RequestRecorder
-from replicator.registry_api.edge import Outcome
 from replicator.telemetry.access_log import AccessLog
 from replicator.telemetry.metrics import Metrics
 from replicator.telemetry.redaction import Redactor
+from replicator.telemetry.requests import Outcome
 from tests.support.clock import FakeClock
 
 OUTCOME = Outcome(

@@ -10,6 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from replicator.core.access import Action, Grant
 from replicator.core.names import RepositoryName, parse_node
+from replicator.core.rate_limit import RateLimit
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry_api.authentication import (
     Authenticator,
@@ -19,7 +20,6 @@ from replicator.registry_api.authentication import (
     UserAuthenticator,
 )
 from replicator.registry_api.operations import Operations, Readiness
-from replicator.registry_api.rate_limit import RateLimit
 from tests.support.clock import FakeClock
 from tests.support.wire_client import basic, bearer
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from replicator.core.errors import Throttled
-from replicator.registry_api.rate_limit import RateLimit
+from replicator.core.rate_limit import RateLimit
 from tests.support.clock import FakeClock
 
 
