@@ -179,6 +179,10 @@ class Unauthenticated(AccessError):
     """authentication is required."""
 
 
+class AuthorizationExpired(AccessError):
+    """the authorization token has expired."""
+
+
 class Denied(AccessError):
     """the caller may not do this."""
 

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+AUTHORIZATION_EXPIRED = "Your authorization token has expired. Reauthenticate and try again."
+
+
 def repository_not_found(repository: str, registry: str) -> str:
     """Say that a registry, named by its account, has no such repository."""
     return f"The repository with name '{repository}' does not exist in the registry with id '{registry}'"

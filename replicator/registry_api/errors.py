@@ -65,6 +65,7 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.MissingReferences: Answer(404, "MANIFEST_BLOB_UNKNOWN"),
     errors.AccessError: Answer(403, "DENIED"),
     errors.Unauthenticated: Answer(401, "UNAUTHORIZED"),
+    errors.AuthorizationExpired: Answer(403, "DENIED"),
     errors.Denied: Answer(403, "DENIED"),
     errors.ReplicationDenied: Answer(403, "DENIED"),
     errors.Throttled: Answer(429, "TOOMANYREQUESTS"),
