@@ -35,11 +35,19 @@ _log = get_logger(__name__)
 class HttpServer:
     """Serves one listener until stopped."""
 
-    def __init__(self, listener: Listener, registry: Edge, operations: Edge, peers: Edge | None = None) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        registry: Edge,
+        operations: Edge,
+        peers: Edge | None = None,
+        control: Edge | None = None,
+    ) -> None:
         self._listener = listener
         self._registry = registry
         self._operations = operations
         self._peers = peers or operations
+        self._control = control or operations
         self._runner: web.ServerRunner | None = None
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -87,7 +95,7 @@ class HttpServer:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         self._under_way += 1
         try:
-            response = await self._edge_of(request.raw_path)(request)
+            response = await self._edge_of(request.method, request.raw_path)(request)
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -96,9 +104,11 @@ class HttpServer:
             response.force_close()
         return response
 
-    def _edge_of(self, path: str) -> Edge:
+    def _edge_of(self, method: str, path: str) -> Edge:
         if path.startswith("/v2") and (len(path) == len("/v2") or path[len("/v2")] in "/?"):
             return self._registry
+        if method == "POST" and path.partition("?")[0] in {"/", ""}:
+            return self._control
         return self._peers if path.startswith(PEER_PREFIX) else self._operations
 
 

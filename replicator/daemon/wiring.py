@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.config.nodes import Sparse
+from replicator.control_api.edge import ControlApi
 from replicator.core.rate_limit import RateLimit
 from replicator.daemon.cache_parts import CacheBuilder, new_via
+from replicator.daemon.control_parts import ControlBuilder
 from replicator.daemon.endpoints import Endpoints
 from replicator.daemon.gauges import NodeGauges
 from replicator.daemon.http_server import HttpServer
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
+    from replicator.control_api.services import EcrRegistry
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId
     from replicator.daemon.cache_parts import CacheParts
@@ -76,8 +79,10 @@ def build_daemon(shared: Shared, listeners: Mapping[NodeId, Listener]) -> Daemon
     """Build every node of a configuration; nothing is opened or started. Raises ConfigurationError."""
     gauges: list[NodeGauges] = []
     registries = {node.id: _registry(shared, node) for node in shared.settings.nodes}
+    control: dict[NodeId, EcrRegistry] = {}
     nodes = [
-        _NodeBuilder(shared, node, listeners[node.id], registries, gauges).build() for node in shared.settings.nodes
+        _NodeBuilder(shared, node, listeners[node.id], registries, gauges, control).build()
+        for node in shared.settings.nodes
     ]
     return Daemon(nodes, shared.urls, shared.settings.shutdown_grace, shared.draining)
 
@@ -106,7 +111,8 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
 class _NodeBuilder:
     """Builds one node of `registries`.
 
-    `gauges` collects those of all nodes, because each serves the whole process's metrics.
+    `gauges` collects those of all nodes, because each serves the whole process's metrics; `control` their registries,
+    because the API of each serves those of its whole region.
     """
 
     def __init__(
@@ -116,12 +122,14 @@ class _NodeBuilder:
         listener: Listener,
         registries: Mapping[NodeId, RegistryNode],
         gauges: list[NodeGauges],
+        control: dict[NodeId, EcrRegistry],
     ) -> None:
         self._shared = shared
         self._settings = settings
         self._listener = listener
         self._registries = registries
         self._gauges = gauges
+        self._control = control
         self._name = str(settings.id)
 
     def build(self) -> NodeParts:
@@ -154,10 +162,15 @@ class _NodeBuilder:
             replication.use_cases.conflicts,
             cache.clients,
         )
+        pushes = Pushes(registry)
+        run_time_settings = RunTimeSettings(registry, {*endpoints.nodes(), *endpoints.registries()}, shared.file)
+        self._control[self._settings.id] = ControlBuilder(
+            self._settings, registry, pushes, uploads, run_time_settings, replication
+        ).build()
         services = Services(
             registry.settings,
             replication.read_through,
-            Pushes(registry),
+            pushes,
             uploads,
             cache.listings,
             PeerReads(registry),
@@ -165,7 +178,7 @@ class _NodeBuilder:
         return NodeParts(
             settings=self._settings,
             registry=registry,
-            run_time_settings=RunTimeSettings(registry, {*endpoints.nodes(), *endpoints.registries()}, shared.file),
+            run_time_settings=run_time_settings,
             janitor=Janitor(uploads, clock, self._name),
             strays=StrayBytes(registry, self._name),
             replication=replication,
@@ -199,7 +212,8 @@ class _NodeBuilder:
             operators.handle,
             caching.handle,
         )
-        return HttpServer(self._listener, registry.handle, operations.handle, peers.handle)
+        control = ControlApi(self._settings.id, self._control, clock, observe, limit)
+        return HttpServer(self._listener, registry.handle, operations.handle, peers.handle, control.handle)
 
     def _authenticator(self, tokens: PeerTokens) -> Authenticator:
         settings = self._settings

@@ -1,0 +1,51 @@
+"""The registry of one node as the ECR API serves it: the use cases behind its operations, and its names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from replicator.control_api.names import RegistryNames, aws_host
+from replicator.control_api.services import EcrRegistry
+
+if TYPE_CHECKING:
+    from replicator.config.nodes import NodeSettings
+    from replicator.daemon.replication_parts import ReplicationParts
+    from replicator.registry.node import RegistryNode
+    from replicator.registry.pushes import Pushes
+    from replicator.registry.run_time_settings import RunTimeSettings
+    from replicator.registry.uploads import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class ControlBuilder:
+    """Builds what the API serves of one node, out of the node's parts."""
+
+    settings: NodeSettings
+    registry: RegistryNode
+    pushes: Pushes
+    uploads: Uploads
+    run_time_settings: RunTimeSettings
+    replication: ReplicationParts
+
+    def build(self) -> EcrRegistry:
+        """Return the registry; nothing is opened or started."""
+        return EcrRegistry(
+            node=self.registry,
+            names=_names(self.settings),
+            pulls=self.replication.read_through,
+            pushes=self.pushes,
+            uploads=self.uploads,
+            run_time_settings=self.run_time_settings,
+            backfills=self.replication.backfills,
+            replication_status=self.replication.use_cases.status,
+        )
+
+
+def _names(settings: NodeSettings) -> RegistryNames:
+    """Return what the registry is called: by its public address, or as Amazon ECR would call it without one."""
+    if settings.public_url is None:
+        return RegistryNames(settings.id, aws_host(settings.id))
+    url = urlsplit(settings.public_url)
+    return RegistryNames(settings.id, url.netloc, url.scheme)
