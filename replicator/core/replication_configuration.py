@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core import texts
 from replicator.core.errors import InvalidInput
 from replicator.core.replication import ReplicationRule
 
@@ -54,22 +55,23 @@ class RegistryRule:
 def check_rules(
     rules: Sequence[RegistryRule],
     source: NodeId,
-    known: Collection[DestinationId],
+    known: Collection[DestinationId] | None,
     others: Sequence[ReplicationRule] = (),
 ) -> None:
     """Raise InvalidInput for a configuration of `source` that breaks a limit, or leads nowhere or back to itself.
 
-    `known` are the destinations that can be reached; `others` are rules that hold besides and count towards the limits.
+    `known` are the destinations that can be reached, None where others may be named too; `others` are rules that hold
+    besides and count towards the limits.
     """
     besides = f" and {len(others)} of the configuration file" if others else ""
     if len(rules) + len(others) > MAX_RULES:
-        raise InvalidInput(f"expected at most {MAX_RULES} replication rules, got {len(rules)}{besides}")
+        raise _invalid(f"expected at most {MAX_RULES} replication rules, got {len(rules)}{besides}")
     for number, rule in enumerate(rules, start=1):
         _check_destinations(f"replication rule {number}", rule.destinations, source, known)
         _check_filters(f"replication rule {number}", rule.filters)
     distinct = _destinations(rules) | _destinations(others)
     if len(distinct) > MAX_DESTINATIONS:
-        raise InvalidInput(
+        raise _invalid(
             f"expected at most {MAX_DESTINATIONS} different destinations over all rules, got {len(distinct)}"
         )
 
@@ -79,25 +81,27 @@ def _destinations(rules: Iterable[RegistryRule | ReplicationRule]) -> set[Destin
 
 
 def _check_destinations(
-    what: str, destinations: Sequence[DestinationId], source: NodeId, known: Collection[DestinationId]
+    what: str, destinations: Sequence[DestinationId], source: NodeId, known: Collection[DestinationId] | None
 ) -> None:
     for i, destination in enumerate(destinations):
         if destination == source:
-            raise InvalidInput(f"{what}: {destination} is this registry itself; expected another one")
-        if destination not in known:
-            raise InvalidInput(
-                f"{what}: {destination} is not known here; expected a node, peer or registry of the file"
-            )
+            raise _invalid(texts.REPLICATION_TO_ITSELF)
+        if known is not None and destination not in known:
+            raise _invalid(f"{what}: {destination} is not known here; expected a node, peer or registry of the file")
         if destination in destinations[:i]:
-            raise InvalidInput(f"{what}: {destination} is named twice")
+            raise _invalid(f"{what}: {destination} is named twice")
 
 
 def _check_filters(what: str, filters: Sequence[str]) -> None:
     if len(filters) > MAX_FILTERS:
-        raise InvalidInput(f"{what}: expected at most {MAX_FILTERS} filters, got {len(filters)}")
+        raise _invalid(f"{what}: expected at most {MAX_FILTERS} filters, got {len(filters)}")
     for text in filters:
         if not _MIN_FILTER <= len(text) <= _MAX_FILTER or _FILTER.fullmatch(text) is None:
-            raise InvalidInput(
+            raise _invalid(
                 f"{what}: expected a filter of {_MIN_FILTER} to {_MAX_FILTER} characters with which a repository name"
                 f" can start, got {text[:80]!r}"
             )
+
+
+def _invalid(text: str) -> InvalidInput:
+    return InvalidInput(texts.constraint("replicationConfiguration", text))

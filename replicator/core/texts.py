@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 AUTHORIZATION_EXPIRED = "Your authorization token has expired. Reauthenticate and try again."
 
+REPLICATION_TO_ITSELF = "Replication destination cannot be the same as the source registry"
+"""Why a replication configuration is refused."""
+
 
 def repository_not_found(repository: str, registry: str) -> str:
     """Say that a registry, named by its account, has no such repository."""
@@ -27,6 +30,73 @@ def repository_not_empty(repository: str, registry: str) -> str:
         f"The repository with name '{repository}' in registry with id '{registry}' cannot be deleted because it still"
         " contains images"
     )
+
+
+INVALID_RESOURCE_TAG = "Tag parameters are invalid"
+EMPTY_UPLOAD = "The specified layer upload does not contain any layer parts."
+LAYER_PART_TOO_SMALL = "All layer parts except the last part should be at least 5MB"
+LAYER_EXISTS = "The image layer already exists in the associated repository."
+LAYER_NOT_FOUND = "The specified layers could not be found, or the specified layer is not valid for this repository."
+LAYER_INACCESSIBLE = (
+    "The specified layer is not available because it is not associated with an image. Unassociated image layers may be"
+    " cleaned up at any time."
+)
+
+
+def too_many_resource_tags(limit: int) -> str:
+    """Say that a repository would have too many tags on it as a resource."""
+    return (
+        "The list of tags on the repository is over the limit. The maximum number of tags that can be applied to a"
+        f" repository is {limit}."
+    )
+
+
+def repositories_exceeded(registry: str, limit: int) -> str:
+    """Say that a registry takes no more repositories."""
+    return (
+        f"The registry with id '{registry}' already has the maximum allowed number of repositories which is '{limit}'"
+    )
+
+
+def images_exceeded(repository: str, registry: str, limit: int) -> str:
+    """Say that a repository takes no more images."""
+    return f"The {_named(repository, registry)} already has the maximum allowed number of images which is '{limit}'"
+
+
+def image_tags_exceeded(digest: str, repository: str, registry: str, limit: int) -> str:
+    """Say that an image takes no more tags."""
+    return (
+        f"The image with digest '{digest}' in the {_named(repository, registry)} already has the maximum allowed"
+        f" number of tags which is '{limit}'"
+    )
+
+
+def layer_parts_exceeded(upload: str, limit: int) -> str:
+    """Say that an upload takes no more parts."""
+    return f"The upload with id '{upload}' already has the maximum allowed number of layer parts which is '{limit}'"
+
+
+def upload_not_found(upload: str, repository: str, registry: str) -> str:
+    """Say that a repository has no such upload, or none of this caller."""
+    return f"The upload with id '{upload}' does not exist in the {_named(repository, registry)}"
+
+
+def layer_mismatch(found: str, stated: Iterable[str]) -> str:
+    """Say that a layer does not have the digest that was stated."""
+    return (
+        "The layer digest calculation performed by Amazon ECR upon receipt of the image layer does not match the digest"
+        f" specified: expected '[{', '.join(stated)}]', got '{found}'"
+    )
+
+
+def layer_part_order(expected: int, got: int) -> str:
+    """Say that a part does not go on where the one before it ended."""
+    return f"The first byte of the layer part must be {expected}, which follows the last byte received, not {got}"
+
+
+def layer_part_length(stated: int, got: int) -> str:
+    """Say that a part is not as long as its first and last byte say."""
+    return f"The layer part must have the {stated} bytes from its first to its last byte, not {got}"
 
 
 def image_not_found(digest: str | None, tag: str | None, repository: str, registry: str) -> str:

@@ -19,9 +19,11 @@ from replicator.core.replication import ReplicationRule
 from replicator.core.replication_configuration import RegistryRule
 from replicator.core.templates import ROOT, CreationCause, CreationTemplate
 from replicator.registry.node import RegistryNode
-from replicator.registry.run_time_settings import MAX_POLICY, REFRESH, RunTimeSettings
+from replicator.registry.run_time_documents import REFRESH
+from replicator.registry.run_time_policy import MAX_POLICY
+from replicator.registry.run_time_replication import RULES
+from replicator.registry.run_time_settings import RunTimeSettings
 from replicator.registry.settings import RegistrySettings
-from replicator.registry.settings_documents import RULES
 from replicator.storage.blobs.memory import MemoryBlobStore
 from replicator.storage.metadata import registry_documents
 from replicator.storage.metadata.registry_documents import RegistryDocument
@@ -54,7 +56,7 @@ async def opened(
 
 
 def settings_of(one: RunTimeSettings) -> RegistrySettings:
-    return one._node.settings
+    return one.documents.node.settings
 
 
 class TestRows:
@@ -72,47 +74,47 @@ class TestRows:
 class TestReplicationConfiguration:
     async def test_rules_are_in_force_at_once_and_after_a_restart(self, database: Database) -> None:
         one = await opened(database)
-        assert one.get_replication_configuration().rules == ()
-        put = await one.put_replication_configuration([TO_EU, TO_AP])
+        assert one.replication.get().rules == ()
+        put = await one.replication.put([TO_EU, TO_AP])
         assert put.rules == (
             ReplicationRule("api-1", (EU,), ("team/",)),
             ReplicationRule("api-2", (AP,), delete_replication=True),
         )
         for each in (one, await opened(database)):
             assert settings_of(each).replication_rules == put.rules
-            assert each.get_replication_configuration() == put
+            assert each.replication.get() == put
 
     async def test_a_put_replaces_all_and_none_turns_it_off(self, database: Database) -> None:
         one = await opened(database)
-        await one.put_replication_configuration([TO_EU, TO_AP])
-        await one.put_replication_configuration([])
+        await one.replication.put([TO_EU, TO_AP])
+        await one.replication.put([])
         assert settings_of(one).replication_rules == ()
-        await one.put_replication_configuration([])
+        await one.replication.put([])
         assert settings_of(await opened(database)).replication_rules == ()
 
     async def test_a_rule_keeps_its_name_and_no_name_comes_twice(self, database: Database) -> None:
         one = await opened(database)
-        await one.put_replication_configuration([TO_EU, TO_AP])
-        put = await one.put_replication_configuration([TO_AP, RegistryRule((AP,), ("x/",))])
+        await one.replication.put([TO_EU, TO_AP])
+        put = await one.replication.put([TO_AP, RegistryRule((AP,), ("x/",))])
         assert [rule.name for rule in put.rules] == ["api-2", "api-3"]
-        put = await one.put_replication_configuration([TO_EU, TO_AP, TO_AP])
+        put = await one.replication.put([TO_EU, TO_AP, TO_AP])
         assert [rule.name for rule in put.rules] == ["api-4", "api-2", "api-5"]
 
     async def test_rules_of_the_file_stay_in_force_and_come_first(self, database: Database) -> None:
         declared = (ReplicationRule("api-1", (EU,), ("base/",), priority=1), ReplicationRule("plain", (AP,), ("p/",)))
         one = await opened(database, replace(EMPTY, replication_rules=declared))
-        put = await one.put_replication_configuration([TO_EU])
+        put = await one.replication.put([TO_EU])
         assert (put.declared, [rule.name for rule in put.rules]) == (declared, ["api-2"])
         assert settings_of(one).replication_rules == (*declared, *put.rules)
         with pytest.raises(DeclaredInFile, match=f"replication rule plain is declared in {FILE}"):
-            await one.put_replication_configuration([RegistryRule((AP,), ("p/",), delete_replication=True)])
-        await one.put_replication_configuration([])
+            await one.replication.put([RegistryRule((AP,), ("p/",), delete_replication=True)])
+        await one.replication.put([])
         assert settings_of(one).replication_rules == declared
         with pytest.raises(DeclaredInFile, match=FILE):
-            await one.put_replication_configuration([])
+            await one.replication.put([])
 
     async def test_a_name_that_the_file_has_taken_since_is_changed(self, database: Database) -> None:
-        await (await opened(database)).put_replication_configuration([TO_EU, TO_AP])
+        await (await opened(database)).replication.put([TO_EU, TO_AP])
         declared = (ReplicationRule("api-2", (EU,), ("base/",)),)
         one = await opened(database, replace(EMPTY, replication_rules=declared))
         assert [rule.name for rule in settings_of(one).replication_rules] == ["api-2", "api-1", "api-3"]
@@ -120,7 +122,7 @@ class TestReplicationConfiguration:
     async def test_a_destination_that_the_file_has_lost_since_is_told(
         self, database: Database, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await (await opened(database)).put_replication_configuration([TO_EU])
+        await (await opened(database)).replication.put([TO_EU])
         node = RegistryNode(EMPTY, database, MemoryBlobStore(), FakeClock())
         await RunTimeSettings(node, {AP}, FILE).load()
         assert "destination of a rule is unknown" in caplog.text
@@ -128,9 +130,9 @@ class TestReplicationConfiguration:
 
     async def test_what_is_refused_changes_nothing(self, database: Database) -> None:
         one = await opened(database)
-        await one.put_replication_configuration([TO_EU])
+        await one.replication.put([TO_EU])
         with pytest.raises(InvalidInput):
-            await one.put_replication_configuration([RegistryRule((HERE,))])
+            await one.replication.put([RegistryRule((HERE,))])
         for each in (one, await opened(database)):
             assert [rule.destinations for rule in settings_of(each).replication_rules] == [(EU,)]
 
@@ -139,36 +141,36 @@ class TestRegistryPolicy:
     async def test_statements_are_in_force_until_they_are_deleted(self, database: Database) -> None:
         one = await opened(database)
         with pytest.raises(RegistryPolicyNotFound):
-            one.get_registry_policy()
+            one.policy.get()
         with pytest.raises(RegistryPolicyNotFound):
-            await one.delete_registry_policy()
-        await one.put_registry_policy([ALLOWED])
+            await one.policy.delete()
+        await one.policy.put([ALLOWED])
         for each in (one, await opened(database)):
-            assert each.get_registry_policy().statements == (ALLOWED,)
+            assert each.policy.get().statements == (ALLOWED,)
             assert settings_of(each).registry_policy == RegistryPolicy(ACCOUNT, (ALLOWED,))
-        assert (await one.delete_registry_policy()).statements == (ALLOWED,)
+        assert (await one.policy.delete()).statements == (ALLOWED,)
         for each in (one, await opened(database)):
             assert settings_of(each).registry_policy == RegistryPolicy(ACCOUNT)
 
     async def test_statements_of_the_file_are_kept(self, database: Database) -> None:
         declared = (PolicyStatement(AccountId("333333333333")),)
         one = await opened(database, replace(EMPTY, registry_policy=RegistryPolicy(ACCOUNT, declared)))
-        put = await one.put_registry_policy([ALLOWED])
+        put = await one.policy.put([ALLOWED])
         assert (put.statements, put.declared) == ((ALLOWED,), declared)
         assert settings_of(one).registry_policy == RegistryPolicy(ACCOUNT, (*declared, ALLOWED))
-        await one.delete_registry_policy()
-        assert one.get_registry_policy().statements == ()
+        await one.policy.delete()
+        assert one.policy.get().statements == ()
         with pytest.raises(DeclaredInFile, match=FILE):
-            await one.delete_registry_policy()
+            await one.policy.delete()
         assert settings_of(one).registry_policy == RegistryPolicy(ACCOUNT, declared)
 
     async def test_a_policy_has_statements_and_is_not_too_long(self, database: Database) -> None:
         one = await opened(database)
         for statements in ([], [replace(ALLOWED, repositories=("a" * 256,) * (MAX_POLICY // 256))]):
             with pytest.raises(InvalidInput):
-                await one.put_registry_policy(statements)
+                await one.policy.put(statements)
         with pytest.raises(RegistryPolicyNotFound):
-            one.get_registry_policy()
+            one.policy.get()
 
 
 class TestTemplates:
@@ -176,34 +178,34 @@ class TestTemplates:
         one = await opened(database)
         root = CreationTemplate(ROOT, frozenset({CreationCause.PULL_THROUGH_CACHE}))
         with pytest.raises(NotThere):
-            await one.update_template(TEMPLATE)
-        await one.create_template(TEMPLATE)
-        await one.create_template(root)
+            await one.templates.update(TEMPLATE)
+        await one.templates.create(TEMPLATE)
+        await one.templates.create(root)
         with pytest.raises(Exists):
-            await one.create_template(replace(TEMPLATE, mutability=MutabilityRule()))
+            await one.templates.create(replace(TEMPLATE, mutability=MutabilityRule()))
         assert settings_of(await opened(database)).templates == (TEMPLATE, root)
         changed = replace(TEMPLATE, mutability=MutabilityRule(TagMutability.IMMUTABLE))
-        await one.update_template(changed)
-        assert [each.template for each in one.list_templates()] == [root, changed]
-        await one.delete_template("team")
+        await one.templates.update(changed)
+        assert [each.template for each in one.templates.list()] == [root, changed]
+        await one.templates.delete("team")
         with pytest.raises(NotThere):
-            await one.delete_template("team")
+            await one.templates.delete("team")
         assert settings_of(await opened(database)).templates == settings_of(one).templates == (root,)
 
     async def test_a_template_of_the_file_cannot_be_changed(self, database: Database) -> None:
         one = await opened(database, replace(EMPTY, templates=(TEMPLATE,)))
         changed = replace(TEMPLATE, mutability=MutabilityRule(TagMutability.IMMUTABLE))
         for change in (
-            partial(one.create_template, changed),
-            partial(one.update_template, changed),
-            partial(one.delete_template, "team"),
+            partial(one.templates.create, changed),
+            partial(one.templates.update, changed),
+            partial(one.templates.delete, "team"),
         ):
             with pytest.raises(DeclaredInFile, match=f"template team is declared in {FILE}"):
                 await change()
-        assert [(each.template, each.is_declared) for each in one.list_templates()] == [(TEMPLATE, True)]
+        assert [(each.template, each.is_declared) for each in one.templates.list()] == [(TEMPLATE, True)]
 
     async def test_a_template_that_the_file_has_since_takes_precedence(self, database: Database) -> None:
-        await (await opened(database)).create_template(replace(TEMPLATE, mutability=MutabilityRule()))
+        await (await opened(database)).templates.create(replace(TEMPLATE, mutability=MutabilityRule()))
         one = await opened(database, replace(EMPTY, templates=(TEMPLATE,)))
         assert settings_of(one).templates == (TEMPLATE,)
 
@@ -212,7 +214,7 @@ class TestTemplates:
         made = [CreationTemplate(f"team-{number}", TEMPLATE.applied_for) for number in range(8)]
         async with asyncio.TaskGroup() as group:
             for number, template in enumerate(made):
-                group.create_task((one, other)[number % 2].create_template(template))
+                group.create_task((one, other)[number % 2].templates.create(template))
         await one.load()
         assert set(settings_of(one).templates) == set(made)
 
@@ -222,8 +224,8 @@ class TestStore:
         clock = FakeClock()
         one, other = await opened(databases[0]), await opened(databases[1], clock=clock)
         changed = asyncio.Event()
-        other._node.on_settings(changed.set)
-        await one.put_replication_configuration([TO_EU])
+        other.documents.node.on_settings(changed.set)
+        await one.replication.put([TO_EU])
         running = asyncio.create_task(other.run())  # noqa: TID251 - cancelled below
         await clock.sleepers(1)
         assert settings_of(other).replication_rules == ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from replicator.core import texts
 from replicator.core.errors import InvalidInput
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.registry_policy import Permission, PolicyStatement
@@ -32,7 +33,7 @@ WITHOUT_RULES = NodePlan(US, destinations=())
 async def put(nodes: Cluster, *regions: str, filters: tuple[str, ...] = ()) -> None:
     """Have us-east-1 replicate to regions, and no others."""
     rules = [RegistryRule(tuple(nodes[region].plan.id for region in regions), filters)] if regions else []
-    await nodes[US].run_time_settings.put_replication_configuration(rules)
+    await nodes[US].run_time_settings.replication.put(rules)
 
 
 async def test_a_rule_holds_from_the_next_push_on(tmp_path: Path) -> None:
@@ -93,11 +94,11 @@ async def test_rules_of_the_file_hold_besides(tmp_path: Path) -> None:
 
 async def test_a_rule_to_oneself_or_to_nobody_known_is_refused(tmp_path: Path) -> None:
     async with cluster(tmp_path, WITHOUT_RULES, EU) as nodes:
-        with pytest.raises(InvalidInput, match="is this registry itself"):
+        with pytest.raises(InvalidInput, match=texts.REPLICATION_TO_ITSELF):
             await put(nodes, US)
         unknown = replace(nodes[EU].plan, region="mars-1").id
         with pytest.raises(InvalidInput, match="is not known here"):
-            await nodes[US].run_time_settings.put_replication_configuration([RegistryRule((unknown,))])
+            await nodes[US].run_time_settings.replication.put([RegistryRule((unknown,))])
 
 
 async def test_deletions_go_by_a_rule_that_asks_for_them(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ async def test_deletions_go_by_a_rule_that_asks_for_them(tmp_path: Path) -> None
         await nodes.until_quiet()
         assert await eu.tag(REPOSITORY, "v1") == IMAGE.digest
         rule = RegistryRule((eu.plan.id,), delete_replication=True)
-        await us.run_time_settings.put_replication_configuration([rule])
+        await us.run_time_settings.replication.put([rule])
         await us.delete(REPOSITORY, "v2")
         await nodes.until_quiet()
         assert await eu.tag(REPOSITORY, "v2") is None
@@ -131,15 +132,15 @@ async def test_a_foreign_account_comes_in_while_a_statement_lets_it(tmp_path: Pa
         assert await failure("v1") == "AccessDenied:ecr:ReplicateImage"
         source = us.plan.id.account
         only_images = PolicyStatement(source, frozenset({Permission.REPLICATE_IMAGE}), ("team/*",))
-        await eu.run_time_settings.put_registry_policy([only_images])
+        await eu.run_time_settings.policy.put([only_images])
         await us.push(NEWER, REPOSITORY, "v2")
         await nodes.until_attempts(US, 2, "failed")
         assert await failure("v2") == "AccessDenied:ecr:CreateRepository"
-        await eu.run_time_settings.put_registry_policy([PolicyStatement(source, repositories=("team/*",))])
+        await eu.run_time_settings.policy.put([PolicyStatement(source, repositories=("team/*",))])
         await nodes.heal_with_time(900.0)
         await eu.check(IMAGE, REPOSITORY, "v1")
         await eu.check(NEWER, REPOSITORY, "v2")
-        await eu.run_time_settings.delete_registry_policy()
+        await eu.run_time_settings.policy.delete()
         await us.push(NEWEST, REPOSITORY, "v3")
         await nodes.until_attempts(US, 3, "failed")
         assert await failure("v3") == "AccessDenied:ecr:ReplicateImage"
@@ -153,7 +154,7 @@ async def test_a_template_is_used_for_the_next_repository(tmp_path: Path) -> Non
         us, eu = nodes[US], nodes[EU]
         await us.push(IMAGE, "team/before", "v1")
         await nodes.until_quiet()
-        await eu.run_time_settings.create_template(template)
+        await eu.run_time_settings.templates.create(template)
         await us.push(IMAGE, "team/after", "v1")
         await nodes.until_quiet()
         for repository in ("team/before", "team/after"):
@@ -161,7 +162,7 @@ async def test_a_template_is_used_for_the_next_repository(tmp_path: Path) -> Non
         await nodes.until_quiet()
         assert await eu.tag("team/before", "v1") == NEWER.digest
         assert await eu.tag("team/after", "v1") == IMAGE.digest
-        await eu.run_time_settings.delete_template("team")
+        await eu.run_time_settings.templates.delete("team")
         await us.push(IMAGE, "team/last", "v1")
         await us.push(NEWER, "team/last", "v1")
         await nodes.until_quiet()
@@ -173,7 +174,7 @@ async def test_a_template_lets_a_push_create_a_repository(tmp_path: Path) -> Non
     async with cluster(tmp_path, replace(WITHOUT_RULES, create_on_push=False)) as nodes:
         async with nodes[US].client() as client:
             assert (await client.send("POST", f"/v2/{REPOSITORY}/blobs/uploads/")).status == 404
-        await nodes[US].run_time_settings.create_template(template)
+        await nodes[US].run_time_settings.templates.create(template)
         await nodes[US].push(IMAGE, REPOSITORY, "v1")
 
 
