@@ -68,6 +68,22 @@ class BlobTooLarge(InvalidUpload):
     """the blob is larger than this registry accepts."""
 
 
+class EmptyUpload(InvalidUpload):
+    """the upload holds no bytes."""
+
+
+class LayerPartTooSmall(InvalidUpload):
+    """a part that is not the last one is too small."""
+
+
+class InvalidResourceTag(InvalidInput):
+    """a tag of a resource is malformed."""
+
+
+class TooManyResourceTags(InvalidInput):
+    """the resource would have too many tags."""
+
+
 class SizeMismatch(InvalidInput):
     """the content does not have the stated size."""
 
@@ -99,6 +115,18 @@ class RangeNotSatisfiable(InvalidInput):
         self.size = size
 
 
+class InvalidLifecyclePolicy(InvalidInput):
+    """the lifecycle policy is malformed."""
+
+
+class UnsupportedImageType(InvalidInput):
+    """images of this kind cannot be scanned."""
+
+
+class ScanningMismatch(InvalidInput):
+    """the registry's scan type does not allow this."""
+
+
 class NotFound(ReplicatorError):
     """there is no such thing."""
 
@@ -113,6 +141,14 @@ class ManifestNotFound(NotFound):
 
 class BlobNotFound(NotFound):
     """the blob does not exist in this repository."""
+
+
+class LayerNotFound(NotFound):
+    """the layer does not exist in this repository."""
+
+
+class LayerInaccessible(NotFound):
+    """the layer belongs to no image that can be pulled."""
 
 
 class UploadNotFound(NotFound):
@@ -135,8 +171,36 @@ class TemplateNotFound(NotFound):
     """the repository creation template does not exist."""
 
 
+class LifecyclePolicyNotFound(NotFound):
+    """the repository has no lifecycle policy."""
+
+
+class LifecyclePreviewNotFound(NotFound):
+    """no lifecycle policy preview of the repository was started."""
+
+
+class ScanNotFound(NotFound):
+    """the image was never scanned."""
+
+
 class Conflict(ReplicatorError):
     """the request conflicts with what is stored."""
+
+
+class RepositoryExists(Conflict):
+    """the repository exists."""
+
+
+class RepositoryNotEmpty(Conflict):
+    """the repository still contains images."""
+
+
+class LayerExists(Conflict):
+    """the layer exists in this repository."""
+
+
+class LimitExceeded(Conflict):
+    """the registry has as many of these as it may have."""
 
 
 class TagImmutable(Conflict):
@@ -161,6 +225,18 @@ class BackfillLimit(Conflict):
 
 class BackfillInvalidStatus(Conflict):
     """the backfill's status does not allow this."""
+
+
+class LifecyclePreviewInProgress(Conflict):
+    """a lifecycle policy preview of the repository is in progress."""
+
+
+class ImageArchived(Conflict):
+    """the image is archived."""
+
+
+class ScanLimit(Conflict):
+    """the image was scanned a short while ago."""
 
 
 class MissingReferences(Conflict):
