@@ -73,7 +73,7 @@ class Daemon:
         self, nodes: list[NodeParts], urls: Mapping[NodeId, str], grace: float, draining: asyncio.Event
     ) -> None:
         self.urls = urls
-        self._nodes = nodes
+        self.nodes = nodes
         self.grace = grace
         self._draining = draining
         self._opened: list[NodeParts] = []
@@ -83,16 +83,16 @@ class Daemon:
 
         Needs no upstream and no peer. Raises StorageError when a store is in use, newer, or another node's.
         """
-        for node in self._nodes:
+        for node in self.nodes:
             self._opened.append(node)
             await node.open()
-        for node in self._nodes:
+        for node in self.nodes:
             await node.server.start()
 
     def services(self) -> dict[str, Service]:
         """Return the background work of every node by name."""
         found: dict[str, Service] = {}
-        for node in self._nodes:
+        for node in self.nodes:
             for name, service in (*node.replication.services().items(), *node.cache.services().items()):
                 found[f"{name} {node.settings.id}"] = service
             found[f"settings {node.settings.id}"] = node.run_time_settings.run
@@ -104,7 +104,7 @@ class Daemon:
         """Stop accepting, let requests and copies end within the grace, and break off what is left."""
         self._draining.set()
         async with asyncio.TaskGroup() as group:
-            for node in self._nodes:
+            for node in self.nodes:
                 group.create_task(node.server.stop(self.grace))
                 group.create_task(node.replication.worker.stop(self.grace))
 
