@@ -71,7 +71,7 @@ class TemplateSettings(MutabilitySettings):
     prefix: Annotated[
         str,
         BeforeValidator(checked(parse_prefix)),
-        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255, "examples": ["team-a"]}),
+        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 256, "examples": ["team-a"]}),
     ]
     """First path components of the repositories, or `ROOT` for those no other template fits; unique, longest wins."""
     applied_for: Annotated[tuple[CreationCause, ...], Field(min_length=1)]

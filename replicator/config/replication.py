@@ -40,7 +40,7 @@ from replicator.core.replication_configuration import MAX_DESTINATIONS, MAX_FILT
 _LEAST_URGENT = 9
 
 PrefixFilter = Annotated[str, Field(min_length=2, max_length=256, pattern=REPOSITORY_START)]
-NamePart = Annotated[str, Field(max_length=255, pattern=REPOSITORY_PART)]
+NamePart = Annotated[str, Field(max_length=256, pattern=REPOSITORY_PART)]
 
 
 class TargetSettings(Model):

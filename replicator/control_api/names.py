@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core.arns import repository_arn
+
 if TYPE_CHECKING:
     from replicator.core.names import NodeId, RepositoryName
-
-_PARTITIONS = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"))
-
-
-def partition_of(region: str) -> str:
-    """Return the partition that a region belongs to, as ARNs name it."""
-    return next((partition for prefix, partition in _PARTITIONS if region.startswith(prefix)), "aws")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,7 @@ class RegistryNames:
 
     def repository_arn(self, repository: RepositoryName) -> str:
         """Return the ARN of a repository."""
-        return f"arn:{partition_of(self.id.region)}:ecr:{self.id.region}:{self.id.account}:repository/{repository}"
+        return repository_arn(self.id, repository)
 
 
 def aws_host(node: NodeId) -> str:

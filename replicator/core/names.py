@@ -17,7 +17,7 @@ Tag = NewType("Tag", str)
 AccountId = NewType("AccountId", str)
 Region = NewType("Region", str)
 
-MAX_REPOSITORY_LENGTH = 255
+MAX_REPOSITORY_LENGTH = 256
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
@@ -37,7 +37,7 @@ class NodeId:
 
 
 def parse_repository(text: str) -> RepositoryName:
-    """Return `text` as a repository name; raise InvalidName when it breaks the grammar or exceeds 255 characters."""
+    """Return `text` as a repository name; raise InvalidName when it breaks the grammar or exceeds 256 characters."""
     if len(text) > MAX_REPOSITORY_LENGTH or _REPOSITORY.fullmatch(text) is None:
         raise InvalidName(
             "expected lower-case path components of letters and digits, separated by '.', '_', '__' or '-',"

@@ -1,7 +1,8 @@
 """Repository creation templates: the settings of a repository that nobody creates by hand (ECR §11).
 
 The template with the longest prefix that fits, and that is applied for the cause, counts; the prefix ROOT fits every
-name that no other fits. Without one, a repository has the node's own settings.
+name that no other fits. Without one, a repository has the node's own settings. A template that sets resource tags or a
+key of KMS names the role that may do so: without one the repositories it covers cannot be created.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from replicator.core.encryption import Encryption
 from replicator.core.errors import InvalidInput
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import parse_repository
@@ -36,11 +38,27 @@ class CreationCause(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CreationTemplate:
-    """Settings of repositories below `prefix` (whole path components; ROOT: of all others)."""
+    """Settings of repositories below `prefix` (whole path components; ROOT: of all others).
+
+    `repository_policy` and `lifecycle_policy` are texts, `resource_tags` pairs of key and value.
+    """
 
     prefix: str
     applied_for: frozenset[CreationCause]
     mutability: MutabilityRule = field(default_factory=MutabilityRule)
+    description: str | None = None
+    encryption: Encryption = field(default_factory=Encryption)
+    resource_tags: tuple[tuple[str, str], ...] = ()
+    repository_policy: str | None = None
+    lifecycle_policy: str | None = None
+    custom_role_arn: str | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+    @property
+    def lacks_role(self) -> bool:
+        """Tell whether the template sets what only a role of its own may set, and names none."""
+        return self.custom_role_arn is None and (bool(self.resource_tags) or self.encryption.uses_kms)
 
     def fits(self, repository: RepositoryName) -> bool:
         """Tell whether the repository lies below the prefix."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from replicator.core.manifest import MAX_MANIFEST_BYTES
 from replicator.core.mutability import MutabilityRule
+from replicator.core.quotas import Quotas
 
 if TYPE_CHECKING:
     from replicator.core.cache_rules import CacheRule
@@ -39,3 +40,4 @@ class RegistrySettings:
     """Which repositories the cache fills, from where."""
     serve_to: tuple[NodeId, ...] = ()
     """Nodes of other accounts that may pull through this one's cache, besides those of its own account."""
+    quotas: Quotas = field(default_factory=Quotas)

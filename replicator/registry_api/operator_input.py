@@ -29,7 +29,7 @@ MAX_LIST = 100
 BODY_TIMEOUT = 30.0
 """Seconds in which a body must have arrived."""
 
-_PREFIX = re.compile(r"[a-z0-9._/-]{0,255}")
+_PREFIX = re.compile(r"[a-z0-9._/-]{0,256}")
 _RESULTS = (ReplicationState.COMPLETE.value, ReplicationState.FAILED.value)
 
 

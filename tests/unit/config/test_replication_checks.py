@@ -172,7 +172,7 @@ def test_a_pattern_that_is_excluded_is_reported_where_others_are_left(rule: Any)
         ),
         (
             {"rename": [{"to": "m" * 200 + "/"}]},
-            "warning: R.rename[0].to: rule team: repositories with names longer than 54 characters cannot be renamed",
+            "warning: R.rename[0].to: rule team: repositories with names longer than 55 characters cannot be renamed",
         ),
         (
             {"filters": ["team/"], "rename": [{"prefix": "other/", "to": "x/"}]},

@@ -23,7 +23,7 @@ DIGEST = "sha256:" + "0" * 64
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "library/nginx", "a.b/c_d/e__f/g-h/i---j", "0", "a/b/c/d/e/f/g", "a" * 255, "blobs/manifests/tags"]
+    "name", ["a", "library/nginx", "a.b/c_d/e__f/g-h/i---j", "0", "a/b/c/d/e/f/g", "a" * 256, "blobs/manifests/tags"]
 )
 def test_repository_names(name: str) -> None:
     assert parse_repository(name) == name
@@ -33,7 +33,7 @@ def test_repository_names(name: str) -> None:
     "name",
     [
         *("", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a/./b", "A", "a/B", "-a", "a-", "a_", "a..b", "a___b"),
-        *("a._b", "a b", "a\n", "\na", "a\x00b", "a\\b", "a%2fb", "a:b", "é", "a" * 256, "a/" * 200 + "a", "ａ"),  # noqa: RUF001
+        *("a._b", "a b", "a\n", "\na", "a\x00b", "a\\b", "a%2fb", "a:b", "é", "a" * 257, "a/" * 200 + "a", "ａ"),  # noqa: RUF001
     ],
 )
 def test_other_repository_names_are_refused(name: str) -> None:
@@ -60,7 +60,7 @@ alphabet = st.text(st.sampled_from("ab01._-/A\n%:é\x00\\"), max_size=12)
 @given(st.one_of(st.text(), alphabet))
 def test_names_are_what_the_grammar_says(text: str) -> None:
     for parse, grammar, error in ((parse_repository, REPOSITORY, InvalidName), (parse_tag, TAG, InvalidTag)):
-        assert _accepts(parse, text, error) == bool(grammar.match(text) and len(text) <= 255)
+        assert _accepts(parse, text, error) == bool(grammar.match(text) and len(text) <= 256)
 
 
 def _accepts(parse: Callable[[str], str], text: str, refusal: type[InvalidInput]) -> bool:

@@ -144,11 +144,11 @@ def test_platforms(platform: dict[str, object] | None, matches: bool) -> None:
 
 def test_a_repository_that_cannot_be_renamed_stays_where_it_is() -> None:
     rule = ReplicationRule("rule", (EU,), rename=(Rename("", "mirror/"),))
-    long = RepositoryName("a" * 249)
+    long = RepositoryName("a" * 250)
     assert rule.covers(long)
     assert not rule.matches(long)
     assert plan_replication([rule], US, Change(long, digest_of(b"x"), (Tag("1"),), Origin.DIRECT)) == ()
-    assert rule.matches(RepositoryName("a" * 248))
+    assert rule.matches(RepositoryName("a" * 249))
 
 
 def test_where_platforms_are_chosen_an_untagged_image_goes_with_its_index_only() -> None:
