@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from replicator.core.delivery import ImageRegister
+from replicator.core.image_status import ImageStatus
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER, Revision, next_revision, parse_revision
 from replicator.storage.metadata.schema import deleted_images, images, manifest_references, manifests, tags
@@ -23,14 +24,22 @@ if TYPE_CHECKING:
 
 BLOB, CHILD = "blob", "manifest"
 
+_MAX_SIZE = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """The exact bytes of a manifest, and the media type it was pushed under."""
+    """The exact bytes of a manifest, and the media type it was pushed under; `status` is that of its image here."""
 
     digest: Digest
     media_type: str
     content: bytes
+    status: str = ImageStatus.ACTIVE.value
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it may be pulled."""
+        return self.status == ImageStatus.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class StoredImage:
     origin: Origin
 
 
-_COLUMNS = (manifests.c.digest, manifests.c.media_type, manifests.c.content)
+_COLUMNS = (manifests.c.digest, manifests.c.media_type, manifests.c.content, images.c.status)
 _FIND = Statement(
     sa.select(*_COLUMNS)
     .join(images, images.c.digest == manifests.c.digest)
@@ -61,7 +70,9 @@ _FIND = Statement(
 )
 _FIND_BY_TAG = Statement(
     sa.select(*_COLUMNS)
-    .join(tags, tags.c.digest == manifests.c.digest)
+    .select_from(tags)
+    .join(images, (images.c.repository == tags.c.repository) & (images.c.digest == tags.c.digest))
+    .join(manifests, manifests.c.digest == tags.c.digest)
     .where(tags.c.repository == sa.bindparam("repository"), tags.c.tag == sa.bindparam("tag"))
 )
 _manifest = insert(manifests).values(
@@ -93,6 +104,7 @@ _image = insert(images).values(
     pushed_at=sa.bindparam("pushed_at"),
     revision=sa.bindparam("revision"),
     source=sa.bindparam("source"),
+    size=sa.bindparam("size"),
 )
 _PUT_IMAGE = Statement(
     _image.on_conflict_do_update(
@@ -103,6 +115,12 @@ _PUT_IMAGE = Statement(
             ),
             "revision": _image.excluded.revision,
             "source": sa.func.coalesce(_image.excluded.source, images.c.source),
+            "size": _image.excluded.size,
+            # An archived image that comes again is active at once (ECR §13.1).
+            "status": ImageStatus.ACTIVE.value,
+            "activated_at": sa.case(
+                (images.c.status == ImageStatus.ACTIVE.value, images.c.activated_at), else_=_image.excluded.pushed_at
+            ),
         },
     )
 )
@@ -114,6 +132,13 @@ _RENEW = Statement(
 _REGISTER = Statement(
     sa.select(images.c.origin, images.c.revision).where(
         images.c.repository == sa.bindparam("repository"), images.c.digest == sa.bindparam("digest")
+    )
+)
+_USABLE = Statement(
+    sa.select(images.c.digest).where(
+        images.c.repository == sa.bindparam("repository"),
+        images.c.digest == sa.bindparam("digest"),
+        images.c.status != ImageStatus.ARCHIVED.value,
     )
 )
 _DELETED = Statement(
@@ -230,11 +255,14 @@ def find_origin(repository: RepositoryName, digest: Digest) -> Steps[Origin | No
 
 
 def missing(repository: RepositoryName, digests: Sequence[Digest]) -> Steps[tuple[Digest, ...]]:
-    """Return those of `digests` that are no image of this repository, in order."""
+    """Return those of `digests` that are no image of this repository, in order.
+
+    So are archived ones: they cannot be pulled, and come back by being pushed, as if they had not been here.
+    """
     absent = []
     for digest in digests:
-        origin = yield from find_origin(repository, digest)
-        if origin is None:
+        rows = yield from _USABLE(repository=repository, digest=digest)
+        if not rows:
             absent.append(digest)
     return tuple(absent)
 
@@ -286,8 +314,14 @@ def put_register(
         pushed_at=pushed_at,
         revision=str(revision),
         source=None if source is None else str(source),
+        size=size_of_layers(parsed),
     )
     yield from _FORGET_DELETION(repository=repository, digest=manifest.digest)
+
+
+def size_of_layers(parsed: Manifest) -> int | None:
+    """Return the bytes of an image's layers; None for an index, which is as large as its largest image."""
+    return None if parsed.is_index else min(sum(layer.size for layer in parsed.layers), _MAX_SIZE)
 
 
 def find_register(repository: RepositoryName, digest: Digest) -> Steps[ImageRegister | None]:

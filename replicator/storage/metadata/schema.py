@@ -18,6 +18,7 @@ Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _SENT = sa.text("source IS NOT NULL")
 _TROUBLED = sa.text("last_error IS NOT NULL")
 _SUPERSEDED = sa.text("failure_code = 'Superseded'")
+_ACTIVATING = sa.text("status = 'ACTIVATING'")
 _WITH_POLICY = sa.text("policy IS NOT NULL")
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -78,6 +79,8 @@ images = sa.Table(
     sa.Column("pulled_at", sa.Double),
     sa.Index("images_by_digest", "digest"),
     sa.Index("images_by_subject", "repository", "subject", "digest"),
+    sa.Index("images_by_push", "repository", "pushed_at", "digest"),
+    sa.Index("images_activating", "activated_at", sqlite_where=_ACTIVATING, postgresql_where=_ACTIVATING),
     sa.Index("images_by_source", "source", "repository", "digest", sqlite_where=_SENT, postgresql_where=_SENT),
 )
 

@@ -11,6 +11,7 @@ branch_labels = None
 depends_on = None
 
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+ACTIVATING = sa.text("status = 'ACTIVATING'")
 WITH_POLICY = sa.text("policy IS NOT NULL")
 
 
@@ -22,6 +23,15 @@ def upgrade() -> None:
     op.add_column("images", sa.Column("archived_at", sa.Double(), nullable=True))
     op.add_column("images", sa.Column("activated_at", sa.Double(), nullable=True))
     op.add_column("images", sa.Column("pulled_at", sa.Double(), nullable=True))
+    op.create_index("images_by_push", "images", ["repository", "pushed_at", "digest"], unique=False)
+    op.create_index(
+        "images_activating",
+        "images",
+        ["activated_at"],
+        unique=False,
+        sqlite_where=ACTIVATING,
+        postgresql_where=ACTIVATING,
+    )
     op.add_column("uploads", sa.Column("parts", sa.Integer(), nullable=False, server_default=sa.text("0")))
     op.add_column("uploads", sa.Column("short_parts", sa.Integer(), nullable=False, server_default=sa.text("0")))
     _add_scans()
