@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicator.config.base import is_loopback, url_endpoint
 from replicator.config.cache_checks import CACHE_CHECKS
+from replicator.config.identity_checks import IDENTITY_CHECKS
 from replicator.config.problems import Finding, KeyPath, Severity, repeated
 from replicator.config.replication_checks import REPLICATION_CHECKS
 from replicator.config.storage import FilesystemSettings, PostgresqlSettings, S3Settings
@@ -122,17 +123,17 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     for i, node in enumerate(settings.nodes):
         if node.listen.is_loopback:
             continue
-        if node.auth is None and not node.allow_unauthenticated_network:
+        if node.auth is None and not settings.identities and not node.allow_unauthenticated_network:
             message = (
                 f"{node.listen} is reachable by other machines and the node has no auth: add auth, listen on loopback,"
                 " or set allow_unauthenticated_network: true"
             )
             yield Finding(("nodes", i, "listen"), message)
-        if node.auth is not None and node.auth.users and node.tls is None:
-            behind_proxy = node.public_url is not None and node.public_url.startswith("https:")
-            if not behind_proxy:
-                message = "passwords would cross the network in clear: add tls, or an https:// public_url of a proxy"
-                yield Finding(("nodes", i, "auth"), message, Severity.WARNING)
+        has_users = node.auth is not None and bool(node.auth.users)
+        behind_proxy = node.public_url is not None and node.public_url.startswith("https:")
+        if (has_users or settings.identities) and node.tls is None and not behind_proxy:
+            message = "passwords would cross the network in clear: add tls, or an https:// public_url of a proxy"
+            yield Finding(("nodes", i, "auth" if has_users else "listen"), message, Severity.WARNING)
 
 
 def _peers(settings: Settings) -> Iterator[Finding]:
@@ -164,6 +165,7 @@ _CHECKS = (
     _self_reference,
     _exposure,
     _peers,
+    *IDENTITY_CHECKS,
     *CACHE_CHECKS,
     *REPLICATION_CHECKS,
 )

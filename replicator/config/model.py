@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from replicator.config.base import Flag, Model, WorkingPath
+from replicator.config.identities import IdentitySettings
 from replicator.config.nodes import NodeSettings
 from replicator.config.secrets import SecretRef
 from replicator.config.storage import FilesystemSettings, SqliteSettings
@@ -62,6 +63,8 @@ class Settings(Model):
     """How long requests may go on after the daemon was asked to stop."""
     peer_secret: SecretRef | None = None
     """Secret shared by all nodes that replicate to each other, `{env: NAME}` or `{file: path}`; random, if absent."""
+    identities: tuple[IdentitySettings, ...] = ()
+    """Principals of AWS accounts, who sign requests to the ECR API; looked at again while the daemon runs."""
     upstreams: tuple[UpstreamSettings, ...] = ()
     """Other people's registries, to pull from."""
     registries: tuple[DestinationRegistrySettings, ...] = ()

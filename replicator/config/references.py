@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from replicator.config.identities import read_policy
 from replicator.config.nodes import TlsSettings
 from replicator.config.problems import Finding, KeyPath
 from replicator.config.secrets import Secret, SecretRef, resolve_secret
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
     from replicator.config.model import Settings
 
 _FILE_KEYS = {"ca_file", "certificate", "key", "docker_config"}
-
-
-MIN_PEER_SECRET = 16
+MIN_SIGNING_SECRET = 16
 
 
 def secrets_of(settings: Settings, environ: Mapping[str, str]) -> tuple[Secret, ...]:
-    """Return every secret of a configuration, to be kept out of logs; raise ConfigurationError when one is missing."""
-    return tuple(resolve_secret(value, environ) for _, value in _walk(settings, ()) if isinstance(value, SecretRef))
+    """Return every secret of a configuration, to be kept out of logs; raise ConfigurationError when one is missing.
+
+    What is written in the file is none: in a log, a word like `test` is only a word.
+    """
+    refs = (value for _, value in _walk(settings, ()) if isinstance(value, SecretRef) and value.literal is None)
+    return tuple(resolve_secret(ref, environ) for ref in refs)
 
 
 def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -41,6 +44,8 @@ def check_references(settings: Settings, environ: Mapping[str, str]) -> Iterator
 def _check(path: KeyPath, value: object, environ: Mapping[str, str]) -> Iterable[Finding]:
     if isinstance(value, SecretRef):
         return _check_secret(path, value, environ)
+    if isinstance(value, Path) and path[-2:-1] == ("policy_files",):
+        return _check_policy(path, value)
     if isinstance(value, Path) and path[-1] in _FILE_KEYS:
         return _check_file(path, value)
     if isinstance(value, (TlsSettings, ClientCertificateSettings)):
@@ -63,10 +68,17 @@ def _check_secret(path: KeyPath, ref: SecretRef, environ: Mapping[str, str]) -> 
     except ConfigurationError as error:
         yield Finding(path, str(error))
         return
-    # It signs what peers say about themselves: one that can be guessed opens every node.
-    is_peers = path == ("peer_secret",) or (path[0], path[-1]) == ("peers", "secret")
-    if is_peers and len(secret.reveal()) < MIN_PEER_SECRET:
-        yield Finding(path, f"expected a secret of at least {MIN_PEER_SECRET} characters")
+    # It signs what peers and identities say about themselves: one that can be guessed opens every node.
+    signs = path == ("peer_secret",) or (path[0], path[-1]) in {("peers", "secret"), ("identities", "secret")}
+    if signs and ref.literal is None and len(secret.reveal()) < MIN_SIGNING_SECRET:
+        yield Finding(path, f"expected a secret of at least {MIN_SIGNING_SECRET} characters")
+
+
+def _check_policy(path: KeyPath, file: Path) -> Iterator[Finding]:
+    try:
+        read_policy(file)
+    except ConfigurationError as error:
+        yield Finding(path, str(error))
 
 
 def _check_file(path: KeyPath, file: Path) -> Iterator[Finding]:

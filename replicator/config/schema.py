@@ -148,7 +148,7 @@ _KIND_NAMES = {
 
 
 def _is_secret(schema: _Schema) -> bool:
-    return any(set(_mapping(section.get("properties"))) == {"env", "file"} for section in _sections(schema))
+    return any({"env", "file"} <= set(_mapping(section.get("properties"))) for section in _sections(schema))
 
 
 def _section(schema: _Schema, data: object) -> _Schema:

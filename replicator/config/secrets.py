@@ -9,9 +9,9 @@ from __future__ import annotations
 import hmac
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from replicator.config.base import Model, resolve_path
 from replicator.core.errors import ConfigurationError
@@ -73,17 +73,41 @@ class SecretRef(Model):
     file: Annotated[Path | None, BeforeValidator(_secret_path), WithJsonSchema({"type": "string"})] = None
     """Path of the file that holds the secret; one line break at its end is ignored."""
 
+    sources: ClassVar[frozenset[str]] = frozenset({"env", "file"})
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_literals(cls, data: object) -> object:
         if not isinstance(data, dict):
             raise ValueError(_REFUSAL)  # noqa: TRY004 - pydantic reports ValueError
-        if len(data.keys() & {"env", "file"}) != 1:
+        if len(data.keys() & cls.sources) != 1:
             raise ValueError(f"expected exactly one of env and file; {_REFUSAL}")
         return data
 
     def __str__(self) -> str:
         return f"environment variable {self.env}" if self.env is not None else f"file {self.file}"
+
+    @property
+    def literal(self) -> str | None:
+        """The secret itself, where the file may say it."""
+        return None
+
+
+class DevelopmentSecretRef(SecretRef):
+    """Where a secret is, or the secret itself, for nodes that nobody but this machine reaches."""
+
+    sources: ClassVar[frozenset[str]] = frozenset({"env", "file", "insecure"})
+
+    insecure: Annotated[str | None, Field(min_length=1, max_length=1024, repr=False)] = None
+    """The secret itself: it is no secret, and every node of the file must listen on loopback."""
+
+    def __str__(self) -> str:
+        return super().__str__() if self.insecure is None else "the secret in the file"
+
+    @property
+    def literal(self) -> str | None:
+        """The secret itself, where the file says it."""
+        return self.insecure
 
 
 def resolve_secret(ref: SecretRef, environ: Mapping[str, str]) -> Secret:
@@ -91,7 +115,7 @@ def resolve_secret(ref: SecretRef, environ: Mapping[str, str]) -> Secret:
 
     A file is read at once, in the caller's thread: call this at start, not while serving.
     """
-    value = environ.get(ref.env) if ref.env is not None else _read(ref)
+    value = _find(ref, environ)
     if value is None:
         raise ConfigurationError(f"{ref} is not set")
     if not value:
@@ -102,6 +126,12 @@ def resolve_secret(ref: SecretRef, environ: Mapping[str, str]) -> Secret:
     if any(character in value for character in "\0\r\n"):
         raise ConfigurationError(f"{ref} holds more than one line")
     return Secret(value)
+
+
+def _find(ref: SecretRef, environ: Mapping[str, str]) -> str | None:
+    if ref.literal is not None:
+        return ref.literal
+    return environ.get(ref.env) if ref.env is not None else _read(ref)
 
 
 def _read(ref: SecretRef) -> str:
