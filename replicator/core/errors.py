@@ -56,6 +56,15 @@ class InvalidPagination(InvalidInput):
     """the page size or position is malformed."""
 
 
+class InvalidPolicy(InvalidInput):
+    """the policy is malformed."""
+
+    def __init__(self, message: str | None = None, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        """What is wrong with it; ECR does not tell its callers."""
+
+
 class UnsupportedEncoding(InvalidInput):
     """the body is compressed; expected an identity Content-Encoding."""
 
@@ -139,6 +148,10 @@ class ManifestNotFound(NotFound):
     """the manifest does not exist in this repository."""
 
 
+class ImageInaccessible(ManifestNotFound):
+    """the image is archived, and cannot be pulled."""
+
+
 class BlobNotFound(NotFound):
     """the blob does not exist in this repository."""
 
@@ -183,6 +196,10 @@ class ScanNotFound(NotFound):
     """the image was never scanned."""
 
 
+class PullTimeExclusionNotFound(NotFound):
+    """the pulls of this principal are recorded."""
+
+
 class Conflict(ReplicatorError):
     """the request conflicts with what is stored."""
 
@@ -201,6 +218,22 @@ class LayerExists(Conflict):
 
 class LimitExceeded(Conflict):
     """the registry has as many of these as it may have."""
+
+
+class ImageExists(Conflict):
+    """the image was pushed before under this tag."""
+
+
+class ImageReferenced(Conflict):
+    """an index lists the image."""
+
+
+class StorageClassRefused(Conflict):
+    """the image cannot be moved to this storage class now."""
+
+
+class PullTimeExclusionExists(Conflict):
+    """the pulls of this principal are not recorded already."""
 
 
 class TagImmutable(Conflict):
@@ -245,6 +278,14 @@ class MissingReferences(Conflict):
     def __init__(self, message: str | None = None, *, digests: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.digests = digests
+
+
+class MissingImages(MissingReferences):
+    """the index refers to images that this repository does not hold."""
+
+
+class MissingLayers(MissingReferences):
+    """the image refers to layers that this repository does not hold."""
 
 
 class AccessError(ReplicatorError):

@@ -14,6 +14,17 @@ REPLICATION_TO_ITSELF = "Replication destination cannot be the same as the sourc
 """Why a replication configuration is refused."""
 
 
+IMAGE_NOT_FOUND = "Requested image not found"
+"""What a pull, and the failure in a batch, says of an image that is not here."""
+NO_IMAGE_ID = "Invalid request parameters: both tag and digest cannot be null"
+INVALID_IMAGE_DIGEST = (
+    "Invalid request parameters: image digest should satisfy the regex '[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+'"
+)
+INVALID_IMAGE_TAG = "Invalid request parameters: image tag should satisfy the regex '[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}'"
+TAG_OF_OTHER_IMAGE = "Requested image tag does not match the image digest"
+NO_MEDIA_TYPE = "image manifest mediatype not provided in manifest or parameter"
+
+
 def repository_not_found(repository: str, registry: str) -> str:
     """Say that a registry, named by its account, has no such repository."""
     return f"The repository with name '{repository}' does not exist in the registry with id '{registry}'"
@@ -128,6 +139,11 @@ def tag_immutable(tag: str, repository: str) -> str:
     )
 
 
+def image_referenced(parents: Iterable[str]) -> str:
+    """Say that indexes list an image, which therefore cannot be deleted."""
+    return f"Requested image referenced by manifest list: [{', '.join(parents)}]"
+
+
 def images_required(digests: Iterable[str], repository: str, registry: str) -> str:
     """Say that an index names images which the repository does not hold."""
     return _required("Images", digests, repository, registry)
@@ -179,3 +195,24 @@ def _named(repository: str, registry: str) -> str:
 def constraint(field: str, text: str) -> str:
     """Say what a member of a request must be."""
     return f"Invalid parameter at '{field}' failed to satisfy constraint: '{text}'"
+
+
+def invalid_policy(field: str, kind: str) -> str:
+    """Say that a document is no policy; `kind` is `repository policy`, `registry policy`."""
+    return constraint(field, f"Invalid {kind} provided")
+
+
+def access_denied(caller: str, action: str, resource: str, why: str) -> str:
+    """Say that a caller, named by its ARN, lacks a permission; `why` is one of the texts below."""
+    return f"User: {caller} is not authorized to perform: {action} on resource: {resource} {why}"
+
+
+def nothing_allows(kind: str, action: str) -> str:
+    """Say that nothing gives a permission; `kind` is `identity-based` or `resource-based`."""
+    return f"because no {kind} policy allows the {action} action"
+
+
+def explicit_deny(kind: str) -> str:
+    """Say that a statement takes a permission away; `kind` is `identity-based` or `resource-based`."""
+    article = "an" if kind.startswith("i") else "a"
+    return f"with an explicit deny in {article} {kind} policy"
