@@ -84,7 +84,7 @@ class Listings:
         return _cut(found, page, str)
 
     def _tags(self, repository: RepositoryName, page: Page) -> Steps[list[Tag]]:
-        yield from require_repository(repository)
+        yield from require_repository(self._node, repository)
         return (yield from tags.names_after(repository, page.last or "", page.size + 1))
 
     async def list_repositories(self, principal: Principal, page: Page) -> Listing[RepositoryName]:

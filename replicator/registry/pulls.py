@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from replicator.core import texts
 from replicator.core.access import Action, Principal
 from replicator.core.digest import algorithm_of, digest_of
 from replicator.core.errors import (
@@ -144,7 +145,7 @@ class Pulls:
 
     async def _require_repository(self, repository: RepositoryName) -> None:
         if await self._node.database.read(repositories.find(repository)) is None:
-            raise RepositoryNotFound(f"there is no repository {repository}")
+            raise RepositoryNotFound(texts.repository_not_found(repository, self._node.settings.node.account))
 
 
 def _resolve(repository: RepositoryName, reference: Reference) -> Steps[StoredManifest | None]:

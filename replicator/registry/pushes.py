@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from replicator.core import texts
 from replicator.core.access import Action
 from replicator.core.digest import Digest, algorithm_of, digest_of
 from replicator.core.errors import (
@@ -25,6 +26,7 @@ from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
 from replicator.registry.access import authorize, authorize_push, check_pushable
 from replicator.registry.ownership import CREATED_BY_CACHE
+from replicator.registry.signings import record_signings
 from replicator.storage.metadata import (
     blobs,
     images,
@@ -152,11 +154,11 @@ class Pushes:
             raise ManifestNotFound(f"repository {repository} has no manifest {reference}")
 
     def _delete_image(self, repository: RepositoryName, digest: Digest) -> Steps[bool]:
-        yield from require_repository(repository)
+        yield from require_repository(self._node, repository)
         return (yield from delete_image(self._node, repository, digest, self._node.clock.now()))
 
     def _delete_tag(self, repository: RepositoryName, tag: Tag) -> Steps[bool]:
-        yield from require_repository(repository)
+        yield from require_repository(self._node, repository)
         return (yield from delete_tag(self._node, repository, tag, self._node.clock.now()))
 
 
@@ -225,6 +227,7 @@ def plan_follow_up(node: RegistryNode, change: Change, now: float) -> Steps[bool
 
     A queued job of the same tag gives way to the newer image.
     """
+    yield from record_signings(node.settings, change, now)
     planned = plan_replication(node.settings.replication_rules, node.settings.node, change)
     for replication, job in planned:
         yield from replication_status.supersede(replication, now)
@@ -282,7 +285,7 @@ def ensure_repository(
     if found is not None:
         return found
     if not may_create(node.settings, name, cause):
-        raise RepositoryNotFound(f"there is no repository {name}")
+        raise no_repository(node, name)
     template = template_for(node.settings.templates, name, cause)
     mutability = node.settings.mutability if template is None else template.mutability
     created = Repository(name, now, _CREATED_BY[cause], mutability)
@@ -300,9 +303,14 @@ def ensure_pushable(node: RegistryNode, name: RepositoryName, now: float) -> Ste
     return repository
 
 
-def require_repository(name: RepositoryName) -> Steps[Repository]:
+def require_repository(node: RegistryNode, name: RepositoryName) -> Steps[Repository]:
     """Return the repository; raise RepositoryNotFound when there is none."""
     found = yield from repositories.find(name)
     if found is None:
-        raise RepositoryNotFound(f"there is no repository {name}")
+        raise no_repository(node, name)
     return found
+
+
+def no_repository(node: RegistryNode, name: RepositoryName) -> RepositoryNotFound:
+    """Return the error of a repository that is not there, in ECR's words."""
+    return RepositoryNotFound(texts.repository_not_found(name, node.settings.node.account))

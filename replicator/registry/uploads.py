@@ -28,7 +28,7 @@ from replicator.core.errors import (
 )
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize, authorize_push, check_pushable
-from replicator.registry.pushes import ensure_pushable, may_create, require_repository
+from replicator.registry.pushes import ensure_pushable, may_create, no_repository, require_repository
 from replicator.storage.metadata import blobs, repositories, uploads
 from replicator.storage.metadata.uploads import UploadSession
 
@@ -175,7 +175,7 @@ class Uploads:
         if found is not None:
             check_pushable(self._node.settings, found)
         elif not may_create(self._node.settings, repository, CreationCause.CREATE_ON_PUSH):
-            raise RepositoryNotFound(f"there is no repository {repository}")
+            raise no_repository(self._node, repository)
 
     async def cancel(self, principal: Principal, repository: RepositoryName, session_id: str) -> None:
         """End a session and drop its bytes (end-14); raises UploadNotFound or an AccessError."""
@@ -195,6 +195,8 @@ class Uploads:
         Only repositories that the caller may pull from are considered, whether `source` names one or not.
         """
         authorize_push(self._node.settings, principal, repository)
+        if not self._node.settings.account_settings.is_mounting:
+            return False
         now = self._node.clock.now()
         holder = await self._readable_holder(principal, digest, source)
         if holder is None:
@@ -237,7 +239,7 @@ class Uploads:
             raise BlobNotFound(f"repository {repository} has no blob {digest}")
 
     def _unlink(self, repository: RepositoryName, digest: Digest) -> Steps[bool]:
-        yield from require_repository(repository)
+        yield from require_repository(self._node, repository)
         return (yield from blobs.unlink(repository, digest))
 
     async def reclaim(self) -> int:

@@ -93,7 +93,7 @@ class Backfills:
         """
         self._check_rules(destination, repository)
         backfill = self._new(cause, str(destination), repository)
-        await self._node.database.write(partial(_create, backfill))
+        await self._node.database.write(partial(_create, self._node, backfill))
         _log.info("backfill started", **self._fields(backfill))
         self._wake.set()
         return backfill.id
@@ -108,7 +108,7 @@ class Backfills:
         backfill = self._new(BackfillCause.SYNC, destination, repository)
         self._naming.add(backfill.id)
         try:
-            await self._node.database.write(partial(_create, backfill))
+            await self._node.database.write(partial(_create, self._node, backfill))
             for start in range(0, len(work), self._page_size):
                 await self._queue(backfill, work[start : start + self._page_size])
             await self._node.database.write(partial(prepared, backfill, self._node.clock.now()))
@@ -266,13 +266,13 @@ class Backfills:
 # Transactions
 
 
-def _create(backfill: StoredBackfill) -> Steps[None]:
+def _create(node: RegistryNode, backfill: StoredBackfill) -> Steps[None]:
     running = [one for one in (yield from backfills.active()) if one.cause is backfill.cause]
     if backfill.cause is BackfillCause.BACKFILL:
         if any(one.destination == backfill.destination for one in running):
             raise BackfillInProgress(f"a backfill to {backfill.destination} is in progress")
         if backfill.repository is not None:
-            yield from require_repository(backfill.repository)
+            yield from require_repository(node, backfill.repository)
     if len(running) >= core.MAX_IN_PROGRESS:
         raise BackfillLimit(f"{core.MAX_IN_PROGRESS} backfills are in progress")
     yield from backfills.create(backfill)

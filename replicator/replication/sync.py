@@ -94,7 +94,7 @@ class Sync:
         Raises RepositoryNotFound, ManifestNotFound, InvalidInput when no rule names the destination, and an
         UpstreamError when a destination cannot be asked: what it lacks is not known then.
         """
-        wanted = await self._node.database.read(_wanted(repository, reference))
+        wanted = await self._node.database.read(_wanted(self._node, repository, reference))
         if destination is not None:
             require_destination(Comparison(self._node, self._source, destination).expectation)
         chosen = [destination] if destination is not None else self._all_destinations()
@@ -129,12 +129,12 @@ class Sync:
         raise DestinationUnknown(f"the configuration does not say where {destination} is")
 
 
-def _wanted(repository: RepositoryName | None, reference: Reference | None) -> Steps[_Wanted]:
+def _wanted(node: RegistryNode, repository: RepositoryName | None, reference: Reference | None) -> Steps[_Wanted]:
     if repository is None:
         if reference is not None:
             raise InvalidInput("expected a repository with the reference")
         return _Wanted()
-    yield from require_repository(repository)
+    yield from require_repository(node, repository)
     if reference is None:
         return _Wanted(repository)
     digest, tag = as_digest(reference), as_tag(reference)

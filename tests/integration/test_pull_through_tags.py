@@ -147,7 +147,7 @@ async def test_repository_without_a_rule_is_never_looked_for_upstream(
 ) -> None:
     upstream.add_image("team/app", "latest")
     for name in ("team/app", "docker-hubbub/team/app", "docker-hub"):
-        with pytest.raises(Exception, match="there is no repository"):
+        with pytest.raises(Exception, match="does not exist in the registry"):
             await node.manifest(repository=RepositoryName(name))
     assert upstream.requests == []
 
