@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.core.image_status import ImageStatus
+
 if TYPE_CHECKING:
     from replicator.core.digest import Digest
     from replicator.core.names import Tag
@@ -46,14 +48,6 @@ class ActionType(enum.StrEnum):
     TRANSITION = "transition"
 
 
-class ImageState(enum.StrEnum):
-    """Where an image stands between the two storage classes; one that is being activated is in neither."""
-
-    ACTIVE = "ACTIVE"
-    ARCHIVED = "ARCHIVED"
-    ACTIVATING = "ACTIVATING"
-
-
 @dataclass(frozen=True, slots=True)
 class LifecycleRule:
     """One rule. Of `patterns` and `prefixes` at most one is given, and only for tagged images; `*` is the wildcard."""
@@ -84,7 +78,7 @@ class ImageSnapshot:
     digest: Digest
     tags: tuple[Tag, ...]
     pushed_at: float
-    state: ImageState = ImageState.ACTIVE
+    status: ImageStatus = ImageStatus.ACTIVE
     pulled_at: float | None = None
     archived_at: float | None = None
     activated_at: float | None = None

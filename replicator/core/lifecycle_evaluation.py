@@ -13,9 +13,9 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
+from replicator.core.image_status import ImageStatus
 from replicator.core.lifecycle import (
     CountType,
-    ImageState,
     LifecycleAction,
     LifecyclePolicy,
     LifecycleRule,
@@ -34,7 +34,7 @@ DAY = 24 * 60 * 60
 PIECE = 4_000
 """Comparisons between two breaths."""
 
-_CLASSES = {ImageState.ACTIVE: StorageClass.STANDARD, ImageState.ARCHIVED: StorageClass.ARCHIVE}
+_CLASSES = {ImageStatus.ACTIVE: StorageClass.STANDARD, ImageStatus.ARCHIVED: StorageClass.ARCHIVE}
 
 
 def evaluate(policy: LifecyclePolicy, images: Sequence[ImageSnapshot], now: float) -> list[LifecycleAction]:
@@ -69,7 +69,7 @@ def _selected(rule: LifecycleRule, images: Sequence[ImageSnapshot]) -> Generator
     selected = []
     work = 0
     for image in images:
-        if not image.is_referrer and _CLASSES.get(image.state) is rule.storage_class:
+        if not image.is_referrer and _CLASSES.get(image.status) is rule.storage_class:
             matches, cost = yield from _has_tags(rule, image.tags)
             work += cost
             if matches:

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.core.digest import Digest, digest_of
+from replicator.core.image_status import ImageStatus
 from replicator.core.lifecycle import (
     ActionType,
     CountType,
     ImageSnapshot,
-    ImageState,
+    LifecycleAction,
     LifecyclePolicy,
     LifecycleRule,
     StorageClass,
@@ -37,7 +38,7 @@ ARCHIVE = StorageClass.ARCHIVE
 def image(name: str, tags: str, age: float, **when: float | None) -> ImageSnapshot:
     """Return an image pushed `age` days ago; `archived`, `pulled` and `restored` are days ago, too."""
     ago = {event: None if days is None else NOW - days * DAY for event, days in when.items()}
-    state = ImageState.ARCHIVED if "archived" in when else ImageState.ACTIVE
+    state = ImageStatus.ARCHIVED if "archived" in when else ImageStatus.ACTIVE
     return ImageSnapshot(
         digest_of(name.encode()),
         tuple(map(Tag, tags.split())),
@@ -215,7 +216,7 @@ def test_a_referrer_is_neither_acted_on_nor_counted() -> None:
 
 
 def test_an_image_that_is_being_restored_is_in_neither_storage_class() -> None:
-    restoring = replace(image("A", "a", 900, archived=800), state=ImageState.ACTIVATING)
+    restoring = replace(image("A", "a", 900, archived=800), status=ImageStatus.ACTIVATING)
     rules = (rule(1, "any", PUSHED, 1), rule(2, "any", TRANSITIONED, 90, storage_class=ARCHIVE))
     assert told([restoring], rules) == set()
 
@@ -237,7 +238,7 @@ times = st.one_of(st.none(), st.integers(0, 200))
 def snapshots(draw: st.DrawFn) -> list[ImageSnapshot]:
     found = []
     for number in range(draw(st.integers(0, 9))):
-        state = draw(st.sampled_from(ImageState))
+        state = draw(st.sampled_from(ImageStatus))
         found.append(
             ImageSnapshot(
                 Digest(f"sha256:{number:064x}"),
@@ -286,7 +287,7 @@ def naive(rules: Sequence[LifecycleRule], images: Sequence[ImageSnapshot], now: 
 
 
 def _sees(one: LifecycleRule, seen: ImageSnapshot) -> bool:
-    where = {"ACTIVE": "standard", "ARCHIVED": "archive", "ACTIVATING": ""}[seen.state]
+    where = {"ACTIVE": "standard", "ARCHIVED": "archive", "ACTIVATING": ""}[seen.status]
     if where != one.storage_class or seen.is_referrer:
         return False
     if one.tag_status == "any":
@@ -349,7 +350,7 @@ def test_images_that_a_rule_shields_are_counted_all_the_same(
     """A rule in front that never fires takes images away from what follows, and changes no count."""
     keep = rule(1, "any", COUNT, 10_000)
     behind = [replace(one, priority=one.priority + 1) for one in rules]
-    active = [one for one in images if one.state is ImageState.ACTIVE and not one.is_referrer]
+    active = [one for one in images if one.status is ImageStatus.ACTIVE and not one.is_referrer]
     found = evaluate(policy(keep, *behind), images, NOW)
     assert not {one.image.digest for one in found} & {one.digest for one in active}
 
@@ -361,6 +362,7 @@ def test_a_large_repository_is_evaluated_in_pieces() -> None:
     ]
     images.sort(key=lambda one: digest_of(one.digest.encode()))
     pieces = evaluation(policy(rule(1, "v*", COUNT, 5)), images, NOW)
+    found: list[LifecycleAction] = []
     breaths = 0
     while True:
         try:
