@@ -20,6 +20,7 @@ _TROUBLED = sa.text("last_error IS NOT NULL")
 _SUPERSEDED = sa.text("failure_code = 'Superseded'")
 _ACTIVATING = sa.text("status = 'ACTIVATING'")
 _WITH_POLICY = sa.text("policy IS NOT NULL")
+_DEAD = sa.text("state = 'dead'")
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 node = sa.Table(
@@ -28,6 +29,13 @@ node = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("name", Text, nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
+)
+
+node_keys = sa.Table(
+    "node_keys",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("key", sa.LargeBinary, nullable=False),
 )
 
 repositories = sa.Table(
@@ -305,6 +313,7 @@ image_scans = sa.Table(
     sa.Column("requested_at", sa.Double, nullable=False),
     sa.Column("completed_at", sa.Double),
     sa.Column("source_updated_at", sa.Double),
+    sa.Index("image_scans_by_time", "requested_at"),
 )
 
 image_findings = sa.Table(
@@ -325,6 +334,8 @@ lifecycle_previews = sa.Table(
     sa.Column("policy", Text, nullable=False),
     sa.Column("status", Text, nullable=False),
     sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("expiring", sa.Integer, nullable=False),
+    sa.Column("transitioning", sa.Integer, nullable=False),
 )
 
 lifecycle_preview_images = sa.Table(
@@ -338,6 +349,7 @@ lifecycle_preview_images = sa.Table(
     sa.Column("action", Text, nullable=False),
     sa.Column("target", Text),
     sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("storage_class", Text, nullable=False),
     sa.Index("lifecycle_preview_images_by_digest", "repository", "digest"),
 )
 
@@ -351,4 +363,37 @@ image_signings = sa.Table(
     sa.Column("failure_code", Text),
     sa.Column("failure_reason", Text),
     sa.Column("requested_at", sa.Double, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    sa.Column("event_id", Text, nullable=False),
+    sa.Column("detail_type", Text, nullable=False),
+    sa.Column("subject", Text, nullable=False),
+    sa.Column("content", Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Index("events_by_event_id", "event_id"),
+    sa.Index("events_by_time", "created_at"),
+    sqlite_autoincrement=True,
+)
+
+event_deliveries = sa.Table(
+    "event_deliveries",
+    metadata,
+    sa.Column("event", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("sink", Text, primary_key=True),
+    sa.Column("row_key", Text, nullable=False),
+    sa.Column("state", Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("enqueued_at", sa.Double, nullable=False),
+    sa.Column("not_before", sa.Double, nullable=False),
+    sa.Column("lease_owner", Text),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("last_error", Text),
+    sa.Index("event_deliveries_due", "sink", "state", "not_before", "event"),
+    # Finds the row that an event stands in, and who is next in it, at one place.
+    sa.Index("event_deliveries_rows", "sink", "row_key", "state", "event"),
+    sa.Index("event_deliveries_dead", "event", sqlite_where=_DEAD, postgresql_where=_DEAD),
 )

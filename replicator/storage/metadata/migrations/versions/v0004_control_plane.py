@@ -13,6 +13,7 @@ depends_on = None
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 ACTIVATING = sa.text("status = 'ACTIVATING'")
 WITH_POLICY = sa.text("policy IS NOT NULL")
+DEAD = sa.text("state = 'dead'")
 
 
 def upgrade() -> None:
@@ -34,8 +35,15 @@ def upgrade() -> None:
     )
     op.add_column("uploads", sa.Column("parts", sa.Integer(), nullable=False, server_default=sa.text("0")))
     op.add_column("uploads", sa.Column("short_parts", sa.Integer(), nullable=False, server_default=sa.text("0")))
+    op.create_table(
+        "node_keys",
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
     _add_scans()
     _add_previews()
+    _add_events()
     op.create_table(
         "image_signings",
         sa.Column("repository", TEXT, nullable=False),
@@ -83,6 +91,7 @@ def _add_scans() -> None:
         sa.Column("source_updated_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("repository", "digest", "scan_type"),
     )
+    op.create_index("image_scans_by_time", "image_scans", ["requested_at"], unique=False)
     op.create_table(
         "image_findings",
         sa.Column("repository", TEXT, nullable=False),
@@ -102,6 +111,8 @@ def _add_previews() -> None:
         sa.Column("policy", TEXT, nullable=False),
         sa.Column("status", TEXT, nullable=False),
         sa.Column("started_at", sa.Double(), nullable=False),
+        sa.Column("expiring", sa.Integer(), nullable=False),
+        sa.Column("transitioning", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("repository"),
     )
     op.create_table(
@@ -114,8 +125,51 @@ def _add_previews() -> None:
         sa.Column("action", TEXT, nullable=False),
         sa.Column("target", TEXT, nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("storage_class", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("repository", "position"),
     )
     op.create_index(
         "lifecycle_preview_images_by_digest", "lifecycle_preview_images", ["repository", "digest"], unique=False
+    )
+
+
+def _add_events() -> None:
+    number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+    op.create_table(
+        "events",
+        sa.Column("id", number, autoincrement=True, nullable=False),
+        sa.Column("event_id", TEXT, nullable=False),
+        sa.Column("detail_type", TEXT, nullable=False),
+        sa.Column("subject", TEXT, nullable=False),
+        sa.Column("content", TEXT, nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("events_by_event_id", "events", ["event_id"], unique=False)
+    op.create_index("events_by_time", "events", ["created_at"], unique=False)
+    op.create_table(
+        "event_deliveries",
+        sa.Column("event", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sink", TEXT, nullable=False),
+        sa.Column("row_key", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("enqueued_at", sa.Double(), nullable=False),
+        sa.Column("not_before", sa.Double(), nullable=False),
+        sa.Column("lease_owner", TEXT, nullable=True),
+        sa.Column("lease_until", sa.Double(), nullable=True),
+        sa.Column("last_error", TEXT, nullable=True),
+        sa.PrimaryKeyConstraint("event", "sink"),
+    )
+    due, rows = ["sink", "state", "not_before", "event"], ["sink", "row_key", "state", "event"]
+    op.create_index("event_deliveries_due", "event_deliveries", due, unique=False)
+    op.create_index("event_deliveries_rows", "event_deliveries", rows, unique=False)
+    op.create_index(
+        "event_deliveries_dead",
+        "event_deliveries",
+        ["event"],
+        unique=False,
+        sqlite_where=DEAD,
+        postgresql_where=DEAD,
     )
