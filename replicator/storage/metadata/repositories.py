@@ -71,6 +71,32 @@ _CREATED_BY = Statement(
     .order_by(repositories.c.name)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
+_PAGE = Statement(
+    sa.select(repositories)
+    .where(
+        repositories.c.name > sa.bindparam("after"),
+        repositories.c.is_public == sa.bindparam("public", type_=sa.Integer),
+    )
+    .order_by(repositories.c.name)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_NTH = Statement(
+    sa.select(repositories.c.name)
+    .where(repositories.c.is_public == sa.bindparam("public", type_=sa.Integer))
+    .order_by(repositories.c.name)
+    .limit(1)
+    .offset(sa.bindparam("number", type_=sa.Integer))
+)
+
+
+def _setting(*columns: str) -> Statement:
+    values = {column: sa.bindparam(f"new_{column}") for column in columns}
+    return Statement(sa.update(repositories).where(repositories.c.name == sa.bindparam("of")).values(values))
+
+
+_SET_MUTABILITY = _setting("tag_mutability", "mutability_exclusions")
+_SET_SCAN_ON_PUSH = _setting("scan_on_push")
+_SET_RESOURCE_TAGS = _setting("resource_tags")
 _COUNT = Statement(sa.select(sa.func.count()).select_from(repositories))
 
 
@@ -135,3 +161,33 @@ def count() -> Steps[int]:
     """Return how many repositories there are."""
     rows = yield from _COUNT()
     return int(rows[0][0])
+
+
+def page(after: str, limit: int, *, is_public: bool = False) -> Steps[list[Repository]]:
+    """Return up to `limit` repositories whose names sort after `after`, in order, private ones or public ones."""
+    rows = yield from _PAGE(after=after, limit=limit, public=int(is_public))
+    return [_repository(row) for row in rows]
+
+
+def has_at_least(number: int, *, is_public: bool = False) -> Steps[bool]:
+    """Tell whether there are so many repositories; no more of them are looked at."""
+    return number <= 0 or bool((yield from _NTH(number=number - 1, public=int(is_public))))
+
+
+def set_mutability(repository: RepositoryName, rule: MutabilityRule) -> Steps[None]:
+    """Replace which tags may move; those that are there are left alone."""
+    yield from _SET_MUTABILITY(
+        of=repository,
+        new_tag_mutability=rule.setting.value,
+        new_mutability_exclusions=json.dumps(rule.exclusions),
+    )
+
+
+def set_scan_on_push(repository: RepositoryName, *, scan: bool) -> Steps[None]:
+    """Set whether images are scanned when they are pushed."""
+    yield from _SET_SCAN_ON_PUSH(of=repository, new_scan_on_push=int(scan))
+
+
+def set_resource_tags(repository: RepositoryName, tags: Mapping[str, str]) -> Steps[None]:
+    """Replace the tags that the repository has as a resource."""
+    yield from _SET_RESOURCE_TAGS(of=repository, new_resource_tags=json.dumps(dict(tags)))
