@@ -66,6 +66,9 @@ cover: venv tools ## Measure branch coverage: 95 % overall, all of core
 faults: venv tools ## Run the faults between regions at full length (CI runs a part)
 	REPLICATOR_CAMPAIGN=1 $(PYTEST) -n $(WORKERS) tests/faults $(ARGS)
 
+ecr-model: venv ## Make the models of the ECR API anew from the botocore that is installed
+	$(BIN)/python -m tests.ecr_model
+
 bench: venv tools ## Run the benchmarks
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
@@ -95,4 +98,4 @@ clean: ## Remove caches and build results (not .venv)
 	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find replicator tests deploy -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help venv tools run demo test test-fast simulate chaos-cache conformance cover faults bench format format-check lint types imports check lock clean
+.PHONY: help venv tools run demo test test-fast simulate chaos-cache conformance cover faults ecr-model bench format format-check lint types imports check lock clean

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from replicator.control_api.call import Call
-from replicator.control_api.errors import EcrError, code_of
+from replicator.control_api.errors import EcrError, code_of, not_supported
 from replicator.control_api.input import Input
 from replicator.control_api.operations import HANDLERS
 from replicator.control_api.request import parse_document, parse_target, read_body, unknown_operation
+from replicator.control_api.validation import validated
+from replicator.core import texts
 from replicator.core.access import UNRESTRICTED, PrincipalKind
 from replicator.core.errors import ReplicatorError
 from replicator.core.names import AccountId, NodeId
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 CONTENT_TYPE = "application/x-amz-json-1.1"
-_MAX_BODY = 30 * 2**20
 
 
 class ControlApi:
@@ -86,19 +87,28 @@ class ControlApi:
 
     async def _serve(self, visit: _Visit) -> Document:
         target = parse_target(visit.request.headers.get("X-Amz-Target"))
-        body = await read_body(visit.request, _MAX_BODY)
+        visit.name(target)
         visit.principal = UNRESTRICTED
         self._admit(visit)
-        handler = HANDLERS[target.service].get(target.operation)
-        if handler is None:
+        body = await read_body(visit.request, target.limit)
+        if target.operation is None:
             raise unknown_operation()
-        visit.name(target)
-        members = Input({name: value for name, value in parse_document(body).items() if value is not None})
-        return await handler(Call(target.operation, members, UNRESTRICTED, self._registry(members)))
+        document = parse_document(body)
+        members = Input(validated(target.operation.input, document))
+        handler = HANDLERS[target.service].get(target.operation.name)
+        if handler is None:
+            raise not_supported(target.operation)
+        return await handler(Call(target.operation.name, members, UNRESTRICTED, self._registry(members)))
 
     def _registry(self, members: Input) -> EcrRegistry:
         account = members.find_text("registryId") or self._home.account
-        return self._registries[NodeId(AccountId(account), self._home.region)]
+        registry = self._registries.get(NodeId(AccountId(account), self._home.region))
+        if registry is not None:
+            return registry
+        repository = members.find_text("repositoryName")
+        if repository is not None:
+            raise EcrError("RepositoryNotFoundException", texts.repository_not_found(repository, account))
+        raise EcrError("InvalidParameterException", texts.registry_not_found(account, self._home.region))
 
     def _admit(self, visit: _Visit) -> None:
         principal = visit.principal
@@ -151,8 +161,9 @@ class _Visit:
         self.principal: Principal | None = None
 
     def name(self, target: Target) -> None:
-        """Name the route in metrics and logs after an operation that exists."""
-        self.route = f"{target.service.replace('-', '_')}_{target.operation}"
+        """Name the route in metrics and logs after the operation."""
+        operation = "unknown" if target.operation is None else target.operation.name
+        self.route = f"{target.service.replace('-', '_')}_{operation}"
 
 
 def _answer(document: Mapping[str, object], status: int = 200) -> web.Response:

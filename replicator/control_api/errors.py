@@ -14,6 +14,8 @@ from replicator.core.errors import ReplicatorError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from replicator.control_api.model import Operation
+
 CODES: Mapping[type[ReplicatorError], str] = {
     ReplicatorError: "ServerException",
     errors.InvalidInput: "InvalidParameterException",
@@ -36,6 +38,15 @@ CODES: Mapping[type[ReplicatorError], str] = {
     errors.UploadNotFound: "UploadNotFoundException",
     errors.BackfillNotFound: "ReplicationBackfillNotFoundException",
     errors.RegistryPolicyNotFound: "RegistryPolicyNotFoundException",
+    errors.RepositoryPolicyNotFound: "RepositoryPolicyNotFoundException",
+    errors.SigningConfigurationNotFound: "SigningConfigurationNotFoundException",
+    errors.CacheRuleNotFound: "PullThroughCacheRuleNotFoundException",
+    errors.CacheRuleExists: "PullThroughCacheRuleAlreadyExistsException",
+    errors.CacheRuleLimit: "LimitExceededException",
+    errors.UnsupportedUpstream: "UnsupportedUpstreamRegistryException",
+    errors.SecretNotFound: "SecretNotFoundException",
+    errors.SecretInaccessible: "UnableToAccessSecretException",
+    errors.SecretUndecipherable: "UnableToDecryptSecretValueException",
     errors.TemplateNotFound: "TemplateNotFoundException",
     errors.TemplateExists: "TemplateAlreadyExistsException",
     errors.PullTimeExclusionNotFound: "ExclusionNotFoundException",
@@ -65,6 +76,9 @@ CODES: Mapping[type[ReplicatorError], str] = {
 }
 
 
+_NOT_SUPPORTED = ("UnsupportedCommandException", "ValidationException")
+
+
 class EcrError(Exception):
     """An answer of the API: a code of the model, or one that all AWS services share, a text, and further members."""
 
@@ -85,3 +99,9 @@ def invalid_parameter(field: str, constraint: str) -> EcrError:
 def code_of(error: ReplicatorError) -> str:
     """Return the code of the error's nearest listed class."""
     return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+
+
+def not_supported(operation: Operation) -> EcrError:
+    """Return the answer to an operation of the model that this registry does not have."""
+    code = next((one for one in _NOT_SUPPORTED if one in operation.errors), "InvalidParameterException")
+    return EcrError(code, f"The operation {operation.name} is not supported by this registry.")

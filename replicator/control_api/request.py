@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from replicator.control_api.errors import EcrError
+from replicator.control_api.model import SERVICES, service_model
 
 if TYPE_CHECKING:
     from replicator.control_api.call import Document
+    from replicator.control_api.model import Operation
 
 STALL_TIMEOUT = 30.0
 """Seconds without a byte after which a client is given up."""
@@ -24,8 +26,16 @@ STALL_TIMEOUT = 30.0
 BODY_TIMEOUT = 300.0
 """Seconds in which a body must have arrived."""
 
-PREFIXES = {"AmazonEC2ContainerRegistry_V20150921": "ecr", "SpencerFrontendService": "ecr-public"}
+PREFIXES = {service_model(service).target: service for service in SERVICES}
 """Services by the name that stands before the operation's in `X-Amz-Target`."""
+
+MAX_BODY = 2**20
+"""Bytes of a body of an operation that carries no content."""
+
+_LIMITS = {
+    "PutImage": 12 * 2**20,  # a manifest of 4 MiB, whose quotes are escaped
+    "UploadLayerPart": 29 * 2**20,  # a part of 20 MiB in Base64
+}
 
 
 class ClientGone(ConnectionError):
@@ -34,18 +44,24 @@ class ClientGone(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The service and the operation that a request names; neither is known to exist."""
+    """The service and the operation that a request names; None when there is none of that name."""
 
     service: str
-    operation: str
+    operation: Operation | None
+
+    @property
+    def limit(self) -> int:
+        """How many bytes a body may have."""
+        return MAX_BODY if self.operation is None else _LIMITS.get(self.operation.name, MAX_BODY)
 
 
 def parse_target(header: str | None) -> Target:
-    """Return what `X-Amz-Target` names; raises EcrError (UnknownOperationException) for another service's."""
+    """Return what `X-Amz-Target` names, which may not exist."""
     prefix, _, operation = (header or "").partition(".")
-    if prefix not in PREFIXES:
-        raise unknown_operation()
-    return Target(PREFIXES[prefix], operation)
+    service = PREFIXES.get(prefix)
+    if service is None:
+        return Target("ecr", None)
+    return Target(service, service_model(service).operations.get(operation))
 
 
 def unknown_operation() -> EcrError:
@@ -86,17 +102,16 @@ async def _next(request: web.BaseRequest) -> bytes:
 def parse_document(body: bytes) -> Document:
     """Return the structure in a body; raises EcrError (SerializationException) when it holds none."""
     try:
-        document = json.loads(body or b"{}")
+        document = json.loads(body or b"{}", parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise malformed() from error
+        raise EcrError("SerializationException", "Expected a JSON object") from error
     if not isinstance(document, dict):
-        raise malformed()
+        raise EcrError("SerializationException", "Expected a JSON object")
     return document
 
 
-def malformed() -> EcrError:
-    """Return the answer to a body that is no JSON of the model's types."""
-    return EcrError("SerializationException", "")
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _too_large() -> EcrError:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 AUTHORIZATION_EXPIRED = "Your authorization token has expired. Reauthenticate and try again."
 
+NO_IMAGE_ID = "Invalid request parameters: both tag and digest cannot be null"
+
 REPLICATION_TO_ITSELF = "Replication destination cannot be the same as the source registry"
 """Why a replication configuration is refused."""
 
@@ -87,6 +89,14 @@ def layer_parts_exceeded(upload: str, limit: int) -> str:
     return f"The upload with id '{upload}' already has the maximum allowed number of layer parts which is '{limit}'"
 
 
+def template_lacks_role(prefix: str, repository: str) -> str:
+    """Say that a template cannot be applied."""
+    return (
+        f"The repository with name '{repository}' cannot be created: the repository creation template with prefix"
+        f" '{prefix}' sets resource tags or KMS encryption, which requires a customRoleArn"
+    )
+
+
 def upload_not_found(upload: str, repository: str, registry: str) -> str:
     """Say that a repository has no such upload, or none of this caller."""
     return f"The upload with id '{upload}' does not exist in the {_named(repository, registry)}"
@@ -139,6 +149,14 @@ def tag_immutable(tag: str, repository: str) -> str:
     )
 
 
+def tag_protected(tag: str, repository: str) -> str:
+    """Say that a tag cannot be deleted."""
+    return (
+        f"The image tag '{tag}' in the '{repository}' repository cannot be deleted because the tag is immutable and"
+        " this registry protects immutable tags."
+    )
+
+
 def image_referenced(parents: Iterable[str]) -> str:
     """Say that indexes list an image, which therefore cannot be deleted."""
     return f"Requested image referenced by manifest list: [{', '.join(parents)}]"
@@ -171,6 +189,31 @@ def no_registry_policy(registry: str) -> str:
     return f"Registry policy does not exist in the registry with id '{registry}'"
 
 
+def template_exists(prefix: str, registry: str) -> str:
+    """Say that there is such a repository creation template."""
+    return f"The template with prefix '{prefix}' already exists in the registry with id '{registry}'"
+
+
+def template_not_found(prefix: str, registry: str) -> str:
+    """Say that there is no such repository creation template."""
+    return f"The template with prefix '{prefix}' does not exist in the registry with id '{registry}'"
+
+
+def cache_rule_exists(prefix: str, registry: str) -> str:
+    """Say that there is a pull-through cache rule of this prefix."""
+    return f"The pull through cache rule with prefix '{prefix}' already exists in the registry with id '{registry}'"
+
+
+def cache_rule_not_found(prefix: str, registry: str) -> str:
+    """Say that there is no pull-through cache rule of this prefix."""
+    return f"The pull through cache rule with prefix '{prefix}' does not exist in the registry with id '{registry}'"
+
+
+def no_signing_configuration(registry: str) -> str:
+    """Say that a registry has no signing configuration."""
+    return f"Signing configuration does not exist in the registry with id '{registry}'"
+
+
 def no_lifecycle_policy(repository: str, registry: str) -> str:
     """Say that a repository has no lifecycle policy."""
     return f"Lifecycle policy does not exist for the {_named(repository, registry)}"
@@ -179,6 +222,11 @@ def no_lifecycle_policy(repository: str, registry: str) -> str:
 def no_lifecycle_preview(repository: str, registry: str) -> str:
     """Say that no preview of a repository was started."""
     return f"Lifecycle policy preview does not exist for the {_named(repository, registry)}"
+
+
+def lifecycle_preview_in_progress(repository: str, registry: str) -> str:
+    """Say that a repository's former preview has not ended."""
+    return f"Lifecycle policy preview is in progress for the {_named(repository, registry)}"
 
 
 def no_scan(digest: str | None, tag: str | None, repository: str, registry: str) -> str:
@@ -216,3 +264,8 @@ def explicit_deny(kind: str) -> str:
     """Say that a statement takes a permission away; `kind` is `identity-based` or `resource-based`."""
     article = "an" if kind.startswith("i") else "a"
     return f"with an explicit deny in {article} {kind} policy"
+
+
+def registry_not_found(registry: str, region: str) -> str:
+    """Say that an account has no registry that is served here."""
+    return f"The registry with id '{registry}' does not exist in region {region}"
