@@ -90,13 +90,14 @@ _NTH = Statement(
 
 
 def _setting(*columns: str) -> Statement:
-    values = {column: sa.bindparam(f"new_{column}") for column in columns}
+    values: dict[str, sa.BindParameter[object]] = {column: sa.bindparam(f"new_{column}") for column in columns}
     return Statement(sa.update(repositories).where(repositories.c.name == sa.bindparam("of")).values(values))
 
 
 _SET_MUTABILITY = _setting("tag_mutability", "mutability_exclusions")
 _SET_SCAN_ON_PUSH = _setting("scan_on_push")
 _SET_RESOURCE_TAGS = _setting("resource_tags")
+_SET_LIFECYCLE_POLICY = _setting("lifecycle_policy", "lifecycle_evaluated_at")
 _COUNT = Statement(sa.select(sa.func.count()).select_from(repositories))
 
 
@@ -191,3 +192,8 @@ def set_scan_on_push(repository: RepositoryName, *, scan: bool) -> Steps[None]:
 def set_resource_tags(repository: RepositoryName, tags: Mapping[str, str]) -> Steps[None]:
     """Replace the tags that the repository has as a resource."""
     yield from _SET_RESOURCE_TAGS(of=repository, new_resource_tags=json.dumps(dict(tags)))
+
+
+def set_lifecycle_policy(repository: RepositoryName, policy: str | None) -> Steps[None]:
+    """Replace the lifecycle policy, or take it away (None); the new one was never evaluated."""
+    yield from _SET_LIFECYCLE_POLICY(of=repository, new_lifecycle_policy=policy, new_lifecycle_evaluated_at=None)
