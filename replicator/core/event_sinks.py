@@ -30,7 +30,9 @@ class SinkOrder(enum.StrEnum):
 
 
 class DeliveryState(enum.StrEnum):
-    """Where the delivery of an event to a sink stands; one that was made is gone::
+    """Where the delivery of an event to a sink stands; one that was made is gone.
+
+    ::
 
     waiting --earlier one of the image is settled--> queued --lease--> leased --accepted--> (gone)
                                                        ^                  |
