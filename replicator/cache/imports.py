@@ -12,11 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicator.cache.prefetch import PrefetchImage
+from replicator.core.bounded import BoundedMap
+from replicator.core.errors import StorageError
 from replicator.core.freshness import TagObservation
 from replicator.core.jobs import JobKind
+from replicator.core.reference import as_digest, as_tag
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
+from replicator.registry.events import record_failed_import, record_import
 from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
 from replicator.storage.metadata import (
     cache_entries,
@@ -30,14 +34,24 @@ from replicator.storage.metadata import (
 )
 from replicator.storage.metadata.cache_entries import CacheEntry
 from replicator.storage.metadata.images import StoredImage, StoredManifest
+from replicator.telemetry.logs import get_logger
 from replicator.upstream.large_manifests import parse_beside
 
 if TYPE_CHECKING:
     from replicator.core.digest import Digest
+    from replicator.core.errors import ReplicatorError
     from replicator.core.names import RepositoryName, Tag
     from replicator.core.platforms import Platform
+    from replicator.core.reference import Reference
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.statement import Steps
+
+
+_log = get_logger(__name__)
+
+_TOLD = 10_000
+_TELL_AGAIN = 60.0
+"""Seconds after which the failure of one image is told again, if somebody still asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,7 @@ class Imports:
 
     def __init__(self, node: RegistryNode) -> None:
         self._node = node
+        self._told: BoundedMap[tuple[RepositoryName, Reference], float] = BoundedMap(_TOLD)
 
     async def put_tag(self, imported: TagImport) -> CacheEntry | None:
         """Store an image and point the tag to it.
@@ -97,9 +112,31 @@ class Imports:
         seen = await self._node.database.write(lambda: cache_history.see(repository, tag, digest, now))
         return seen.first_seen_at
 
-    async def update(self, entry: CacheEntry) -> None:
-        """Replace what is known of a tag, unless it was found to be another digest meanwhile."""
-        await self._node.database.write(lambda: _update(entry))
+    async def update(self, entry: CacheEntry, failure: ReplicatorError | None = None) -> None:
+        """Replace what is known of a tag, unless it was found to be another digest meanwhile.
+
+        The first `failure` after a check that succeeded is told to whoever wants to know.
+        """
+        await self._node.database.write(lambda: _update(self._node, entry, failure))
+        if failure is not None:
+            self._node.announce_events()
+
+    async def tell_failure(self, repository: RepositoryName, reference: Reference, error: ReplicatorError) -> None:
+        """Tell whoever wants to know that an image could not be fetched, for each once in a while; best effort."""
+        node, now = self._node, self._node.clock.now()
+        told = self._told.find((repository, reference))
+        if not node.settings.event_sinks or (told is not None and abs(now - told) < _TELL_AGAIN):
+            return
+        self._told.put((repository, reference), now)
+        tag, digest = as_tag(reference), as_digest(reference)
+        try:
+            await node.database.write(
+                lambda: record_failed_import(node, repository, tag, digest, error, now)
+            )
+        except StorageError as failure:
+            _log.warning("failed import could not be told", repository=repository, error=str(failure))
+            return
+        node.announce_events()
 
     async def remove_tag(self, entry: CacheEntry) -> bool:
         """Remove a cached tag that its upstream has no more; return False when it is not the upstream's, or pinned.
@@ -129,6 +166,7 @@ class Imports:
         if current != digest:
             register = yield from tags.put(repository, tag, digest, self._node.settings.node, imported.checked_at)
             newest = register.revision
+            yield from record_import(self._node, repository, digest, tag, imported.checked_at)
         yield from images.put(repository, image, self._node.settings.node, imported.checked_at, not_before=newest)
         yield from cached_images.put(repository, digest, imported.checked_at)
         entry = yield from _record(imported, known, current)
@@ -139,10 +177,13 @@ class Imports:
     def _put_untagged(
         self, repository: RepositoryName, image: StoredImage, platforms: tuple[Platform, ...], now: float
     ) -> Steps[None]:
+        known = yield from images.find_origin(repository, image.manifest.digest)
         yield from self._put_image(repository, image, now)
         # An index takes its manifests with it when it is replicated.
         listed = yield from images.is_child(repository, image.manifest.digest)
         if not listed:
+            if known is None:
+                yield from record_import(self._node, repository, image.manifest.digest, None, now)
             yield from plan_follow_up(self._node, change_of(repository, image, ()), now)
             if image.parsed.children:
                 yield from _plan_prefetch(repository, image.manifest.digest, platforms, now)
@@ -226,9 +267,12 @@ def _observe(entry: CacheEntry, upstream: Digest) -> Steps[TagObservation]:
     )
 
 
-def _update(entry: CacheEntry) -> Steps[None]:
+def _update(node: RegistryNode, entry: CacheEntry, failure: ReplicatorError | None) -> Steps[None]:
     known = yield from cache_entries.find(entry.repository, entry.tag)
     if known is not None and known.digest == entry.digest:
+        if failure is not None and known.failed_at is None:
+            at = entry.checked_at if entry.failed_at is None else entry.failed_at
+            yield from record_failed_import(node, entry.repository, entry.tag, entry.digest, failure, at)
         yield from cache_entries.put(replace(entry, used_at=max(entry.used_at, known.used_at)))
 
 

@@ -315,10 +315,15 @@ class CachedManifests:
         except UpstreamContent as error:
             if type(error) is UpstreamContent:  # a connection that broke is no answer
                 self._negative.keep(source, reference, error)
+            await self._imports.tell_failure(source.repository, reference, error)
             raise
         except UpstreamDenied as error:
             if type(error) is UpstreamDenied:  # that none of our credentials are accepted concerns all
                 self._negative.keep(source, reference, error)
+            await self._imports.tell_failure(source.repository, reference, error)
+            raise
+        except UpstreamError as error:
+            await self._imports.tell_failure(source.repository, reference, error)
             raise
         return await self._import(source, reference, fetched)
 

@@ -194,7 +194,7 @@ class TagSettlement:
             failed = replace(failed, due_at=now + min(_LOOK_AGAIN, source.rule.freshness_of(entry.tag)))
         self._memory.keep(failed)
         try:
-            await self._imports.update(failed)
+            await self._imports.update(failed, error)
         except StorageError as failure:
             _log.warning("failed check could not be noted", repository=entry.repository, error=str(failure))
 

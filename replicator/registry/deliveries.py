@@ -21,6 +21,7 @@ from replicator.core.replication import Change, Origin
 from replicator.core.revisions import MergeOutcome, Revision, is_too_far_ahead
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize_replication
+from replicator.registry.events import record_replication
 from replicator.registry.pushes import ensure_repository, plan_follow_up
 from replicator.storage.metadata import blobs, images, repositories, tag_conflicts, tags
 from replicator.storage.metadata.images import StoredImage, StoredManifest
@@ -196,6 +197,7 @@ def _store(
     else:
         yield from _renew(node, arrival, digest, decision.image.revision)
     conflict = yield from _store_tag(arrival, decision, current)
+    yield from _tell(node, arrival, decision)
     has_jobs = yield from _send_on(node, arrival, decision)
     lacking = yield from _absent(delivery)
     register = None if delivery.tag is None else (yield from tags.find(delivery.repository, delivery.tag.name))
@@ -247,6 +249,15 @@ def note_conflict(
     conflict = TagConflict(repository, tag.name, loser, winner.digest, str(winner.revision), now)
     yield from tag_conflicts.put(conflict)
     return conflict
+
+
+def _tell(node: RegistryNode, arrival: Arrival, decision: DeliveryDecision) -> Steps[None]:
+    """Tell of an image that is new here, or of a tag that is: a delivery that changed nothing is told to nobody."""
+    delivery = arrival.delivery
+    if decision.is_change and delivery.digest is not None:
+        has_tag = delivery.tag is not None and decision.tag is not None and decision.tag.outcome is MergeOutcome.SET
+        name = delivery.tag.name if delivery.tag is not None and has_tag else None
+        yield from record_replication(node, delivery.repository, delivery.digest, name, arrival.peer, arrival.now)
 
 
 def _send_on(node: RegistryNode, arrival: Arrival, decision: DeliveryDecision) -> Steps[bool]:

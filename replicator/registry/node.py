@@ -54,6 +54,7 @@ class RegistryNode:
     _settings_listeners: list[Callable[[], None]] = field(default_factory=list)
     _ingest_keepers: list[Callable[[], Collection[str]]] = field(default_factory=list)
     _blob_listeners: list[Callable[[int], None]] = field(default_factory=list)
+    _event_listeners: list[Callable[[], None]] = field(default_factory=list)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
         """Run a transaction that may change what pulls from `repository` resolve to.
@@ -72,8 +73,8 @@ class RegistryNode:
         self.manifest_index.release(repository)
         self.blob_index.release(repository)
         self._changes.discard(change)
-        if not change.cancelled():
-            change.exception()  # the caller has it; a cancelled caller wants none of it
+        if not change.cancelled() and change.exception() is None:  # the caller has it; a cancelled one wants none of it
+            self.announce_events()
 
     async def read_blob(self, blob: StoredBlob) -> BlobContent:
         """Open stored bytes. Damaged ones are quarantined: not served again, and replaced by the next push or fill."""
@@ -142,6 +143,15 @@ class RegistryNode:
         """Replace the settings, and tell the listeners."""
         self.settings = settings
         for listener in self._settings_listeners:
+            listener()
+
+    def on_events(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever events may have been committed here."""
+        self._event_listeners.append(listener)
+
+    def announce_events(self) -> None:
+        """Tell the listeners that there may be events: for those that were not stored by `commit`."""
+        for listener in self._event_listeners:
             listener()
 
     def on_jobs(self, listener: Callable[[JobKind], None]) -> None:

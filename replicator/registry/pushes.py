@@ -25,6 +25,7 @@ from replicator.core.replication import Change, Origin, ReplicateImage, plan_del
 from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
 from replicator.registry.access import authorize, authorize_push, check_pushable
+from replicator.registry.events import record_deletion, record_push
 from replicator.registry.ownership import CREATED_BY_CACHE
 from replicator.registry.signings import record_signings
 from replicator.storage.metadata import (
@@ -115,6 +116,7 @@ class Pushes:
         repository = yield from ensure_pushable(self._node, push.repository, push.now)
         yield from self._check_references(push.repository, push.image.parsed)
         yield from _check_tags(repository, push)
+        yield from record_push(self._node, push.repository, push.image, push.tags, push.now)
         newest = NEVER
         for tag in push.tags:
             register = yield from tags.put(push.repository, tag, push.image.manifest.digest, push.by, push.now)
@@ -173,6 +175,7 @@ def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest,
     names = yield from tags.of_digest(repository, digest)
     newest = register.revision
     change = Change(repository, digest, tuple(names), register.origin, is_referrer)
+    yield from record_deletion(node, repository, digest, names, now)
     for tag in names:
         deleted = yield from tags.put(repository, tag, None, by, now)
         newest = max(newest, deleted.revision)
@@ -191,6 +194,7 @@ def delete_tag(node: RegistryNode, repository: RepositoryName, tag: Tag, now: fl
     if state is None or state.digest is None:
         return False
     origin = yield from images.find_origin(repository, state.digest)
+    yield from record_deletion(node, repository, state.digest, (tag,), now)
     deleted = yield from tags.put(repository, tag, None, node.settings.node, now)
     change = Change(repository, state.digest, (tag,), origin or Origin.DIRECT)
     yield from plan_deletions(node, change, tag, deleted.revision, now)

@@ -11,6 +11,7 @@ from replicator.core.replication import Change, Origin
 from replicator.core.revisions import MergeOutcome
 from replicator.registry.access import authorize_replication
 from replicator.registry.deliveries import Outcome, check_clock, check_register, may_change, note_conflict
+from replicator.registry.events import record_deletion
 from replicator.registry.pushes import plan_deletions, plan_follow_up
 from replicator.storage.metadata import images, replication_status, tags
 
@@ -60,6 +61,7 @@ def _untag(node: RegistryNode, peer: NodeId, deletion: Deletion, tag: OfferedTag
     if merged.register != current:
         yield from tags.set_register(repository, name, merged.register, now)
     if merged.outcome is MergeOutcome.SET and image is not None:
+        yield from record_deletion(node, repository, image.digest, (name,), now)
         change = _change(deletion, peer, image, ())
         has_jobs = yield from plan_deletions(node, change, name, merged.register.revision, now)
     conflict = None
@@ -93,6 +95,7 @@ def _delete_image(node: RegistryNode, peer: NodeId, deletion: Deletion, now: flo
     has_jobs = False
     if image is not None:
         names = yield from tags.of_digest(repository, digest)
+        yield from record_deletion(node, repository, digest, names, now)
         for name in names:
             register = yield from tags.find(repository, name)
             if register is not None:

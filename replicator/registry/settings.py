@@ -11,6 +11,7 @@ from replicator.core.quotas import Quotas
 
 if TYPE_CHECKING:
     from replicator.core.cache_rules import CacheRule
+    from replicator.core.event_sinks import EventSink
     from replicator.core.names import NodeId
     from replicator.core.registry_policy import RegistryPolicy
     from replicator.core.replication import ReplicationRule
@@ -40,4 +41,6 @@ class RegistrySettings:
     """Which repositories the cache fills, from where."""
     serve_to: tuple[NodeId, ...] = ()
     """Nodes of other accounts that may pull through this one's cache, besides those of its own account."""
+    event_sinks: tuple[EventSink, ...] = ()
+    """Who is told what happens to images; without anybody, nothing is noted."""
     quotas: Quotas = field(default_factory=Quotas)
