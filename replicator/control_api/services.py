@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from replicator.registry.run_time_settings import RunTimeSettings
     from replicator.registry.uploads import Uploads
     from replicator.replication.backfill import Backfills
+    from replicator.registry.signings import Signings
     from replicator.replication.status import ReplicationStatusReader
 
 
@@ -28,3 +29,4 @@ class EcrRegistry:
     run_time_settings: RunTimeSettings
     backfills: Backfills
     replication_status: ReplicationStatusReader
+    signings: Signings

@@ -180,6 +180,22 @@ class RegistryPolicyNotFound(NotFound):
     """the registry has no policy."""
 
 
+class SigningConfigurationNotFound(NotFound):
+    """the registry has no signing configuration."""
+
+
+class RepositoryPolicyNotFound(NotFound):
+    """the repository has no policy."""
+
+
+class CacheRuleNotFound(NotFound):
+    """the pull-through cache rule does not exist."""
+
+
+class SecretNotFound(NotFound):
+    """the secret that holds the credentials does not exist."""
+
+
 class TemplateNotFound(NotFound):
     """the repository creation template does not exist."""
 
@@ -242,6 +258,26 @@ class TagImmutable(Conflict):
 
 class DeclaredInFile(Conflict):
     """the configuration file declares this, and only there it can be changed."""
+
+
+class CacheRuleExists(Conflict):
+    """a pull-through cache rule has this prefix."""
+
+
+class CacheRuleLimit(Conflict):
+    """the registry has as many pull-through cache rules as it may have."""
+
+
+class UnsupportedUpstream(InvalidInput):
+    """the registry is none that a pull-through cache rule can name so."""
+
+
+class SecretInaccessible(ReplicatorError):
+    """the secret that holds the credentials cannot be read."""
+
+
+class SecretUndecipherable(ReplicatorError):
+    """the secret does not hold credentials."""
 
 
 class TemplateExists(Conflict):

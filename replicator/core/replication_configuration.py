@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from replicator.core import texts
 from replicator.core.errors import InvalidInput
+from replicator.core.names import NodeId
 from replicator.core.replication import ReplicationRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from replicator.core.destinations import DestinationId
-    from replicator.core.names import NodeId
 
 MAX_RULES = 10
 MAX_DESTINATIONS = 25
@@ -50,6 +50,12 @@ class RegistryRule:
         is_plain = rule == RegistryRule(rule.destinations, rule.filters, rule.delete_replication).to_rule(rule.name)
         same_filters = set(self.filters) == set(rule.filters)
         return is_plain and same_filters and not set(self.destinations).isdisjoint(rule.destinations)
+
+    def equals(self, rule: ReplicationRule) -> bool:
+        """Tell whether a rule looks like this one to ECR: what it has besides, ECR has no words for."""
+        said = {one for one in rule.destinations if isinstance(one, NodeId)}
+        same = set(self.filters) == set(rule.filters) and self.delete_replication == rule.delete_replication
+        return same and set(self.destinations) == said
 
 
 def check_rules(

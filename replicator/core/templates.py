@@ -62,7 +62,12 @@ class CreationTemplate:
 
     def fits(self, repository: RepositoryName) -> bool:
         """Tell whether the repository lies below the prefix."""
-        return self.prefix == ROOT or repository.startswith(f"{self.prefix}/")
+        return self.prefix == ROOT or repository.startswith(f"{self.path}/")
+
+    @property
+    def path(self) -> str:
+        """The prefix without the slash that may end it: with and without one, it is the same template."""
+        return self.prefix.removesuffix("/")
 
 
 def template_for(
@@ -70,13 +75,13 @@ def template_for(
 ) -> CreationTemplate | None:
     """Return the template that a repository created for `cause` gets its settings from, if there is one."""
     fitting = [one for one in templates if cause in one.applied_for and one.fits(repository)]
-    return max(fitting, key=lambda one: 0 if one.prefix == ROOT else len(one.prefix), default=None)
+    return max(fitting, key=lambda one: 0 if one.prefix == ROOT else len(one.path), default=None)
 
 
 def check_template(template: CreationTemplate) -> None:
     """Raise InvalidInput for a template that fits no name, is applied for nothing, or sets no sensible mutability."""
     if template.prefix != ROOT:
-        parse_repository(template.prefix)
+        parse_repository(template.path)
     if not template.applied_for:
         raise InvalidInput(f"template {template.prefix}: expected at least one cause that it is applied for")
     exclusions, setting = template.mutability.exclusions, template.mutability.setting

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from replicator.control_api.names import RegistryNames, aws_host
 from replicator.control_api.services import EcrRegistry
+from replicator.registry.repositories import Repositories
+from replicator.registry.signings import Signings
 
 if TYPE_CHECKING:
     from replicator.config.nodes import NodeSettings
@@ -44,6 +46,7 @@ class ControlBuilder:
 
 
 def _names(settings: NodeSettings) -> RegistryNames:
+            signings=Signings(self.registry),
     """Return what the registry is called: by its public address, or as Amazon ECR would call it without one."""
     if settings.public_url is None:
         return RegistryNames(settings.id, aws_host(settings.id))

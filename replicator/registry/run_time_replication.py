@@ -83,6 +83,8 @@ class RunTimeReplication:
         destination, and where only the file's rules are left to turn off.
         """
         declared = self._documents.declared.replication_rules
+        # Who changes one rule puts all of them, as they were told.
+        rules = [rule for rule in rules if not any(rule.equals(one) for one in declared)]
         check_rules(rules, self._documents.declared.node, None if self._accepts_unknown else self._known, declared)
         for rule in rules:
             self._refuse_repetition(rule)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.registry.run_time_account import RunTimeAccount
 from replicator.registry.run_time_documents import RunTimeDocuments
 from replicator.registry.run_time_policy import RunTimePolicy
+from replicator.registry.run_time_pull_times import RunTimePullTimes
 from replicator.registry.run_time_replication import RunTimeReplication
+from replicator.registry.run_time_signing import RunTimeSigning
 from replicator.registry.run_time_templates import RunTimeTemplates
 
 if TYPE_CHECKING:
@@ -39,6 +42,9 @@ class RunTimeSettings:
         self.replication = RunTimeReplication(self.documents, known, accepts_unknown=accepts_unknown)
         self.policy = RunTimePolicy(self.documents)
         self.templates = RunTimeTemplates(self.documents)
+        self.account = RunTimeAccount(self.documents)
+        self.pull_times = RunTimePullTimes(self.documents)
+        self.signing = RunTimeSigning(self.documents)
 
     async def load(self) -> None:
         """Take over what is stored; raises StorageError."""

@@ -6,16 +6,20 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from replicator.core import texts
+from replicator.core.encryption import Encryption, EncryptionType
 from replicator.core.errors import TemplateExists, TemplateNotFound
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.templates import CreationCause, CreationTemplate, check_template
 from replicator.registry.run_time_documents import read_document
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from replicator.registry.run_time_documents import RunTimeDocuments
     from replicator.registry.settings import RegistrySettings
+
+    Change = Callable[[CreationTemplate], CreationTemplate]
 
 TEMPLATES = "creation-templates"
 
@@ -41,57 +45,104 @@ class RunTimeTemplates:
         found = [TemplateInForce(one, one in declared) for one in self._documents.node.settings.templates]
         return sorted(found, key=lambda one: one.template.prefix)
 
-    async def create(self, template: CreationTemplate) -> None:
-        """Add a template. Raises InvalidInput, TemplateExists, DeclaredInFile when the file has one, StorageError."""
+    async def create(self, template: CreationTemplate) -> CreationTemplate:
+        """Add a template, and return it with its time.
+
+        Raises InvalidInput, TemplateExists, DeclaredInFile when the file has one, StorageError.
+        """
         check_template(template)
-        self._refuse_prefix(template.prefix)
+        self._refuse(template.path)
+        now = self._documents.node.clock.now()
+        made = replace(template, created_at=now, updated_at=now)
 
         def edit(content: str | None) -> str:
             before = read_templates(content)
-            if any(one.prefix == template.prefix for one in before):
-                raise TemplateExists(f"there is a repository creation template for {template.prefix}")
-            return write_templates((*before, template))
+            if any(one.path == template.path for one in before):
+                raise TemplateExists(texts.template_exists(template.prefix, self._account))
+            return write_templates((*before, made))
 
         await self._documents.change(TEMPLATES, edit)
+        return made
 
-    async def update(self, template: CreationTemplate) -> None:
-        """Replace a template. Raises InvalidInput, TemplateNotFound, DeclaredInFile when it is the file's."""
-        check_template(template)
-        self._refuse_prefix(template.prefix)
+    async def update(self, prefix: str, change: Change) -> CreationTemplate:
+        """Replace a template by what `change` makes of it, and return that.
+
+        Raises what `change` raises, InvalidInput, TemplateNotFound, DeclaredInFile when it is the file's, StorageError.
+        """
+        self._refuse(_path(prefix))
+        now = self._documents.node.clock.now()
+        made: list[CreationTemplate] = []
 
         def edit(content: str | None) -> str:
-            others = _without(content, template.prefix)
-            return write_templates((*others, template))
+            before, others = self._split(content, prefix)
+            changed = replace(change(before), updated_at=now)
+            check_template(changed)
+            made[:] = [changed]
+            return write_templates((*others, changed))
 
         await self._documents.change(TEMPLATES, edit)
+        return made[0]
 
-    async def delete(self, prefix: str) -> None:
-        """Remove a template. Raises TemplateNotFound, DeclaredInFile when it is the file's, StorageError."""
-        self._refuse_prefix(prefix)
-        await self._documents.change(TEMPLATES, lambda content: write_templates(_without(content, prefix)))
+    async def delete(self, prefix: str) -> CreationTemplate:
+        """Remove a template and return it.
 
-    def _refuse_prefix(self, prefix: str) -> None:
-        if any(one.prefix == prefix for one in self._documents.declared.templates):
-            raise self._documents.refusal(f"repository creation template {prefix}")
+        Raises TemplateNotFound, DeclaredInFile when it is the file's, StorageError.
+        """
+        self._refuse(_path(prefix))
+        deleted: list[CreationTemplate] = []
+
+        def edit(content: str | None) -> str:
+            before, others = self._split(content, prefix)
+            deleted[:] = [before]
+            return write_templates(others)
+
+        await self._documents.change(TEMPLATES, edit)
+        return deleted[0]
+
+    def _refuse(self, path: str) -> None:
+        if any(one.path == path for one in self._documents.declared.templates):
+            raise self._documents.refusal(f"repository creation template {path}")
+
+    def _split(self, content: str | None, prefix: str) -> tuple[CreationTemplate, tuple[CreationTemplate, ...]]:
+        """Return the template of a prefix, and the others."""
+        before = read_templates(content)
+        others = tuple(one for one in before if one.path != _path(prefix))
+        found = next((one for one in before if one.path == _path(prefix)), None)
+        if found is None:
+            raise TemplateNotFound(texts.template_not_found(prefix, self._account))
+        return found, others
+
+    @property
+    def _account(self) -> str:
+        return self._documents.declared.node.account
 
     def _in_force(self, settings: RegistrySettings, content: str | None) -> RegistrySettings:
-        prefixes = {one.prefix for one in settings.templates}
-        stored = (one for one in read_templates(content) if one.prefix not in prefixes)
+        paths = {one.path for one in settings.templates}
+        stored = (one for one in read_templates(content) if one.path not in paths)
         return replace(settings, templates=(*settings.templates, *stored))
 
 
 def write_templates(templates: Sequence[CreationTemplate]) -> str:
     """Return templates as JSON."""
-    found = [
-        {
-            "prefix": one.prefix,
-            "applied_for": sorted(one.applied_for),
-            "tag_mutability": one.mutability.setting,
-            "tag_mutability_exclusions": list(one.mutability.exclusions),
-        }
-        for one in templates
-    ]
-    return json.dumps({"templates": found})
+    return json.dumps({"templates": [_document(one) for one in templates]})
+
+
+def _document(template: CreationTemplate) -> dict[str, object]:
+    return {
+        "prefix": template.prefix,
+        "applied_for": sorted(template.applied_for),
+        "tag_mutability": template.mutability.setting,
+        "tag_mutability_exclusions": list(template.mutability.exclusions),
+        "description": template.description,
+        "encryption": template.encryption.type,
+        "kms_key": template.encryption.kms_key,
+        "resource_tags": template.resource_tags,
+        "repository_policy": template.repository_policy,
+        "lifecycle_policy": template.lifecycle_policy,
+        "custom_role_arn": template.custom_role_arn,
+        "created_at": template.created_at,
+        "updated_at": template.updated_at,
+    }
 
 
 def read_templates(text: str | None) -> tuple[CreationTemplate, ...]:
@@ -100,19 +151,24 @@ def read_templates(text: str | None) -> tuple[CreationTemplate, ...]:
 
 
 def _templates(document: dict[str, Any]) -> tuple[CreationTemplate, ...]:
-    return tuple(
-        CreationTemplate(
-            one["prefix"],
-            frozenset(CreationCause(text) for text in one["applied_for"]),
-            MutabilityRule(TagMutability(one["tag_mutability"]), tuple(one["tag_mutability_exclusions"])),
-        )
-        for one in document["templates"]
+    return tuple(_template(one) for one in document["templates"])
+
+
+def _template(one: dict[str, Any]) -> CreationTemplate:
+    return CreationTemplate(
+        one["prefix"],
+        frozenset(CreationCause(text) for text in one["applied_for"]),
+        MutabilityRule(TagMutability(one["tag_mutability"]), tuple(one["tag_mutability_exclusions"])),
+        one.get("description"),
+        Encryption(EncryptionType(one.get("encryption", EncryptionType.AES256)), one.get("kms_key")),
+        tuple((str(key), str(value)) for key, value in one.get("resource_tags", ())),
+        one.get("repository_policy"),
+        one.get("lifecycle_policy"),
+        one.get("custom_role_arn"),
+        float(one.get("created_at", 0)),
+        float(one.get("updated_at", 0)),
     )
 
 
-def _without(content: str | None, prefix: str) -> list[CreationTemplate]:
-    before = read_templates(content)
-    others = [one for one in before if one.prefix != prefix]
-    if len(others) == len(before):
-        raise TemplateNotFound(f"there is no repository creation template for {prefix[:80]!r}")
-    return others
+def _path(prefix: str) -> str:
+    return prefix.removesuffix("/")

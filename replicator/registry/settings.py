@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from replicator.core.account_settings import AccountSettings
 from replicator.core.manifest import MAX_MANIFEST_BYTES
 from replicator.core.mutability import MutabilityRule
 from replicator.core.quotas import Quotas
+from replicator.core.signing import SigningConfiguration
 
 if TYPE_CHECKING:
     from replicator.core.cache_rules import CacheRule
@@ -44,3 +46,12 @@ class RegistrySettings:
     event_sinks: tuple[EventSink, ...] = ()
     """Who is told what happens to images; without anybody, nothing is noted."""
     quotas: Quotas = field(default_factory=Quotas)
+    account_settings: AccountSettings = field(default_factory=AccountSettings)
+    signing: SigningConfiguration = field(default_factory=SigningConfiguration)
+    """Which pushed images are to be signed."""
+    protect_immutable_tags: bool = False
+    """Whether an immutable tag cannot be deleted either, nor the image it points to."""
+    activation_time: float = 60.0
+    """Seconds until an archived image that is restored is active."""
+    pull_time_exclusions: tuple[PullTimeExclusion, ...] = ()
+    """Whose pulls are not recorded."""

@@ -121,13 +121,16 @@ class Backfills:
         """Return a backfill; raises BackfillNotFound."""
         return await self._node.database.read(read_one(backfill_id))
 
-    async def list(self, size: int = _FIRST_PAGE, after: str | None = None) -> BackfillPage:
+    async def list(
+        self, size: int = _FIRST_PAGE, after: str | None = None, cause: BackfillCause | None = None
+    ) -> BackfillPage:
         """Return a page of the backfills that are not over, or ended in the last 90 days, the youngest first.
 
+        Those of one cause, or of all.
         `after` is the `next_after` of the page before; raises InvalidInput when it is not.
         """
         since = self._node.clock.now() - core.RETENTION
-        return await self._node.database.read(read_page(since, size, parse_time_cursor(after)))
+        return await self._node.database.read(read_page(since, size, parse_time_cursor(after), cause))
 
     async def images(
         self,

@@ -57,6 +57,11 @@ class Backfill:
     failure: str | None
     progress: BackfillProgress | None
 
+    @property
+    def position(self) -> str:
+        """Where a listing goes on after this backfill."""
+        return f"{self.created_at!r} {self.id}"
+
 
 @dataclass(frozen=True, slots=True)
 class BackfillPage:
@@ -87,14 +92,16 @@ def read_one(backfill_id: str) -> Steps[Backfill]:
     return (yield from _shown((yield from get_stored(backfill_id))))
 
 
-def read_page(since: float, size: int, after: TimeCursor) -> Steps[BackfillPage]:
+def read_page(
+    since: float, size: int, after: TimeCursor, cause: BackfillCause | None = None
+) -> Steps[BackfillPage]:
     """Return a page of the backfills that are not over or ended after `since`, the youngest first."""
-    stored = yield from backfills.recent(since, size, *after)
+    stored = yield from backfills.recent(since, size, *after, cause)
     shown: list[Backfill] = []
     for one in stored:
         shown += [(yield from _shown(one))]
-    last = stored[-1] if len(stored) == size and stored else None
-    return BackfillPage(tuple(shown), f"{last.created_at!r} {last.id}" if last is not None else None)
+    last = shown[-1] if len(shown) == size and shown else None
+    return BackfillPage(tuple(shown), last.position if last is not None else None)
 
 
 def read_images(

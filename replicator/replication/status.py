@@ -11,6 +11,7 @@ from replicator.core.jobs import JobState
 from replicator.core.names import Tag
 from replicator.core.reference import as_digest
 from replicator.core.replication import ReplicateImage, ReplicationState
+from replicator.registry.stored_images import get_image
 from replicator.storage.metadata import images, jobs, replication_status
 from replicator.storage.metadata.replication_status import SUPERSEDED
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from replicator.core.clock import Clock
+    from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
     from replicator.core.reference import Reference
     from replicator.storage.metadata.database import Database
@@ -79,6 +81,15 @@ class ReplicationStatusReader:
     async def of_image(self, repository: RepositoryName, reference: Reference) -> list[ReplicationStatus]:
         """Return the status of an image at every destination; empty when it goes nowhere. Raises ManifestNotFound."""
         return await self._database.read(_of_image(repository, reference))
+
+    async def of_named_image(
+        self, account: str, repository: RepositoryName, digest: Digest | None, tag: Tag | None
+    ) -> tuple[Digest, list[ReplicationStatus]]:
+        """Return the digest of an image with its status at every destination; it is named by digest, tag, or both.
+
+        Raises InvalidInput without both, and in ECR's words RepositoryNotFound and ManifestNotFound.
+        """
+        return await self._database.read(_of_named_image(account, repository, digest, tag))
 
 
 def summarise(rows: Iterable[ReplicationStatus], tag: Tag | None) -> list[DestinationStatus]:
@@ -146,6 +157,13 @@ def _error(job: TroubledJob, now: float) -> ReplicationError:
         age_seconds=max(0.0, now - job.enqueued_at),
         retry_in_seconds=max(0.0, job.retry_at - now),
     )
+
+
+def _of_named_image(
+    account: str, repository: RepositoryName, digest: Digest | None, tag: Tag | None
+) -> Steps[tuple[Digest, list[ReplicationStatus]]]:
+    found = yield from get_image(account, repository, digest, tag)
+    return found, (yield from replication_status.of_image(repository, found))
 
 
 def _of_image(repository: RepositoryName, reference: Reference) -> Steps[list[ReplicationStatus]]:

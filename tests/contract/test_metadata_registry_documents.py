@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.errors import DeclaredInFile, InvalidInput, RegistryPolicyNotFound, StorageError
+from replicator.core.account_settings import AccountSettingName, AccountSettings, PolicyScope
+from replicator.core.errors import (
+    DeclaredInFile,
+    InvalidInput,
+    RegistryPolicyNotFound,
+    SigningConfigurationNotFound,
+    StorageError,
+)
 from replicator.core.errors import TemplateExists as Exists
 from replicator.core.errors import TemplateNotFound as NotThere
 from replicator.core.mutability import MutabilityRule, TagMutability
@@ -17,6 +24,7 @@ from replicator.core.names import AccountId, NodeId, Region
 from replicator.core.registry_policy import Permission, PolicyStatement, RegistryPolicy
 from replicator.core.replication import ReplicationRule
 from replicator.core.replication_configuration import RegistryRule
+from replicator.core.signing import SigningConfiguration, SigningRule
 from replicator.core.templates import ROOT, CreationCause, CreationTemplate
 from replicator.registry.node import RegistryNode
 from replicator.registry.run_time_documents import REFRESH
@@ -36,6 +44,7 @@ ACCOUNT, FRIEND = AccountId("111111111111"), AccountId("222222222222")
 HERE, EU, AP = (NodeId(ACCOUNT, Region(name)) for name in ("us-east-1", "eu-west-1", "ap-south-1"))
 FILE = "/etc/replicator.yaml"
 EMPTY = RegistrySettings(HERE)
+PROFILE = "arn:aws:signer:us-east-1:111111111111:/signing-profiles/release"
 TO_EU, TO_AP = RegistryRule((EU,), ("team/",)), RegistryRule((AP,), delete_replication=True)
 ALLOWED = PolicyStatement(FRIEND, frozenset({Permission.REPLICATE_IMAGE}), ("team/*", "base"))
 TEMPLATE = CreationTemplate(
@@ -178,16 +187,19 @@ class TestTemplates:
         one = await opened(database)
         root = CreationTemplate(ROOT, frozenset({CreationCause.PULL_THROUGH_CACHE}))
         with pytest.raises(NotThere):
-            await one.templates.update(TEMPLATE)
-        await one.templates.create(TEMPLATE)
-        await one.templates.create(root)
+            await one.templates.update("team", lambda before: before)
+        team = await one.templates.create(TEMPLATE)
+        root = await one.templates.create(root)
+        assert (team.created_at, team.updated_at) == (one.documents.node.clock.now(),) * 2
+        assert replace(team, created_at=0.0, updated_at=0.0) == TEMPLATE
         with pytest.raises(Exists):
-            await one.templates.create(replace(TEMPLATE, mutability=MutabilityRule()))
-        assert settings_of(await opened(database)).templates == (TEMPLATE, root)
-        changed = replace(TEMPLATE, mutability=MutabilityRule(TagMutability.IMMUTABLE))
-        await one.templates.update(changed)
+            await one.templates.create(replace(TEMPLATE, prefix="team/", mutability=MutabilityRule()))
+        assert settings_of(await opened(database)).templates == (team, root)
+        immutable = MutabilityRule(TagMutability.IMMUTABLE)
+        changed = await one.templates.update("team", lambda before: replace(before, mutability=immutable))
+        assert (changed.mutability, changed.created_at) == (immutable, team.created_at)
         assert [each.template for each in one.templates.list()] == [root, changed]
-        await one.templates.delete("team")
+        assert await one.templates.delete("team/") == changed
         with pytest.raises(NotThere):
             await one.templates.delete("team")
         assert settings_of(await opened(database)).templates == settings_of(one).templates == (root,)
@@ -197,7 +209,7 @@ class TestTemplates:
         changed = replace(TEMPLATE, mutability=MutabilityRule(TagMutability.IMMUTABLE))
         for change in (
             partial(one.templates.create, changed),
-            partial(one.templates.update, changed),
+            partial(one.templates.update, "team", lambda _: changed),
             partial(one.templates.delete, "team"),
         ):
             with pytest.raises(DeclaredInFile, match=f"template team is declared in {FILE}"):
@@ -216,7 +228,40 @@ class TestTemplates:
             for number, template in enumerate(made):
                 group.create_task((one, other)[number % 2].templates.create(template))
         await one.load()
-        assert set(settings_of(one).templates) == set(made)
+        assert {template.prefix for template in settings_of(one).templates} == {template.prefix for template in made}
+
+
+class TestAccountSettings:
+    async def test_what_was_put_is_in_force_and_the_rest_as_the_node_says(self, database: Database) -> None:
+        declared = replace(EMPTY, account_settings=AccountSettings(is_mounting=False))
+        one = await opened(database, declared)
+        assert {name.value: one.account.get(name) for name in AccountSettingName} == {
+            "BASIC_SCAN_TYPE_VERSION": "AWS_NATIVE",
+            "REGISTRY_POLICY_SCOPE": "V2",
+            "BLOB_MOUNTING": "DISABLED",
+        }
+        await one.account.put(AccountSettingName.REGISTRY_POLICY_SCOPE, "V1")
+        await one.account.put(AccountSettingName.BLOB_MOUNTING, "ENABLED")
+        for each in (one, await opened(database, declared)):
+            assert settings_of(each).account_settings == AccountSettings("AWS_NATIVE", PolicyScope.V1)
+        with pytest.raises(InvalidInput, match=r"Invalid parameter at 'value' .*: \[V1, V2\]'"):
+            await one.account.put(AccountSettingName.REGISTRY_POLICY_SCOPE, "V3")
+
+
+class TestSigning:
+    async def test_a_configuration_is_in_force_until_it_is_deleted(self, database: Database) -> None:
+        one, wanted = await opened(database), SigningConfiguration((SigningRule(PROFILE, ("team/*",)),))
+        with pytest.raises(SigningConfigurationNotFound):
+            one.signing.get()
+        await one.signing.put(wanted)
+        for each in (one, await opened(database)):
+            assert each.signing.get() == settings_of(each).signing == wanted
+        with pytest.raises(InvalidInput, match="signing profile of region us-east-1"):
+            await one.signing.put(SigningConfiguration((SigningRule(PROFILE.replace("us-east-1", "eu-west-1")),)))
+        assert await one.signing.delete() == wanted
+        with pytest.raises(SigningConfigurationNotFound):
+            await one.signing.delete()
+        assert settings_of(one).signing == SigningConfiguration()
 
 
 class TestStore:

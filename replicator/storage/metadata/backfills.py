@@ -111,12 +111,14 @@ _before = sa.or_(
     _bf.created_at < sa.bindparam("before", type_=sa.Double),
     sa.and_(_bf.created_at == sa.bindparam("before", type_=sa.Double), _bf.id > sa.bindparam("after_id")),
 )
-_RECENT = Statement(
+_recent = (
     sa.select(*_COLUMNS)
     .where(sa.or_(_bf.finished_at.is_(None), _bf.finished_at >= sa.bindparam("since")), _before)
     .order_by(_bf.created_at.desc(), _bf.id)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
+_RECENT = Statement(_recent)
+_RECENT_OF_CAUSE = Statement(_recent.where(_bf.cause == sa.bindparam("cause")))
 _OLD = Statement(
     sa.select(_bf.id).where(_bf.finished_at < sa.bindparam("until")).limit(sa.bindparam("limit", type_=sa.Integer))
 )
@@ -308,13 +310,20 @@ def active() -> Steps[list[StoredBackfill]]:
     return [_stored(row) for row in rows]
 
 
-def recent(since: float, limit: int, before: float = float("inf"), after_id: str = "") -> Steps[list[StoredBackfill]]:
-    """Return up to `limit` backfills that are not over or ended after `since`, the youngest first.
+def recent(
+    since: float, limit: int, before: float = float("inf"), after_id: str = "", cause: BackfillCause | None = None
+) -> Steps[list[StoredBackfill]]:
+    """Return up to `limit` backfills that are not over or ended after `since`, the youngest first; of one cause or all.
 
     A page goes on with `created_at` and `id` of the last one before it.
     """
     before = min(before, 1e300)  # not every driver knows infinity
-    rows = yield from _RECENT(since=since, before=before, after_id=after_id, limit=limit)
+    if cause is None:
+        rows = yield from _RECENT(since=since, before=before, after_id=after_id, limit=limit)
+    else:
+        rows = yield from _RECENT_OF_CAUSE(
+            since=since, before=before, after_id=after_id, limit=limit, cause=cause.value
+        )
     return [_stored(row) for row in rows]
 
 

@@ -12,6 +12,7 @@ from replicator.core.delivery import ImageRegister
 from replicator.core.image_status import ImageStatus
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER, Revision, next_revision, parse_revision
+from replicator.storage.metadata import image_signings
 from replicator.storage.metadata.schema import deleted_images, images, manifest_references, manifests, tags
 from replicator.storage.metadata.statement import Row, Statement, Steps
 
@@ -393,6 +394,7 @@ def delete(repository: RepositoryName, digest: Digest) -> Steps[bool]:
     rows = yield from _DELETE(repository=repository, digest=digest)
     if not rows:
         return False
+    yield from image_signings.forget(repository, digest)
     forgotten = yield from _FORGET_MANIFEST(digest=digest)
     if forgotten:
         yield from _FORGET_REFERENCES(digest=digest)

@@ -65,7 +65,7 @@ def test_the_numbers_of_rules_destinations_and_filters_are_limited() -> None:
         check(RegistryRule((EU,), ("team/",) * (MAX_FILTERS + 1)))
     half = MAX_DESTINATIONS // 2
     check(RegistryRule(NODES[:half]), RegistryRule(NODES[:MAX_DESTINATIONS]))
-    with pytest.raises(InvalidInput, match="expected at most 25 destinations over all rules, got 26"):
+    with pytest.raises(InvalidInput, match="expected at most 25 different destinations over all rules, got 26"):
         check(RegistryRule(NODES[:half]), RegistryRule(NODES[half : MAX_DESTINATIONS + 1]))
 
 
