@@ -130,9 +130,7 @@ class Imports:
         self._told.put((repository, reference), now)
         tag, digest = as_tag(reference), as_digest(reference)
         try:
-            await node.database.write(
-                lambda: record_failed_import(node, repository, tag, digest, error, now)
-            )
+            await node.database.write(lambda: record_failed_import(node, repository, tag, digest, error, now))
         except StorageError as failure:
             _log.warning("failed import could not be told", repository=repository, error=str(failure))
             return
