@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from replicator.config.auth import AuthSettings
 from replicator.config.base import BaseUrl, Count, FilePath, Flag, Listen, Model, NodeRef, Rate, checked
 from replicator.config.cache import CacheSettings, parse_prefix
+from replicator.config.quotas import QuotaSettings
 from replicator.config.replication import ReplicationSettings
 from replicator.config.storage import StorageSettings
 from replicator.config.units import Duration, Size
@@ -151,6 +152,8 @@ class NodeSettings(NodeRef):
     """Uploads on their way in."""
     limits: LimitSettings = LimitSettings()
     """What one client may ask."""
+    quotas: QuotaSettings = QuotaSettings()
+    """How much of everything the registry takes; Amazon ECR's service quotas, if absent."""
 
     def replication_rules(self) -> tuple[ReplicationRule, ...]:
         """Return the core's replication rules."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
+    from replicator.registry.repositories import Repositories
     from replicator.registry.run_time_settings import RunTimeSettings
     from replicator.registry.uploads import Uploads
     from replicator.replication.backfill import Backfills
@@ -26,6 +27,7 @@ class EcrRegistry:
     pulls: PullSource
     pushes: Pushes
     uploads: Uploads
+    repositories: Repositories
     run_time_settings: RunTimeSettings
     backfills: Backfills
     replication_status: ReplicationStatusReader

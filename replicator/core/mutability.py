@@ -20,6 +20,10 @@ class TagMutability(enum.StrEnum):
     IMMUTABLE_WITH_EXCLUSION = "IMMUTABLE_WITH_EXCLUSION"
 
 
+WITH_EXCLUSION = frozenset({TagMutability.MUTABLE_WITH_EXCLUSION, TagMutability.IMMUTABLE_WITH_EXCLUSION})
+"""The settings that have exclusion filters, and must."""
+
+
 @dataclass(frozen=True, slots=True)
 class MutabilityRule:
     """A setting with its exclusion filters; `*` in a filter stands for any characters, the rest is literal."""

@@ -149,6 +149,29 @@ def tag_immutable(tag: str, repository: str) -> str:
     )
 
 
+def pull_time_exclusion_exists(principal: str) -> str:
+    """Say that a principal's pulls are not recorded already."""
+    return f"The pull time update exclusion for principal '{principal}' already exists"
+
+
+def no_pull_time_exclusion(principal: str) -> str:
+    """Say that a principal's pulls are recorded."""
+    return f"The pull time update exclusion for principal '{principal}' does not exist"
+
+
+def pull_time_exclusions_exceeded(limit: int) -> str:
+    """Say that a registry takes no more exclusions."""
+    return f"The registry already has the maximum allowed number of pull time update exclusions which is '{limit}'"
+
+
+def storage_class_refused(digest: str, repository: str, registry: str, why: str) -> str:
+    """Say that an image cannot be moved to a storage class now."""
+    return (
+        f"The storage class of the image with digest '{digest}' in the {_named(repository, registry)} cannot be updated"
+        f" because {why}"
+    )
+
+
 def tag_protected(tag: str, repository: str) -> str:
     """Say that a tag cannot be deleted."""
     return (

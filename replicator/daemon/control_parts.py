@@ -39,6 +39,7 @@ class ControlBuilder:
             pulls=self.replication.read_through,
             pushes=self.pushes,
             uploads=self.uploads,
+            repositories=Repositories(self.registry),
             run_time_settings=self.run_time_settings,
             backfills=self.replication.backfills,
             replication_status=self.replication.use_cases.status,

@@ -102,6 +102,7 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
         templates=settings.templates(),
         cache_rules=shared.settings.cache_rules(settings),
         serve_to=tuple(one.id for one in settings.cache.serve_to),
+        quotas=settings.quotas.to_quotas(),
     )
     database = make_database(shared.settings, settings, shared.environ)
     store = make_blob_store(shared.settings, settings, shared.environ)

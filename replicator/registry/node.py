@@ -55,6 +55,7 @@ class RegistryNode:
     _ingest_keepers: list[Callable[[], Collection[str]]] = field(default_factory=list)
     _blob_listeners: list[Callable[[int], None]] = field(default_factory=list)
     _event_listeners: list[Callable[[], None]] = field(default_factory=list)
+    _removal_listeners: list[Callable[[RepositoryName], None]] = field(default_factory=list)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
         """Run a transaction that may change what pulls from `repository` resolve to.
@@ -126,6 +127,15 @@ class RegistryNode:
         """Tell the listeners that the replication status of an image has changed."""
         for listener in self._status_listeners:
             listener(repository, digest)
+
+    def on_removed(self, listener: Callable[[RepositoryName], None]) -> None:
+        """Call `listener` with the name of every repository that was deleted, for what it remembers of it."""
+        self._removal_listeners.append(listener)
+
+    def announce_removed(self, repository: RepositoryName) -> None:
+        """Tell the listeners that a repository was deleted."""
+        for listener in self._removal_listeners:
+            listener(repository)
 
     def keep_ingests(self, names: Callable[[], Collection[str]]) -> None:
         """Spare the suspended ingests that `names` returns whenever abandoned ones are cleared away."""

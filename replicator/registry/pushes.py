@@ -26,7 +26,8 @@ from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
 from replicator.registry.access import authorize, authorize_push, check_pushable
 from replicator.registry.events import record_deletion, record_push
-from replicator.registry.ownership import CREATED_BY_CACHE
+from replicator.registry.image_quotas import check_quotas
+from replicator.registry.repository_creation import add_for
 from replicator.registry.signings import record_signings
 from replicator.storage.metadata import (
     blobs,
@@ -47,12 +48,8 @@ if TYPE_CHECKING:
     from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.statement import Steps
 
-_CREATED_BY = {
-    CreationCause.CREATE_ON_PUSH: "push",
-    CreationCause.PULL_THROUGH_CACHE: CREATED_BY_CACHE,
-    CreationCause.REPLICATION: "replication",
-}
-
+_NAMED = 100
+"""Digests that an error names at most."""
 
 @dataclass(frozen=True, slots=True)
 class PushedManifest:
@@ -116,6 +113,7 @@ class Pushes:
         repository = yield from ensure_pushable(self._node, push.repository, push.now)
         yield from self._check_references(push.repository, push.image.parsed)
         yield from _check_tags(repository, push)
+        yield from check_quotas(self._node, push.repository, push.image.manifest.digest, push.tags)
         yield from record_push(self._node, push.repository, push.image, push.tags, push.now)
         newest = NEVER
         for tag in push.tags:
@@ -283,18 +281,14 @@ def ensure_repository(
 ) -> Steps[Repository]:
     """Return the repository, creating it where the settings allow; raise RepositoryNotFound where they do not.
 
-    A new one has the settings of the template for `cause`, or the node's own where no template covers it.
+    A new one has the settings that `add_for` gives it, which raises LimitExceeded, and Denied, too.
     """
     found = yield from repositories.find(name)
     if found is not None:
         return found
     if not may_create(node.settings, name, cause):
         raise no_repository(node, name)
-    template = template_for(node.settings.templates, name, cause)
-    mutability = node.settings.mutability if template is None else template.mutability
-    created = Repository(name, now, _CREATED_BY[cause], mutability)
-    yield from repositories.create(created)
-    return created
+    return (yield from add_for(node, name, now, cause))
 
 
 def ensure_pushable(node: RegistryNode, name: RepositoryName, now: float) -> Steps[Repository]:

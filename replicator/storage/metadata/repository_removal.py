@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 KEPT = frozenset({"backfills", "backfill_images", "events", "event_deliveries"})
 """Tables that go on naming repositories which are gone."""
 
-_of_repository = sa.bindparam("of_repository")
+_of_repository: sa.BindParameter[str] = sa.bindparam("of_repository")
 _elsewhere = images.alias("elsewhere")
 _alone = sa.select(images.c.digest).where(
     images.c.repository == _of_repository,
@@ -49,7 +49,8 @@ _DROP_BLOBS = Statement(
     )
     .returning(blobs.c.digest, blobs.c.size, blobs.c.location, blobs.c.verified_at)
 )
-_of_tag, _of_digest = sa.bindparam("of_tag"), sa.bindparam("of_digest")
+_of_tag: sa.BindParameter[str] = sa.bindparam("of_tag")
+_of_digest: sa.BindParameter[str] = sa.bindparam("of_digest")
 _DROP_JOBS = Statement(
     sa.delete(jobs).where(
         jobs.c.kind == JobKind.REPLICATE.value,

@@ -1,0 +1,68 @@
+"""How a repository comes into being: within the registry's quota, and with the settings that it is to have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator.core import texts
+from replicator.core.errors import Denied, LimitExceeded
+from replicator.core.templates import CreationCause, template_for
+from replicator.registry.ownership import CREATED_BY_CACHE
+from replicator.storage.metadata import repositories
+from replicator.storage.metadata.repositories import Repository
+
+if TYPE_CHECKING:
+    from replicator.core.names import RepositoryName
+    from replicator.core.templates import CreationTemplate
+    from replicator.registry.node import RegistryNode
+    from replicator.storage.metadata.statement import Steps
+
+CREATED_BY_API = "api"
+
+_CREATED_BY = {
+    CreationCause.CREATE_ON_PUSH: "push",
+    CreationCause.PULL_THROUGH_CACHE: CREATED_BY_CACHE,
+    CreationCause.REPLICATION: "replication",
+}
+
+
+def add_repository(node: RegistryNode, repository: Repository) -> Steps[None]:
+    """Store a repository that does not exist; raise LimitExceeded where the registry takes no more."""
+    quotas = node.settings.quotas
+    limit = quotas.public_repositories if repository.is_public else quotas.repositories
+    if (yield from repositories.has_at_least(limit, is_public=repository.is_public)):
+        raise LimitExceeded(texts.repositories_exceeded(node.settings.node.account, limit))
+    yield from repositories.create(repository)
+
+
+def add_for(node: RegistryNode, name: RepositoryName, now: float, cause: CreationCause) -> Steps[Repository]:
+    """Store a repository that nobody creates by hand, and return it; raises LimitExceeded, or Denied by its template.
+
+    It has the settings of the template for `cause`, or the node's own where no template covers it.
+    """
+    template = template_for(node.settings.templates, name, cause)
+    if template is None:
+        created = Repository(name, now, _CREATED_BY[cause], node.settings.mutability)
+    else:
+        created = _from_template(node, name, now, cause, template)
+    yield from add_repository(node, created)
+    return created
+
+
+def _from_template(
+    node: RegistryNode, name: RepositoryName, now: float, cause: CreationCause, template: CreationTemplate
+) -> Repository:
+    if template.lacks_role:
+        raise Denied(texts.template_lacks_role(template.prefix, name))
+    encryption = template.encryption.in_registry(node.settings.node)
+    return Repository(
+        name,
+        now,
+        _CREATED_BY[cause],
+        template.mutability,
+        encryption=encryption.type.value,
+        kms_key=encryption.kms_key,
+        policy=template.repository_policy,
+        lifecycle_policy=template.lifecycle_policy,
+        resource_tags=dict(template.resource_tags),
+    )
