@@ -25,6 +25,7 @@ from replicator.core.errors import (
 )
 from replicator.core.jobs import JobKind
 from replicator.registry.pushes import require_repository
+from replicator.registry.waiting import wait_for_event
 from replicator.replication.backfill_preparation import prepare_page, prepared
 from replicator.replication.backfill_view import (
     get_stored,
@@ -36,7 +37,6 @@ from replicator.replication.backfill_view import (
 )
 from replicator.replication.background import BackgroundWork, queue
 from replicator.replication.expected import Expectation
-from replicator.replication.waiting import wait_for_event
 from replicator.storage.metadata import backfills
 from replicator.storage.metadata.backfills import StoredBackfill
 from replicator.telemetry.logs import get_logger

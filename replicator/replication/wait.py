@@ -17,7 +17,7 @@ from replicator.core.errors import ManifestNotFound, ShuttingDown, Throttled
 from replicator.core.names import RepositoryName
 from replicator.core.reference import as_digest, as_tag
 from replicator.core.replication import Origin, ReplicationState, destinations_of
-from replicator.replication.waiting import wait_for_event
+from replicator.registry.waiting import wait_for_event
 from replicator.storage.metadata import images, replication_status
 from replicator.storage.metadata.replication_status import SUPERSEDED
 

@@ -22,12 +22,12 @@ from replicator.core.destinations import RegistryRef
 from replicator.core.errors import InvalidInput, ManifestNotFound, ReplicatorError, ShuttingDown, StorageError
 from replicator.core.jobs import JobKind
 from replicator.core.replication import DeleteReplica, ReplicateImage, ReplicationRule
+from replicator.registry.waiting import wait_for_event
 from replicator.replication.failures import QUICK, DestinationUnknown
 from replicator.replication.foreign import DeleteFromRegistry, RegistryAttempt
 from replicator.replication.lane import PARALLEL_BLOBS, Lane
 from replicator.replication.peer_attempt import PeerAttempt, PeerDeletion
 from replicator.replication.settlement import Settlement
-from replicator.replication.waiting import wait_for_event
 from replicator.storage.metadata import jobs
 from replicator.telemetry.logs import get_logger
 

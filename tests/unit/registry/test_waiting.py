@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from replicator.replication.waiting import wait_for_event
+from replicator.registry.waiting import wait_for_event
 from tests.support.clock import FakeClock
 
 
