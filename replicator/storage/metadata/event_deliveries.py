@@ -145,6 +145,13 @@ _MAKE_DUE = Statement(
     .values(not_before=sa.bindparam("now"))
     .returning(table.c.event)
 )
+_horizon: sa.BindParameter[float] = sa.bindparam("horizon", type_=sa.Double)
+_PULL_IN = Statement(
+    sa.update(table).where(_queued, table.c.not_before > _horizon).values(not_before=sa.bindparam("now"))
+)
+_CUT_SHORT = Statement(
+    sa.update(table).where(_leased, table.c.lease_until > _horizon).values(lease_until=sa.bindparam("now"))
+)
 _COUNTS = Statement(
     sa.select(table.c.sink, table.c.state, sa.func.count(), sa.func.min(table.c.enqueued_at))
     .group_by(table.c.sink, table.c.state)
@@ -273,6 +280,12 @@ def make_due(sink: str, now: float) -> Steps[int]:
     """Make due at once what waits for its next attempt; return how many there were."""
     rows = yield from _MAKE_DUE(to_sink=sink, now=now)
     return len(rows)
+
+
+def pull_in(now: float, horizon: float) -> Steps[None]:
+    """Make due at once what waits, or is leased, until after `horizon`: a clock that ran ahead has put it there."""
+    yield from _PULL_IN(now=now, horizon=horizon)
+    yield from _CUT_SHORT(now=now, horizon=horizon)
 
 
 def counts() -> Steps[list[DeliveryCount]]:
