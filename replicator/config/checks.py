@@ -43,6 +43,8 @@ def _unique_names(settings: Settings) -> Iterator[Finding]:
         yield from repeated(
             (("nodes", i, "repositories", "templates", j, "prefix"), one.prefix) for j, one in enumerate(templates)
         )
+        sinks = node.events.sinks
+        yield from repeated((("nodes", i, "events", "sinks", j, "name"), one.name) for j, one in enumerate(sinks))
         users = node.auth.users if node.auth else ()
         yield from repeated((("nodes", i, "auth", "users", j, "name"), one.name) for j, one in enumerate(users))
 

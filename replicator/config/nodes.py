@@ -11,6 +11,7 @@ from replicator.config.auth import AuthSettings
 from replicator.config.base import BaseUrl, Count, FilePath, Flag, Listen, Model, NodeRef, Rate, checked
 from replicator.config.cache import CacheSettings, parse_prefix
 from replicator.config.quotas import QuotaSettings
+from replicator.config.events import EventSettings
 from replicator.config.replication import ReplicationSettings
 from replicator.config.storage import StorageSettings
 from replicator.config.units import Duration, Size
@@ -152,6 +153,8 @@ class NodeSettings(NodeRef):
     """Uploads on their way in."""
     limits: LimitSettings = LimitSettings()
     """What one client may ask."""
+    events: EventSettings = EventSettings()
+    """Who is told what happens to images."""
     quotas: QuotaSettings = QuotaSettings()
     """How much of everything the registry takes; Amazon ECR's service quotas, if absent."""
 

@@ -176,6 +176,14 @@ class BackfillNotFound(NotFound):
     """the backfill does not exist."""
 
 
+class EventNotFound(NotFound):
+    """the event is not kept, or never was."""
+
+
+class SinkNotFound(NotFound):
+    """there is no event sink of this name."""
+
+
 class RegistryPolicyNotFound(NotFound):
     """the registry has no policy."""
 

@@ -64,6 +64,8 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.UploadNotFound: Answer(404, "BLOB_UPLOAD_UNKNOWN"),
     errors.BackfillNotFound: Answer(404, "UNSUPPORTED"),
     errors.RegistryPolicyNotFound: Answer(404, "UNSUPPORTED"),
+    errors.EventNotFound: Answer(404, "UNSUPPORTED"),
+    errors.SinkNotFound: Answer(404, "UNSUPPORTED"),
     errors.RepositoryPolicyNotFound: Answer(404, "UNSUPPORTED"),
     errors.SigningConfigurationNotFound: Answer(404, "UNSUPPORTED"),
     errors.CacheRuleNotFound: Answer(404, "UNSUPPORTED"),
