@@ -7,7 +7,6 @@ at once as that of an image which no scanner supports (`WITHOUT_SCANNER`).
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from replicator.core.media_types import DOCKER_MANIFEST
 from replicator.core.mutability import matches_wildcard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from replicator.core.digest import Digest
     from replicator.core.manifest import Manifest
