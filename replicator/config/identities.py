@@ -11,32 +11,35 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from replicator.config.base import FilePath, Flag, Model, checked
 from replicator.config.secrets import DevelopmentSecretRef
 from replicator.config.units import shown
-from replicator.core.errors import ConfigurationError, InvalidInput
-from replicator.core.principal_arns import PrincipalArn, parse_principal_arn
+from replicator.core.access import EVERYTHING
+from replicator.core.errors import ConfigurationError, InvalidPolicy
+from replicator.core.policy import PolicyKind, parse_policy
+from replicator.core.principal_arns import PrincipalArn, PrincipalType, parse_principal_arn
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from replicator.core.policy import Policy
+
 MAX_POLICY_BYTES = 64 * 1024
-ADMINISTRATOR_POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}'
-"""What `administrator: true` stands for."""
 
 _KEY_ID = r"^[A-Za-z0-9_]{1,128}$"
 _MAX_TAGS = 50
 
 
-def check_policy(text: str) -> str:
-    """Return the text of an identity policy; raise InvalidInput when it is none."""
-    return text
+def _parse(text: str, name: str) -> Policy:
+    try:
+        return parse_policy(text, PolicyKind.IDENTITY, name=name)
+    except InvalidPolicy as error:
+        raise ValueError(f"not an identity policy: {error.reason}") from error
 
 
 def _inline_policy(value: object) -> str:
     if not isinstance(value, dict):
         raise ValueError(f"expected an IAM policy, a mapping with Version and Statement, got {shown(value)}")  # noqa: TRY004 - pydantic reports ValueError
-    try:
-        return check_policy(json.dumps(value, separators=(",", ":")))
-    except InvalidInput as error:
-        raise ValueError(str(error)) from error
+    text = json.dumps(value, separators=(",", ":"))
+    _parse(text, "")
+    return text
 
 
 ArnText = Annotated[
@@ -87,23 +90,25 @@ class IdentitySettings(Model):
             raise ValueError("expected either administrator: true or policies: an administrator may do everything")
         return self
 
-    def policy_texts(self) -> tuple[str, ...]:
-        """Return its policies as JSON; raise ConfigurationError when a file is not there or holds no policy."""
-        own = (ADMINISTRATOR_POLICY,) if self.administrator else self.policies
-        return (*own, *map(read_policy, self.policy_files))
+    def to_policies(self) -> tuple[Policy, ...]:
+        """Return the core's values; raise ConfigurationError when a file is not there or holds no policy.
+
+        Reads files. The root of an account may do everything in it, whatever its policies allow.
+        """
+        may_everything = self.administrator or self.arn.type is PrincipalType.ROOT
+        inline = (_parse(text, f"policies[{i}] of {self.arn}") for i, text in enumerate(self.policies))
+        return (*((EVERYTHING,) if may_everything else ()), *inline, *map(read_policy, self.policy_files))
 
 
-def read_policy(path: Path) -> str:
-    """Return the text of a policy in a file; raise ConfigurationError when it is not there or holds no policy."""
+def read_policy(path: Path) -> Policy:
+    """Return the policy in a file; raise ConfigurationError when it is not there or holds none."""
     try:
         with path.open("rb") as opened:
             data = opened.read(MAX_POLICY_BYTES + 1)
-        if len(data) > MAX_POLICY_BYTES:
-            raise ConfigurationError(f"{path} is larger than {MAX_POLICY_BYTES} bytes")
-        return check_policy(data.decode())
+        return _parse(data.decode(), str(path))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror or 'input/output error'}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text") from error
-    except InvalidInput as error:
-        raise ConfigurationError(f"{path} holds no policy: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error

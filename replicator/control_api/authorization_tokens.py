@@ -1,12 +1,52 @@
-"""Operations on authorization tokens."""
+"""Authorization tokens: what a signed request is exchanged for, and clients log in to registries with.
+
+A token is its caller's, in every registry of the region: `registryIds` only says which addresses are told with it.
+"""
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
+
+from replicator.control_api.names import RegistryNames, aws_host
+from replicator.core.names import AccountId, NodeId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicator.control_api.call import Handler
+    from replicator.control_api.call import Call, Document, Handler
 
-HANDLERS: Mapping[str, Handler] = {}
+_USER = "AWS"
+
+
+async def get_authorization_token(call: Call) -> Document:
+    """Answer with a token for each registry that is named; for the caller's own without names."""
+    token = _token(call)
+    names = call.registry.names
+    accounts = call.input.texts("registryIds") or (names.id.account,)
+    return {"authorizationData": [{**token, "proxyEndpoint": _endpoint(names, one)} for one in accounts]}
+
+
+async def get_public_authorization_token(call: Call) -> Document:
+    """Answer with a token for public registries, which have one address."""
+    return {"authorizationData": _token(call)}
+
+
+def _token(call: Call) -> Document:
+    password, expires_at = call.registry.authorizations.issue(call.key, call.now)
+    return {
+        "authorizationToken": base64.b64encode(f"{_USER}:{password}".encode()).decode(),
+        "expiresAt": expires_at,
+    }
+
+
+def _endpoint(names: RegistryNames, account: str) -> str:
+    """Return where a registry of the region is: this one where it is known to be, or where ECR would have it."""
+    if account == names.id.account:
+        return names.proxy_endpoint
+    node = NodeId(AccountId(account), names.id.region)
+    return RegistryNames(node, aws_host(node)).proxy_endpoint
+
+
+HANDLERS: Mapping[str, Handler] = {"GetAuthorizationToken": get_authorization_token}
+PUBLIC_HANDLERS: Mapping[str, Handler] = {"GetAuthorizationToken": get_public_authorization_token}

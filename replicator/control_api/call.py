@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from replicator.control_api.input import Input
     from replicator.control_api.services import EcrRegistry
     from replicator.core.access import Principal
+    from replicator.registry.identities import AccessKey
 
 Document = dict[str, object]
 """A structure of the answer, ready for JSON: times are Unix seconds, and members without a value are left out."""
@@ -25,6 +26,8 @@ class Call:
     input: Input
     caller: Principal
     registry: EcrRegistry
+    key: AccessKey | None = None
+    """With which the request was signed; None where signatures are not looked at."""
 
     @property
     def repository(self) -> RepositoryName:

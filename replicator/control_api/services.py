@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from replicator.control_api.names import RegistryNames
+    from replicator.registry.authorization_tokens import AuthorizationTokens
+    from replicator.registry.images import Images
+    from replicator.registry.layer_uploads import LayerUploads
+    from replicator.registry.layers import Layers
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
     from replicator.registry.repositories import Repositories
     from replicator.registry.run_time_settings import RunTimeSettings
+    from replicator.registry.signings import Signings
+    from replicator.registry.storage_classes import StorageClasses
     from replicator.registry.uploads import Uploads
     from replicator.replication.backfill import Backfills
-    from replicator.registry.signings import Signings
     from replicator.replication.status import ReplicationStatusReader
 
 
@@ -24,10 +29,15 @@ class EcrRegistry:
 
     node: RegistryNode
     names: RegistryNames
+    authorizations: AuthorizationTokens
     pulls: PullSource
     pushes: Pushes
     uploads: Uploads
     repositories: Repositories
+    layers: Layers
+    layer_uploads: LayerUploads
+    images: Images
+    storage_classes: StorageClasses
     run_time_settings: RunTimeSettings
     backfills: Backfills
     replication_status: ReplicationStatusReader

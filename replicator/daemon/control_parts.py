@@ -8,15 +8,21 @@ from urllib.parse import urlsplit
 
 from replicator.control_api.names import RegistryNames, aws_host
 from replicator.control_api.services import EcrRegistry
+from replicator.registry.images import Images
+from replicator.registry.layer_uploads import LayerUploads
+from replicator.registry.layers import Layers
 from replicator.registry.repositories import Repositories
 from replicator.registry.signings import Signings
 
 if TYPE_CHECKING:
     from replicator.config.nodes import NodeSettings
     from replicator.daemon.replication_parts import ReplicationParts
+    from replicator.registry.authorization_tokens import AuthorizationTokens
+    from replicator.registry.layer_urls import LayerUrls
     from replicator.registry.node import RegistryNode
     from replicator.registry.pushes import Pushes
     from replicator.registry.run_time_settings import RunTimeSettings
+    from replicator.registry.storage_classes import StorageClasses
     from replicator.registry.uploads import Uploads
 
 
@@ -26,28 +32,37 @@ class ControlBuilder:
 
     settings: NodeSettings
     registry: RegistryNode
+    authorizations: AuthorizationTokens
     pushes: Pushes
     uploads: Uploads
+    storage_classes: StorageClasses
+    layer_urls: LayerUrls
     run_time_settings: RunTimeSettings
     replication: ReplicationParts
 
     def build(self) -> EcrRegistry:
         """Return the registry; nothing is opened or started."""
+        pulls = self.replication.read_through
         return EcrRegistry(
             node=self.registry,
             names=_names(self.settings),
-            pulls=self.replication.read_through,
+            authorizations=self.authorizations,
+            pulls=pulls,
             pushes=self.pushes,
             uploads=self.uploads,
             repositories=Repositories(self.registry),
+            layers=Layers(self.registry, pulls, self.layer_urls),
+            layer_uploads=LayerUploads(self.registry, self.uploads),
+            images=Images(self.registry, self.pushes, pulls),
+            storage_classes=self.storage_classes,
             run_time_settings=self.run_time_settings,
             backfills=self.replication.backfills,
             replication_status=self.replication.use_cases.status,
+            signings=Signings(self.registry),
         )
 
 
 def _names(settings: NodeSettings) -> RegistryNames:
-            signings=Signings(self.registry),
     """Return what the registry is called: by its public address, or as Amazon ECR would call it without one."""
     if settings.public_url is None:
         return RegistryNames(settings.id, aws_host(settings.id))

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.config.secrets import SecretRef, resolve_secret
+from replicator.registry.identities import AccessKey, Identity
 from replicator.registry_api.authentication import User
 from replicator.upstream.credential_helpers import HelperCredentials
 from replicator.upstream.credentials import KeptCredentials, ReadAgain
@@ -95,6 +96,20 @@ class SecretStore:
             return ()
         return tuple(
             User.with_password(user.name, self._revealed(user.password), user.to_grants()) for user in node.auth.users
+        )
+
+    def access_keys(self, settings: Settings) -> tuple[AccessKey, ...]:
+        """Return the access keys of all identities; raises ConfigurationError. Reads files."""
+        return tuple(
+            AccessKey(
+                key.id,
+                identity,
+                self._revealed(key.secret),
+                None if key.session_token is None else self._revealed(key.session_token),
+            )
+            for one in settings.identities
+            for identity in [Identity(one.arn.text, one.arn.account, one.to_policies(), one.tags)]
+            for key in one.access_keys
         )
 
     def _revealed(self, ref: SecretRef) -> str:

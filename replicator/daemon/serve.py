@@ -15,10 +15,12 @@ from replicator import __version__
 from replicator.config.loader import load_with_warnings
 from replicator.config.references import secrets_of
 from replicator.daemon.banner import banner, suggestions
+from replicator.daemon.identity_watch import IdentityWatch
 from replicator.daemon.listener import bind
 from replicator.daemon.secrets import SecretStore
 from replicator.daemon.supervisor import Supervisor
 from replicator.daemon.wiring import Shared, build_daemon
+from replicator.registry.identities import IdentityDirectory
 from replicator.telemetry.access_log import AccessLog
 from replicator.telemetry.logs import configure_logging, get_logger, is_json
 from replicator.telemetry.metrics import Metrics
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from replicator.core.names import NodeId
     from replicator.daemon.listener import Listener
     from replicator.daemon.node_parts import Daemon
+    from replicator.daemon.supervisor import Service
 
 _log = get_logger(__name__)
 
@@ -47,10 +50,10 @@ def run(config: Path, environ: Mapping[str, str]) -> int:
     configure_logging(settings.log.level, settings.log.format, redactor)
     for problem in doubtful:
         _log.warning("configuration is doubtful", problem=str(problem))
-    return uvloop.run(_serve(settings, str(config), environ, redactor))
+    return uvloop.run(_serve(settings, config, environ, redactor))
 
 
-async def _serve(settings: Settings, config: str, environ: Mapping[str, str], redactor: Redactor) -> int:
+async def _serve(settings: Settings, config: Path, environ: Mapping[str, str], redactor: Redactor) -> int:
     clock, stop = SystemClock(), _stop_on_signals()
     async with AsyncExitStack() as cleanup:
         listeners: dict[NodeId, Listener] = {}
@@ -61,9 +64,12 @@ async def _serve(settings: Settings, config: str, environ: Mapping[str, str], re
         if access_log is not None:
             cleanup.callback(access_log.close)
         secrets = SecretStore(environ)
+        identities = IdentityDirectory(secrets.access_keys(settings))
+        watch = IdentityWatch(config, environ, settings, secrets, identities, redactor, clock)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watch.ask)
         shared = Shared(
             settings=settings,
-            file=config,
+            file=str(config),
             secrets=secrets,
             environ=environ,
             clock=clock,
@@ -72,21 +78,29 @@ async def _serve(settings: Settings, config: str, environ: Mapping[str, str], re
             draining=stop,
             peer_secret=secrets.peer_secret(settings),
             urls={node: listener.url for node, listener in listeners.items()},
+            identities=identities,
         )
         daemon = build_daemon(shared, listeners)
         cleanup.push_async_callback(daemon.close)
         await daemon.start()
-        _announce(settings, config, daemon)
-        await _supervise(daemon, Supervisor(clock), stop, access_log)
+        _announce(settings, str(config), daemon)
+        await _supervise(daemon, Supervisor(clock), stop, _own_services(watch, access_log))
     _log.info("stopped")
     return 0
 
 
-async def _supervise(daemon: Daemon, supervisor: Supervisor, stop: asyncio.Event, access_log: AccessLog | None) -> None:
-    """Keep the background work going until asked to stop; drain, and then end it."""
-    services = daemon.services()
+def _own_services(watch: IdentityWatch, access_log: AccessLog | None) -> dict[str, Service]:
+    services: dict[str, Service] = {"identities": watch.run}
     if access_log is not None:
         services["access log"] = access_log.run
+    return services
+
+
+async def _supervise(
+    daemon: Daemon, supervisor: Supervisor, stop: asyncio.Event, own_services: Mapping[str, Service]
+) -> None:
+    """Keep the background work going until asked to stop; drain, and then end it."""
+    services = {**daemon.services(), **own_services}
     async with asyncio.TaskGroup() as group:
         background = group.create_task(supervisor.run(services))
         await stop.wait()

@@ -5,10 +5,12 @@ Read from the end: `build_daemon` makes what all nodes share, `_NodeBuilder.buil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicator.config.nodes import Sparse
+from replicator.config.replication import UnknownDestinations
+from replicator.control_api.callers import OpenCallers, SignedCallers
 from replicator.control_api.edge import ControlApi
 from replicator.core.rate_limit import RateLimit
 from replicator.daemon.cache_parts import CacheBuilder, new_via
@@ -25,6 +27,9 @@ from replicator.daemon.status import NodeStatus
 from replicator.daemon.store_factory import ballast_path, make_blob_store, make_database
 from replicator.maintenance.janitor import Janitor
 from replicator.maintenance.strays import StrayBytes
+from replicator.registry.authorization_tokens import AuthorizationTokens
+from replicator.registry.identities import IdentityDirectory
+from replicator.registry.layer_urls import LayerUrls
 from replicator.registry.node import RegistryNode
 from replicator.registry.peer_reads import PeerReads
 from replicator.registry.peer_tokens import PeerTokens
@@ -32,11 +37,13 @@ from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
 from replicator.registry.run_time_settings import RunTimeSettings
 from replicator.registry.settings import RegistrySettings
+from replicator.registry.storage_classes import StorageClasses
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
 from replicator.registry_api.cache_api import CacheApi
 from replicator.registry_api.call import Services
+from replicator.registry_api.layer_downloads import LayerDownloads
 from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
 from replicator.registry_api.replication_api import ReplicationApi
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
 
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
+    from replicator.control_api.callers import Callers
     from replicator.control_api.services import EcrRegistry
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId
@@ -73,6 +81,7 @@ class Shared:
     draining: asyncio.Event
     peer_secret: bytes
     urls: Mapping[NodeId, str]
+    identities: IdentityDirectory = field(default_factory=IdentityDirectory)
 
 
 def build_daemon(shared: Shared, listeners: Mapping[NodeId, Listener]) -> Daemon:
@@ -91,6 +100,8 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
     registry_settings = RegistrySettings(
         node=settings.id,
         create_on_push=settings.repositories.create_on_push,
+        protect_immutable_tags=settings.repositories.protect_immutable_tags,
+        activation_time=settings.repositories.activation_time,
         sparse_indexes=settings.repositories.sparse_indexes is Sparse.ALLOW,
         sparse_images=settings.repositories.sparse_images is Sparse.ALLOW,
         mutability=settings.mutability(),
@@ -132,6 +143,8 @@ class _NodeBuilder:
         self._gauges = gauges
         self._control = control
         self._name = str(settings.id)
+        self._authorizations = AuthorizationTokens(shared.identities, settings.region)
+        self._layer_urls = LayerUrls(registries[settings.id], settings.public_url or shared.urls[settings.id])
 
     def build(self) -> NodeParts:
         shared, clock, metrics = self._shared, self._shared.clock, self._shared.metrics
@@ -164,9 +177,23 @@ class _NodeBuilder:
             cache.clients,
         )
         pushes = Pushes(registry)
-        run_time_settings = RunTimeSettings(registry, {*endpoints.nodes(), *endpoints.registries()}, shared.file)
+        run_time_settings = RunTimeSettings(
+            registry,
+            {*endpoints.nodes(), *endpoints.registries()},
+            shared.file,
+            accepts_unknown=self._settings.replication.unknown_destinations is UnknownDestinations.ACCEPT,
+        )
+        storage_classes = StorageClasses(registry)
         self._control[self._settings.id] = ControlBuilder(
-            self._settings, registry, pushes, uploads, run_time_settings, replication
+            self._settings,
+            registry,
+            self._authorizations,
+            pushes,
+            uploads,
+            storage_classes,
+            self._layer_urls,
+            run_time_settings,
+            replication,
         ).build()
         services = Services(
             registry.settings,
@@ -175,11 +202,13 @@ class _NodeBuilder:
             uploads,
             cache.listings,
             PeerReads(registry),
+            registry.pull_times,
         )
         return NodeParts(
             settings=self._settings,
             registry=registry,
             run_time_settings=run_time_settings,
+            storage_classes=storage_classes,
             janitor=Janitor(uploads, clock, self._name),
             strays=StrayBytes(registry, self._name),
             replication=replication,
@@ -213,16 +242,28 @@ class _NodeBuilder:
             operators.handle,
             caching.handle,
         )
-        control = ControlApi(self._settings.id, self._control, clock, observe, limit)
-        return HttpServer(self._listener, registry.handle, operations.handle, peers.handle, control.handle)
+        control = ControlApi(self._settings.id, self._control, self._callers(), clock, observe, limit)
+        pulls = replication.read_through
+        layers = LayerDownloads(self._layer_urls, pulls, authenticator, clock, observe, limit)
+        return HttpServer(
+            self._listener, registry.handle, operations.handle, peers.handle, control.handle, layers.handle
+        )
 
     def _authenticator(self, tokens: PeerTokens) -> Authenticator:
         settings = self._settings
         peers = PeerAuthenticator(tokens)
-        if settings.auth is None:
+        authorizations = self._authorizations if self._shared.settings.identities else None
+        if authorizations is None and settings.auth is None:
             return OpenAuthenticator(peers)
         users = self._shared.secrets.users(settings)
-        return UserAuthenticator(users, settings.anonymous_grants(), peers, self._shared.clock)
+        return UserAuthenticator(users, settings.anonymous_grants(), peers, self._shared.clock, authorizations)
+
+    def _callers(self) -> Callers:
+        """Return who may call the ECR API: on a node with users only, nobody has a key to sign with."""
+        shared, settings = self._shared, self._settings
+        if settings.auth is None and not shared.settings.identities:
+            return OpenCallers(settings.region)
+        return SignedCallers(shared.identities, settings.region, shared.clock)
 
     def _rate_limit(self) -> RateLimit | None:
         limits = self._settings.limits

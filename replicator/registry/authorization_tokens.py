@@ -9,6 +9,7 @@ clients take for the end of the user's name.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 LIFETIME = 12 * 3600
 MAX_TOKEN_LENGTH = 8192
 _PURPOSE = b"replicator authorization token v1"
+_MEANINGLESS = 96
+"""Bytes of a token for a node that takes any."""
 _STRANGER = bytes(32)
 _ALGORITHM = "HS256"
 _TYPE = "ecr"
@@ -45,26 +48,38 @@ class AuthorizationTokens:
         self._directory = directory
         self._region = region
 
-    def issue(self, key: AccessKey, now: float) -> tuple[str, float]:
-        """Return a token of the key's principal, and when it expires."""
-        expires_at = int(now) + LIFETIME
-        return self._signed(key, expires_at), float(expires_at)
+    def issue(self, key: AccessKey | None, now: float) -> tuple[str, float]:
+        """Return a token of the key's principal, and when it expires.
 
-    def renew(self, token: str, now: float) -> tuple[str, float]:
-        """Return another token of the same principal that expires with this one; raises as `verify` does."""
-        key, expires_at = self._read(token, now)
-        return self._signed(key, int(expires_at)), expires_at
+        Without a key, where nobody needs one, it is a token that means nothing.
+        """
+        expires_at = int(now) + LIFETIME
+        if key is None:
+            return secrets.token_urlsafe(_MEANINGLESS), float(expires_at)
+        identity = key.identity
+        claims = {"sub": identity.arn, "account": identity.account, "region": self._region, "exp": expires_at}
+        headers = {"typ": _TYPE, "kid": key.id}
+        return jwt.encode(claims, key.derived(_PURPOSE), algorithm=_ALGORITHM, headers=headers), float(expires_at)
+
+    @property
+    def version(self) -> int:
+        """Changes when tokens that were valid may no longer be."""
+        return self._directory.version
+
+    @staticmethod
+    def is_token(token: str) -> bool:
+        """Tell whether this claims to be an authorization token, valid or not."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            return False
+        try:
+            return bool(jwt.get_unverified_header(token).get("typ") == _TYPE)
+        except UNREADABLE_TOKEN:
+            return False
 
     def verify(self, token: str, now: float) -> Authorization:
         """Return whose token it is; raise Unauthenticated for what is none of this region, AuthorizationExpired."""
         key, expires_at = self._read(token, now)
         return Authorization(key.identity, expires_at)
-
-    def _signed(self, key: AccessKey, expires_at: int) -> str:
-        identity = key.identity
-        claims = {"sub": identity.arn, "account": identity.account, "region": self._region, "exp": expires_at}
-        headers = {"typ": _TYPE, "kid": key.id}
-        return jwt.encode(claims, key.derived(_PURPOSE), algorithm=_ALGORITHM, headers=headers)
 
     def _read(self, token: str, now: float) -> tuple[AccessKey, float]:
         try:

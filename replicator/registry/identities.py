@@ -12,6 +12,8 @@ import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from replicator.core.access import Principal, PrincipalKind
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -46,6 +48,18 @@ class AccessKey:
         return hmac.digest(self.secret.encode(), purpose + session, "sha256")
 
 
+def principal_of(identity: Identity) -> Principal:
+    """Return the caller that an identity is."""
+    return Principal(
+        identity.arn,
+        PrincipalKind.USER,
+        identity.policies,
+        arn=identity.arn,
+        account=identity.account,
+        tags=identity.tags,
+    )
+
+
 class IdentityDirectory:
     """The access keys that are valid now."""
 
@@ -58,6 +72,10 @@ class IdentityDirectory:
         """Return a key; None when nobody has it, or nobody has it any more."""
         return self._keys.get(access_key_id)
 
+    def is_made_of(self, keys: Iterable[AccessKey]) -> bool:
+        """Tell whether to replace the keys by these would change nothing."""
+        return {key.id: _content(key) for key in keys} == {name: _content(key) for name, key in self._keys.items()}
+
     def replace(self, keys: Iterable[AccessKey]) -> None:
         """Know these keys from now on, and no others."""
         self._keys = {key.id: key for key in keys}
@@ -65,3 +83,10 @@ class IdentityDirectory:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+def _content(key: AccessKey) -> tuple[object, ...]:
+    # Policies are compared by what they say: in memory, each is equal to itself only.
+    identity = key.identity
+    statements = [policy.statements for policy in identity.policies]
+    return key.secret, key.session_token, identity.arn, dict(identity.tags), statements

@@ -11,13 +11,23 @@ from aiohttp import web
 
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.digest import parse_digest
-from replicator.core.errors import Denied, LoopDetected, PageNotFound, RepositoryNotFound, Unauthenticated, Unsupported
+from replicator.core.errors import (
+    Denied,
+    LoopDetected,
+    PageNotFound,
+    ReplicatorError,
+    RepositoryNotFound,
+    Unauthenticated,
+    Unsupported,
+)
 from replicator.registry_api import blobs, listings, manifests, uploads
 from replicator.registry_api.call import Call, Services, proxy_headers
 from replicator.registry_api.edge import Edge, Visit, path_of
 from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
+from replicator.registry_api.errors import RenderedError
 from replicator.registry_api.loops import LoopGuard
 from replicator.registry_api.namespaces import parse_namespace, resolve
+from replicator.registry_api.token_endpoint import answer_token
 from replicator.upstream.errors import UpstreamLoop
 from replicator.upstream.via import on_behalf_of
 
@@ -98,8 +108,10 @@ class RegistryApi(Edge):
         if endpoint.namespace is not None:
             await self._keep_own_apart(principal, endpoint)
         visit.principal = principal = await self._keep_node_to_its_own(principal, request.method, endpoint)
-        if endpoint.route is Route.BASE or endpoint.route is Route.TOKEN:
-            return self._entrance(visit, endpoint)
+        if endpoint.route is Route.TOKEN:
+            return await answer_token(request, self.authenticator)
+        if endpoint.route is Route.BASE:
+            return self._entrance(visit)
         methods = HANDLERS[endpoint.route]
         handler = methods.get(request.method)
         if handler is None:
@@ -114,7 +126,7 @@ class RegistryApi(Edge):
         if not given or endpoint.route is Route.TOKEN:
             return endpoint
         principal = visit.principal
-        if principal is not None and principal.kind is PrincipalKind.ANONYMOUS and not principal.grants:
+        if principal is not None and principal.is_nobody:
             raise Unauthenticated("authentication is required")  # which registries we stand for is not for everybody
         namespace = parse_namespace(given)
         hosts = self._own_hosts | {visit.request.headers.get("Host", "").lower()}
@@ -134,7 +146,7 @@ class RegistryApi(Edge):
         A rule for all names gives both the same name, and whoever pushes `library/nginx` here is not Docker Hub.
         """
         name = endpoint.repository
-        if not name or not principal.may(Action.PULL, name):
+        if not name or not principal.may(Action.BATCH_GET_IMAGE, name):
             return
         if await self._services.peer_reads.is_own(name):
             raise RepositoryNotFound(f"repository {name} here is not that of registry {endpoint.namespace}")
@@ -167,20 +179,20 @@ class RegistryApi(Edge):
                 return principal
         raise Denied(f"node {principal.name} may read here the blobs that are replicated to it, and do nothing else")
 
-    def _entrance(self, visit: Visit, endpoint: Endpoint) -> web.Response:
-        """Answer `GET /v2/`, where clients learn whether to authenticate, and the token endpoint."""
-        if visit.request.method not in {"GET", "HEAD"}:
-            raise Unsupported("only GET is supported here", allow=("GET", "HEAD"))
+    def _entrance(self, visit: Visit) -> web.Response:
+        """Answer `GET /v2/`, where clients learn whether, and how, to authenticate."""
+        if visit.request.method not in _READS:
+            raise Unsupported("only GET is supported here", allow=_READS)
         principal = visit.principal
         assert principal is not None  # noqa: S101 - set by serve
-        if endpoint.route is Route.TOKEN:
-            token = self.authenticator.issue_token(principal)
-            return web.json_response({"token": token, "access_token": token, "expires_in": 3600})
+        has_token = visit.request.headers.get("Authorization", "").lower().startswith("bearer ")
         open_to_all = self.authenticator.challenge("") is None
-        if (
-            principal.kind is PrincipalKind.ANONYMOUS
-            and not open_to_all
-            and "Authorization" not in visit.request.headers
-        ):
+        if principal.kind is PrincipalKind.ANONYMOUS and not open_to_all and not has_token:
             raise Unauthenticated("authentication is required")
         return web.json_response({})
+
+    def render(self, error: ReplicatorError) -> RenderedError:
+        """Turn an error into what is sent: where identities are configured, ECR's 401 has a text and no JSON."""
+        if isinstance(error, Unauthenticated) and self.authenticator.answers_as_ecr:
+            return RenderedError(401, {"Content-Type": "text/plain; charset=utf-8"}, b"Not Authorized\n")
+        return super().render(error)

@@ -1,4 +1,4 @@
-"""Who is calling: Basic credentials, our own bearer tokens, a peer's token, or nobody.
+"""Who is calling: a user, a principal with an authorization token, a peer, or nobody.
 
 Clients log in with Basic. Where anonymous callers are granted something too, clients are sent to the token endpoint
 instead, because most of them give up on a Basic challenge they have no password for, and never send one they were not
@@ -16,17 +16,23 @@ from typing import TYPE_CHECKING, Protocol
 
 import jwt
 
-from replicator.core.access import UNRESTRICTED, Grant, Principal, PrincipalKind, node_principal
+from replicator.core.access import UNRESTRICTED, Grant, Principal, PrincipalKind, node_principal, policies_of
 from replicator.core.bounded import BoundedMap
 from replicator.core.errors import Unauthenticated
+from replicator.registry.identities import principal_of
 from replicator.registry.peer_tokens import MAX_TOKEN_LENGTH, UNREADABLE_TOKEN, PeerTokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replicator.core.clock import Clock
+    from replicator.registry.authorization_tokens import AuthorizationTokens
 
 TOKEN_LIFETIME = 12 * 3600
+TOKEN_USER = "AWS"  # noqa: S105 - a user's name
+"""Who logs in with an authorization token."""
+_TRUST = 60.0
+"""Seconds for which a caller is not looked at again."""
 _REMEMBERED = 1024
 _MAX_HEADER = 8192
 
@@ -56,9 +62,22 @@ class Authenticator(Protocol):
         """Return the WWW-Authenticate value for a node reached at `base_url`, if callers can authenticate at all."""
         ...
 
-    def issue_token(self, principal: Principal) -> str:
-        """Return a bearer token for an authenticated caller."""
+    def exchange(self, header: str | None) -> BearerToken:
+        """Return a bearer token for the caller; raises Unauthenticated."""
         ...
+
+    @property
+    def answers_as_ecr(self) -> bool:
+        """Whether callers without valid credentials get ECR's answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BearerToken:
+    """What a client that wants a bearer token gets, and for how many seconds."""
+
+    token: str = field(repr=False)
+    expires_in: int
 
 
 class PeerAuthenticator:
@@ -93,57 +112,109 @@ class OpenAuthenticator:
         """Return None: nobody needs to authenticate."""
         return None
 
-    def issue_token(self, principal: Principal) -> str:
+    def exchange(self, header: str | None) -> BearerToken:
         """Return a token that means nothing; clients that insist on the token flow get one."""
-        return secrets.token_urlsafe(16)
+        return BearerToken(secrets.token_urlsafe(16), TOKEN_LIFETIME)
+
+    @property
+    def answers_as_ecr(self) -> bool:
+        """False: nobody needs to authenticate."""
+        return False
 
 
 class UserAuthenticator:
-    """A node with users, and with grants for anonymous callers where configured."""
+    """A node with users, or with identities whose authorization tokens it takes, or both.
+
+    Anonymous callers may do something where that is configured. Whoever was recognised is remembered for a minute at
+    most, and not at all once the identities were replaced.
+    """
 
     def __init__(
-        self, users: Sequence[User], anonymous: Sequence[Grant], peers: PeerAuthenticator, clock: Clock
+        self,
+        users: Sequence[User],
+        anonymous: Sequence[Grant],
+        peers: PeerAuthenticator,
+        clock: Clock,
+        authorizations: AuthorizationTokens | None = None,
     ) -> None:
         self._users = {user.name: user for user in users}
-        self._anonymous = Principal("anonymous", PrincipalKind.ANONYMOUS, tuple(anonymous))
+        self._anonymous = Principal("anonymous", PrincipalKind.ANONYMOUS, policies_of(tuple(anonymous)))
         self._peers = peers
         self._clock = clock
+        self._authorizations = authorizations
         self._key = secrets.token_bytes(32)
         self._stranger = User("", _digest(secrets.token_hex()))
-        self._known: BoundedMap[str, Principal] = BoundedMap(_REMEMBERED)
+        self._known: BoundedMap[bytes, _Known] = BoundedMap(_REMEMBERED)
+
+    @property
+    def answers_as_ecr(self) -> bool:
+        """Whether callers without valid credentials get ECR's answer."""
+        return self._authorizations is not None
 
     def authenticate(self, header: str | None) -> Principal:
-        """Return the caller; raises Unauthenticated for a wrong password or a token that is not valid."""
+        """Return the caller; raises Unauthenticated, and AuthorizationExpired for a token that was valid once."""
+        return self._recognise(header).principal
+
+    def exchange(self, header: str | None) -> BearerToken:
+        """Return a token that carries who the caller is, not what it may do, and ends when its credentials do."""
+        known = self._recognise(header)
+        scheme, credentials = _split(header)
+        now = self._clock.now()
+        if known.token is not None:
+            return BearerToken(known.token, int(known.expires_at - now))
+        if scheme == "bearer":
+            return BearerToken(credentials, int(known.expires_at - now))
+        name = known.principal.name if known.principal.kind is PrincipalKind.USER else ""
+        claims = {"sub": name, "exp": int(now) + TOKEN_LIFETIME}
+        return BearerToken(jwt.encode(claims, self._key, algorithm="HS256"), TOKEN_LIFETIME)
+
+    def _recognise(self, header: str | None) -> _Known:
         if header is None:
-            return self._anonymous
-        known = self._known.peek(header)
-        if known is not None:
-            return known
+            return _Known(self._anonymous, self._clock.now() + TOKEN_LIFETIME)
         if len(header) > _MAX_HEADER:
             raise Unauthenticated("the credentials are not valid")
+        remembered_as = _digest(header)
+        known = self._known.peek(remembered_as)
+        if known is not None and self._still_holds(known):
+            return known
         scheme, credentials = _split(header)
         if scheme == "basic":
-            return self._remember(header, self._by_password(credentials))
-        if scheme == "bearer":
-            return self._by_token(credentials)
-        raise Unauthenticated("expected Basic or Bearer credentials")
+            known = self._by_password(credentials)
+        elif scheme == "bearer":
+            known = self._by_token(credentials)
+        else:
+            raise Unauthenticated("expected Basic or Bearer credentials")
+        self._known.put(remembered_as, known)
+        return known
 
-    def _remember(self, header: str, principal: Principal) -> Principal:
-        self._known.put(header, principal)
-        return principal
+    def _still_holds(self, known: _Known) -> bool:
+        return known.version == self._version and self._clock.now() < min(
+            known.recognised_at + _TRUST, known.expires_at
+        )
 
-    def _by_password(self, credentials: str) -> Principal:
+    @property
+    def _version(self) -> int:
+        return 0 if self._authorizations is None else self._authorizations.version
+
+    def _by_password(self, credentials: str) -> _Known:
         try:
-            name, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+            name, separator, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except ValueError as error:  # not Base64, not ASCII, or not UTF-8 below it
             raise Unauthenticated("the credentials are not valid") from error
+        now = self._clock.now()
+        if separator and not name and not password:  # how some clients say that they have none
+            return self._found(self._anonymous, now + TOKEN_LIFETIME)
+        if self._authorizations is not None and name == TOKEN_USER:
+            return self._by_authorization(self._authorizations, password)
         user = self._users.get(name, self._stranger)
         matches = hmac.compare_digest(user.password_digest, _digest(password))
         if not matches or user is self._stranger:
             raise Unauthenticated("the user name or password is wrong")
-        return _principal(user)
+        return self._found(_principal(user), now + TOKEN_LIFETIME)
 
-    def _by_token(self, token: str) -> Principal:
+    def _by_token(self, token: str) -> _Known:
+        if self._authorizations is not None and self._authorizations.is_token(token):
+            return self._by_authorization(self._authorizations, token)
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated("the token is not valid here")
         try:
@@ -154,32 +225,48 @@ class UserAuthenticator:
                 options={"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False},
             )
         except UNREADABLE_TOKEN:
-            return self._peers.authenticate(token)
-        if float(claims["exp"]) < self._clock.now():
+            return self._found(self._peers.authenticate(token), self._clock.now())
+        expires_at = float(claims["exp"])
+        if expires_at < self._clock.now():
             raise Unauthenticated("the authorization token has expired")
         name = str(claims["sub"])
         if not name:
-            return self._anonymous
+            return self._found(self._anonymous, expires_at)
         user = self._users.get(name)
         if user is None:
             raise Unauthenticated("the token is not valid here")
-        return _principal(user)
+        return self._found(_principal(user), expires_at)
+
+    def _by_authorization(self, authorizations: AuthorizationTokens, token: str) -> _Known:
+        found = authorizations.verify(token, self._clock.now())
+        return self._found(principal_of(found.identity), found.expires_at, token)
+
+    def _found(self, principal: Principal, expires_at: float, token: str | None = None) -> _Known:
+        return _Known(principal, expires_at, self._clock.now(), self._version, token)
 
     def challenge(self, base_url: str) -> str | None:
         """Return a Bearer challenge where anonymous callers may do something, a Basic one otherwise."""
-        if self._anonymous.grants:
+        if self._anonymous.policies:
             return f'Bearer realm="{base_url}/v2/token",service="replicator"'
+        if self.answers_as_ecr:
+            # As ECR writes it (ECR §15.1), whatever the scheme: the realm of Basic is a name, and nobody asks there.
+            return f'Basic realm="https://{base_url.partition("://")[2]}/",service="ecr.amazonaws.com"'
         return f'Basic realm="{base_url}/",service="replicator"'
 
-    def issue_token(self, principal: Principal) -> str:
-        """Return a bearer token for 12 hours; it carries who the caller is, not what it may do."""
-        name = principal.name if principal.kind is PrincipalKind.USER else ""
-        claims = {"sub": name, "exp": int(self._clock.now()) + TOKEN_LIFETIME}
-        return jwt.encode(claims, self._key, algorithm="HS256")
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A caller who was recognised, by identities of `version`; `token` is what they may go on with as a bearer."""
+
+    principal: Principal
+    expires_at: float
+    recognised_at: float = 0.0
+    version: int = 0
+    token: str | None = field(default=None, repr=False)
 
 
 def _principal(user: User) -> Principal:
-    return Principal(user.name, PrincipalKind.USER, user.grants)
+    return Principal(user.name, PrincipalKind.USER, policies_of(user.grants))
 
 
 def _split(header: str | None) -> tuple[str, str]:
@@ -188,4 +275,5 @@ def _split(header: str | None) -> tuple[str, str]:
 
 
 def _digest(password: str) -> bytes:
-    return hashlib.sha256(password.encode()).digest()
+    # A header may hold bytes that are no text; it is refused later, like every other that nobody knows.
+    return hashlib.sha256(password.encode(errors="surrogatepass")).digest()

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from replicator.core.access import Principal, PrincipalKind
 from replicator.core.cache_status import PullTrace
-from replicator.core.errors import InvalidInput, ReplicatorError, Unauthenticated
+from replicator.core.errors import AccessError, InvalidInput, ReplicatorError, Unauthenticated
 from replicator.registry_api.answer_body import AnswerBroken
 from replicator.registry_api.errors import RenderedError, render, render_unexpected
 from replicator.registry_api.request_body import ClientGone
@@ -91,7 +91,7 @@ class Edge(ABC):
         """Return the caller, counted against its rate; a failed login counts against its address."""
         try:
             principal = self.authenticator.authenticate(request.headers.get("Authorization"))
-        except Unauthenticated:
+        except AccessError:
             self._admit(f"@{request.remote}")
             raise
         if principal.kind is not PrincipalKind.NODE:
@@ -108,7 +108,7 @@ class Edge(ABC):
         _log.warning("answer broken off", request_id=visit.id, route=visit.route, error=str(cause), exc_info=bug)
 
     def _refusal(self, visit: Visit, error: ReplicatorError) -> web.StreamResponse:
-        rendered = render(error)
+        rendered = self.render(error)
         if rendered.status >= 500:
             _log.warning(
                 "request could not be served",
@@ -127,8 +127,12 @@ class Edge(ABC):
                 rendered = replace(rendered, headers={**rendered.headers, "WWW-Authenticate": challenge})
         return self._rendered(visit, rendered)
 
+    def render(self, error: ReplicatorError) -> RenderedError:
+        """Turn an error into what is sent, but for the challenge."""
+        return render(error)
+
     def _rendered(self, visit: Visit, rendered: RenderedError) -> web.StreamResponse:
-        headers = {**rendered.headers, "Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **rendered.headers}
         if visit.request.method == "HEAD":
             response = web.Response(status=rendered.status, headers=headers)
         else:

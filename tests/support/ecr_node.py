@@ -38,6 +38,7 @@ from replicator.daemon.listener import bind
 from replicator.daemon.secrets import SecretStore
 from replicator.daemon.supervisor import Supervisor
 from replicator.daemon.wiring import Shared, build_daemon
+from replicator.registry.identities import IdentityDirectory
 from replicator.telemetry.metrics import Metrics
 from tests.support.aws_shapes import check_answer
 from tests.support.clock import FakeClock
@@ -337,5 +338,6 @@ class _Runner:
             draining=stop,
             peer_secret=secrets.peer_secret(settings),
             urls={one: listener.url for one, listener in listeners.items()},
+            identities=IdentityDirectory(secrets.access_keys(settings)),
         )
         return listeners, build_daemon(shared, listeners)

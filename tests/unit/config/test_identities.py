@@ -1,4 +1,4 @@
-"""Identities in the file: every form of principal, no secret but on loopback, and each problem with its key and line."""
+"""Identities in the file: every form of principal, no secret but on loopback, each problem with its key and line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from replicator.config.identities import ADMINISTRATOR_POLICY
 from replicator.config.loader import check_settings, load_settings
 from replicator.config.references import secrets_of
+from replicator.core.access import EVERYTHING
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -58,12 +58,20 @@ def test_an_identity_with_two_keys_and_policies(tmp_path: Path) -> None:
     [found] = load_settings(path, {"SECRET": CANARY}).identities
     assert (found.arn.text, found.arn.account, found.tags) == (DEV, "123456789012", {"team": "a"})
     assert [one.id for one in found.access_keys] == ["AKIDEXAMPLE", "ASIA2"]
-    assert [json.loads(text) for text in found.policy_texts()] == [POLICY, POLICY]
+    inline, in_file = found.to_policies()
+    assert inline.statements == in_file.statements
+    assert (inline.name, in_file.name) == (f"policies[0] of {DEV}", str(tmp_path / "more.json"))
 
 
 def test_an_administrator_is_a_policy(tmp_path: Path) -> None:
     [found] = load_settings(write(tmp_path, identity(administrator=True)), {"SECRET": CANARY}).identities
-    assert found.policy_texts() == (ADMINISTRATOR_POLICY,)
+    assert found.to_policies() == (EVERYTHING,)
+
+
+def test_a_root_may_do_everything_in_its_account(tmp_path: Path) -> None:
+    root = identity(arn="arn:aws:iam::123456789012:root")
+    [found] = load_settings(write(tmp_path, root), {"SECRET": CANARY}).identities
+    assert found.to_policies() == (EVERYTHING,)
 
 
 def test_an_identity_needs_no_node_of_its_account(tmp_path: Path) -> None:
@@ -82,6 +90,15 @@ def test_an_identity_needs_no_node_of_its_account(tmp_path: Path) -> None:
         ),
         ({"access_keys": [{"id": "A", "secret": {"env": "NOT_THERE"}}]}, "identities[0].access_keys[0].secret: enviro"),
         ({"policies": ["allow"]}, "identities[0].policies[0]: expected an IAM policy"),
+        ({"policies": [POLICY, {}]}, "identities[0].policies[1]: not an identity policy: "),
+        (
+            {
+                "policies": [
+                    {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Principal": "*"}]}
+                ]
+            },
+            "identities[0].policies[0]: not an identity policy: ",
+        ),
         ({"policy_files": ["none.json"]}, "identities[0].policy_files[0]: "),
         ({"administrator": True, "policies": [POLICY]}, "identities[0]: expected either administrator: true or"),
         ({"polices": []}, "identities[0].polices: unknown key, did you mean 'policies'?"),
@@ -91,6 +108,24 @@ def test_what_is_wrong_is_reported_with_its_key(tmp_path: Path, wrong: dict[str,
     found = problems(write(tmp_path, identity(**wrong)))
     assert any(one.startswith(message) for one in found), found
     assert CANARY not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an identity policy: "),
+        (b"\xff", "is not UTF-8 text"),
+        (b"{}", "not an identity policy: "),
+        (b"[" * 100_000, "not an identity policy: "),
+        (json.dumps({**POLICY, "Version": "2024-01-01"}).encode(), "not an identity policy: "),
+    ],
+    ids=["empty", "binary", "no statement", "deep", "version"],
+)
+def test_a_policy_file_that_holds_none_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "policy.json").write_bytes(content)
+    [found] = problems(write(tmp_path, identity(policy_files=["policy.json"])))
+    assert found.startswith(f"identities[0].policy_files[0]: {tmp_path / 'policy.json'}")
+    assert message in found
 
 
 def test_a_problem_has_a_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.core.access import UNRESTRICTED, Action, Grant, PrincipalKind
+from replicator.core.access import UNRESTRICTED, Action, Grant, PrincipalKind, Right, policies_of
 from replicator.core.errors import Unauthenticated
 from replicator.core.names import RepositoryName, parse_node
 from replicator.registry.peer_tokens import LIFETIME, PeerTokens
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 EU, US, OTHER = (parse_node(text) for text in ("1" * 12 + "/eu", "1" * 12 + "/us", "2" * 12 + "/eu"))
 SECRET = b"shared between nodes"
-PULL = Grant(frozenset({Action.PULL}))
+PULL = Grant(frozenset({Right.PULL}))
 REPOSITORY = RepositoryName("team/api")
 
 
@@ -52,7 +52,7 @@ def basic(name: str, password: str) -> str:
 
 def test_a_password() -> None:
     principal = with_users(FakeClock()).authenticate(basic("dev", "s3cret:with:colons"))
-    assert (principal.name, principal.kind, principal.grants) == ("dev", PrincipalKind.USER, (PULL,))
+    assert (principal.name, principal.kind, principal.policies) == ("dev", PrincipalKind.USER, policies_of((PULL,)))
 
 
 def test_a_remembered_caller_is_the_same() -> None:
@@ -87,7 +87,7 @@ def b64(text: bytes) -> str:
         "Basic " + b64(b"dev:s3cret"),
         "Basic " + b64(b"DEV:s3cret:with:colons"),
         "Basic " + b64(b"nobody:s3cret:with:colons"),
-        "Basic " + b64(b":"),
+        "Basic " + b64(b":x"),
         "Basic " + b64(b"\xff\xfe:\xff"),
         "Basic " + b64(b"dev:s3cret:with:colons\x00"),
         "Basic \udcff\udcfe",
@@ -123,15 +123,36 @@ def test_no_header_raises_anything_else(header: str) -> None:
 
 def test_without_credentials_a_caller_is_nobody() -> None:
     assert with_users(FakeClock()).authenticate(None).kind is PrincipalKind.ANONYMOUS
-    assert not with_users(FakeClock()).authenticate(None).may(Action.PULL, REPOSITORY)
-    assert with_users(FakeClock(), PULL).authenticate(None).may(Action.PULL, REPOSITORY)
+    assert not with_users(FakeClock()).authenticate(None).may(Action.BATCH_GET_IMAGE, REPOSITORY)
+    assert with_users(FakeClock(), PULL).authenticate(None).may(Action.BATCH_GET_IMAGE, REPOSITORY)
+
+
+def test_empty_credentials_are_none() -> None:
+    """`Basic Og==`, which podman sends to token services."""
+    authenticator = with_users(FakeClock(), PULL)
+    assert authenticator.authenticate(basic("", "")) == authenticator.authenticate(None)
+    nobody = authenticator.exchange(basic("", ""))
+    assert authenticator.authenticate(f"Bearer {nobody.token}").kind is PrincipalKind.ANONYMOUS
+
+
+def test_a_token_is_not_exchanged_for_one_that_lives_longer() -> None:
+    clock = FakeClock()
+    authenticator = with_users(clock)
+    first = authenticator.exchange(basic("dev", "s3cret:with:colons"))
+    assert first.expires_in == TOKEN_LIFETIME
+    clock.advance(TOKEN_LIFETIME - 100)
+    second = authenticator.exchange(f"Bearer {first.token}")
+    assert second.expires_in == 100
+    clock.advance(101)
+    with pytest.raises(Unauthenticated, match="expired"):
+        authenticator.authenticate(f"Bearer {second.token}")
 
 
 def test_a_token_stands_for_its_user_for_twelve_hours() -> None:
     clock = FakeClock()
     authenticator = with_users(clock, PULL)
     user = authenticator.authenticate(basic("dev", "s3cret:with:colons"))
-    header = "Bearer " + authenticator.issue_token(user)
+    header = "Bearer " + authenticator.exchange(basic("dev", "s3cret:with:colons")).token
     clock.advance(TOKEN_LIFETIME - 1)
     assert authenticator.authenticate(header) == user
     clock.advance(2)
@@ -142,13 +163,13 @@ def test_a_token_stands_for_its_user_for_twelve_hours() -> None:
 def test_a_token_of_nobody_stands_for_nobody() -> None:
     authenticator = with_users(FakeClock(), PULL)
     nobody = authenticator.authenticate(None)
-    assert authenticator.authenticate("Bearer " + authenticator.issue_token(nobody)) == nobody
+    assert authenticator.authenticate("Bearer " + authenticator.exchange(None).token) == nobody
 
 
 def test_a_token_s_user_must_still_exist() -> None:
     clock = FakeClock()
     authenticator = with_users(clock)
-    token = authenticator.issue_token(authenticator.authenticate(basic("dev", "s3cret:with:colons")))
+    token = authenticator.exchange(basic("dev", "s3cret:with:colons")).token
     del authenticator._users["dev"]
     with pytest.raises(Unauthenticated):
         authenticator.authenticate("Bearer " + token)
@@ -212,9 +233,9 @@ def test_a_token_must_say_who_and_until_when(missing: str) -> None:
 
 def test_tokens_of_another_start_are_refused() -> None:
     clock = FakeClock()
-    user = with_users(clock).authenticate(basic("dev", "s3cret:with:colons"))
+    token = with_users(clock).exchange(basic("dev", "s3cret:with:colons")).token
     with pytest.raises(Unauthenticated):
-        with_users(clock).authenticate("Bearer " + with_users(clock).issue_token(user))
+        with_users(clock).authenticate("Bearer " + token)
 
 
 def test_a_peer_is_known_by_its_token() -> None:
@@ -224,8 +245,8 @@ def test_a_peer_is_known_by_its_token() -> None:
     for authenticator in authenticators:
         principal = authenticator.authenticate(f"Bearer {token}")
         assert (principal.kind, principal.node) == (PrincipalKind.NODE, US)
-        assert not principal.may(Action.PUSH, REPOSITORY)
-        assert not principal.may(Action.DELETE, REPOSITORY)
+        assert not principal.may(Action.PUT_IMAGE, REPOSITORY)
+        assert not principal.may(Action.BATCH_DELETE_IMAGE, REPOSITORY)
 
 
 OF_THE_PAIR = b"between two nodes only"
@@ -325,7 +346,8 @@ def test_an_open_node_lets_everybody_in_but_forged_peers() -> None:
     with pytest.raises(Unauthenticated):
         authenticator.authenticate("Bearer " + PeerTokens(US, b"another secret", clock).issue(EU))
     assert authenticator.challenge("http://r") is None
-    assert authenticator.issue_token(UNRESTRICTED)
+    assert authenticator.exchange(None).token
+    assert not authenticator.answers_as_ecr
 
 
 def test_secrets_are_compared_in_constant_time() -> None:
