@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from replicator.cache.shadowed import report_shadowed
 from replicator.config.storage import SqliteSettings
 from replicator.replication.coverage import report_idle_rules
-from replicator.storage.metadata import jobs
+from replicator.storage.metadata import event_deliveries, jobs
 from replicator.storage.metadata.node import claim
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from replicator.config.nodes import NodeSettings
     from replicator.core.names import NodeId
     from replicator.daemon.cache_parts import CacheParts
+    from replicator.daemon.event_parts import EventParts
     from replicator.daemon.http_server import HttpServer
     from replicator.daemon.replication_parts import ReplicationParts
     from replicator.daemon.supervisor import Service
@@ -39,6 +40,7 @@ class NodeParts:
     strays: StrayBytes
     replication: ReplicationParts
     cache: CacheParts
+    events: EventParts
     server: HttpServer
 
     async def open(self) -> None:
@@ -53,6 +55,7 @@ class NodeParts:
         if isinstance(self.settings.storage.metadata, SqliteSettings):
             # The file is ours alone, so whoever leased a job is gone; after a crash nothing need wait for the lease.
             await self.registry.database.write(partial(jobs.free_all, self.registry.clock.now()))
+            await self.registry.database.write(event_deliveries.free_all)
         await self.janitor.tidy()
         await report_idle_rules(self.registry)
         await report_shadowed(self.registry)
@@ -62,6 +65,7 @@ class NodeParts:
         await self.replication.read_through.close()
         await self.cache.close()
         await self.replication.peers.close()
+        await self.events.close()
         await self.registry.database.close()
         await self.registry.store.close()
 
@@ -93,7 +97,8 @@ class Daemon:
         """Return the background work of every node by name."""
         found: dict[str, Service] = {}
         for node in self.nodes:
-            for name, service in (*node.replication.services().items(), *node.cache.services().items()):
+            services = {**node.replication.services(), **node.cache.services(), **node.events.services()}
+            for name, service in services.items():
                 found[f"{name} {node.settings.id}"] = service
             found[f"settings {node.settings.id}"] = node.run_time_settings.run
             found[f"janitor {node.settings.id}"] = node.janitor.run

@@ -112,5 +112,9 @@ class SecretStore:
             for key in one.access_keys
         )
 
+    def value(self, ref: SecretRef) -> str:
+        """Return what a reference names, for what is built at start; raises ConfigurationError."""
+        return self._revealed(ref)
+
     def _revealed(self, ref: SecretRef) -> str:
         return resolve_secret(ref, self._environ).reveal()

@@ -16,6 +16,7 @@ from replicator.core.rate_limit import RateLimit
 from replicator.daemon.cache_parts import CacheBuilder, new_via
 from replicator.daemon.control_parts import ControlBuilder
 from replicator.daemon.endpoints import Endpoints
+from replicator.daemon.event_parts import EventBuilder
 from replicator.daemon.gauges import NodeGauges
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.lag_watch import LagWatch
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId
     from replicator.daemon.cache_parts import CacheParts
+    from replicator.daemon.event_parts import EventGauges
     from replicator.daemon.listener import Listener
     from replicator.daemon.replication_parts import ReplicationParts
     from replicator.daemon.secrets import SecretStore
@@ -86,7 +88,7 @@ class Shared:
 
 def build_daemon(shared: Shared, listeners: Mapping[NodeId, Listener]) -> Daemon:
     """Build every node of a configuration; nothing is opened or started. Raises ConfigurationError."""
-    gauges: list[NodeGauges] = []
+    gauges: list[NodeGauges | EventGauges] = []
     registries = {node.id: _registry(shared, node) for node in shared.settings.nodes}
     control: dict[NodeId, EcrRegistry] = {}
     nodes = [
@@ -113,6 +115,7 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
         templates=settings.templates(),
         cache_rules=shared.settings.cache_rules(settings),
         serve_to=tuple(one.id for one in settings.cache.serve_to),
+        event_sinks=settings.events.to_sinks(),
         quotas=settings.quotas.to_quotas(),
     )
     database = make_database(shared.settings, settings, shared.environ)
@@ -133,7 +136,7 @@ class _NodeBuilder:
         settings: NodeSettings,
         listener: Listener,
         registries: Mapping[NodeId, RegistryNode],
-        gauges: list[NodeGauges],
+        gauges: list[NodeGauges | EventGauges],
         control: dict[NodeId, EcrRegistry],
     ) -> None:
         self._shared = shared
@@ -161,6 +164,8 @@ class _NodeBuilder:
         cache = CacheBuilder(self._settings, registry, endpoints, metrics, ballast).build(pulls, tokens, via)
         builder = ReplicationBuilder(shared.settings, self._settings, self._registries, cache.pull_through)
         replication = builder.build(endpoints, tokens, recorder, shared.draining)
+        events = EventBuilder(self._settings, registry, shared.secrets, metrics).build()
+        self._gauges.append(events.gauges)
         gauges = NodeGauges(registry, clock, metrics.storage(self._name), counted, lag, cache.gauges)
         self._gauges.append(gauges)
         readiness = ReadinessProbe(registry, clock, shared.draining)
@@ -213,6 +218,7 @@ class _NodeBuilder:
             strays=StrayBytes(registry, self._name),
             replication=replication,
             cache=cache,
+            events=events,
             server=self._server(services, replication, cache, self._authenticator(tokens), readiness, status, via),
         )
 

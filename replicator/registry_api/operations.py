@@ -33,6 +33,7 @@ class Readiness:
 
 REPLICATION_PREFIX = "/_replicator/v1/replication/"
 CACHE_PREFIX = "/_replicator/v1/cache/"
+EVENTS_PREFIX = "/_replicator/v1/events/"
 
 _CHALLENGE = 'Basic realm="replicator"'
 
@@ -51,7 +52,7 @@ ServeBelow = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Operations:
     """Serves `/healthz`, `/readyz`, `/metrics` and `/_replicator/v1/` of one node.
 
-    `replication` and `cache` serve what operators ask of these, below prefixes of their own.
+    `replication`, `cache` and `events` serve what operators ask of these, below prefixes of their own.
     """
 
     def __init__(
@@ -63,13 +64,14 @@ class Operations:
         rate_limit: RateLimit | None = None,
         replication: ServeBelow | None = None,
         cache: ServeBelow | None = None,
+        events: ServeBelow | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._check = check
         self._render_metrics = render_metrics
         self._get_status = get_status
         self._rate_limit = rate_limit
-        below = {REPLICATION_PREFIX: replication, CACHE_PREFIX: cache}
+        below = {REPLICATION_PREFIX: replication, CACHE_PREFIX: cache, EVENTS_PREFIX: events}
         self._below = {prefix: serve for prefix, serve in below.items() if serve is not None}
         self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/healthz": self._healthz,

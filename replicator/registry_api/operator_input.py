@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 1024
 MAX_LIST = 100
+MAX_NAME = 200
 BODY_TIMEOUT = 30.0
 """Seconds in which a body must have arrived."""
 
@@ -125,6 +126,15 @@ class Fields:
         if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
             raise InvalidInput(f"expected {name} to be a number from 1 to {most}")
         return int(text)
+
+    def find_name(self, name: str) -> str | None:
+        """Return a name, such as of a sink, if it is given."""
+        if not self._has(name):
+            return None
+        text = self._text(name)
+        if not 0 < len(text) <= MAX_NAME or not text.isprintable():
+            raise InvalidInput(f"expected {name} to be a name of up to {MAX_NAME} characters")
+        return text
 
     def position(self, name: str) -> str:
         """Return where a listing goes on, as the page before said; empty for its start."""

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from replicator.core.cache_status import CacheResult
+from replicator.telemetry.event_metrics import EventMetrics, EventSeries
 from replicator.telemetry.replication_metrics import ReplicationMetrics, ReplicationSeries
 from replicator.telemetry.requests import RequestCollector, RequestObserver
 from replicator.telemetry.upstream_health import UpstreamHealthMetrics, UpstreamHealthSeries
@@ -36,6 +37,7 @@ class Metrics:
         build = self._gauge("build_info", "The running version; always 1.", "version")
         build.labels(version).set(1)
         self._replication = ReplicationSeries(self.registry)
+        self._events = EventSeries(self.registry)
         self._cache = self._counter(
             "cache_requests_total", "Pulls of cached repositories by result.", "node", "rule", "result"
         )
@@ -72,6 +74,10 @@ class Metrics:
     def replication(self, node: str) -> ReplicationMetrics:
         """Return what counts the replication out of a node."""
         return ReplicationMetrics(node, self._replication)
+
+    def events(self, node: str, sink: str) -> EventMetrics:
+        """Return what counts the events for one sink of a node."""
+        return EventMetrics(node, sink, self._events)
 
     def cache(self, node: str) -> CacheMetrics:
         """Return what counts the pulls of a node's cached repositories."""
