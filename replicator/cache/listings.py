@@ -65,7 +65,7 @@ class CachedListings:
 
         Raises RepositoryNotFound when neither has the repository, UpstreamError when only the upstream could tell.
         """
-        authorize(principal, Action.PULL, repository)
+        authorize(principal, Action.LIST_IMAGES, repository)
         source = await self._source(principal, repository)
         if source is None:
             return await self._local.list_tags(principal, repository, page)
@@ -98,7 +98,7 @@ class CachedListings:
         When the upstream cannot say, those of here, which may be none for an image that is here. Raises UpstreamError
         when nothing is known of the image either.
         """
-        authorize(principal, Action.PULL, repository)
+        authorize(principal, Action.BATCH_GET_IMAGE, repository)
         source = await self._source(principal, repository)
         here = await self._local.list_referrers(principal, repository, subject, artifact_type, page)
         if source is None:

@@ -9,21 +9,21 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from replicator.config.base import Model, Name, RepositoryPattern
 from replicator.config.secrets import SecretRef
 from replicator.config.units import shown
-from replicator.core.access import ALL_USER_ACTIONS, Action, Grant
+from replicator.core.access import Grant, Right
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NAMES = [action.value for action in Action if action in ALL_USER_ACTIONS]
+_NAMES = [right.value for right in Right]
 
 
-def _user_action(value: object) -> Action:
+def _right(value: object) -> Right:
     if value not in _NAMES:
         raise ValueError(f"expected one of {', '.join(_NAMES)}, got {shown(value)}")
-    return Action(value)
+    return Right(value)
 
 
-UserAction = Annotated[Action, BeforeValidator(_user_action), WithJsonSchema({"type": "string", "enum": _NAMES})]
+UserAction = Annotated[Right, BeforeValidator(_right), WithJsonSchema({"type": "string", "enum": _NAMES})]
 """What a user can be granted; only nodes replicate."""
 
 

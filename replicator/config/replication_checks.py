@@ -214,7 +214,7 @@ def _refusal(
     policy, one = target.registry_policy(), rule.to_rule()
     for name in filter(one.matches, covered_names(one)):
         there = one.renamed(name)
-        missing = policy.missing(node.account, there, exists=False)
+        missing = policy.missing(target.id, node.id, there, exists=False)
         if missing is not None:
             return missing, there
     return None

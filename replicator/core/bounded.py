@@ -45,6 +45,10 @@ class BoundedMap(Generic[K, V]):
         """Forget an entry and return it, or None when there is none."""
         return self._entries.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
     def __contains__(self, key: object) -> bool:
         return key in self._entries
 

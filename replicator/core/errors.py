@@ -44,6 +44,10 @@ class InvalidManifest(InvalidInput):
     """the manifest is malformed."""
 
 
+class ManifestSyntax(InvalidManifest):
+    """the manifest is no JSON object."""
+
+
 class UnsupportedManifest(InvalidManifest):
     """the manifest's media type is not supported."""
 
@@ -99,6 +103,10 @@ class SizeMismatch(InvalidInput):
 
 class DigestMismatch(InvalidInput):
     """the content does not have the stated digest."""
+
+
+class LayerMismatch(DigestMismatch):
+    """the layer does not have the stated digest."""
 
 
 class UploadOutOfOrder(InvalidInput):

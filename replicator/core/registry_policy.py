@@ -9,15 +9,18 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from replicator.core.errors import InvalidInput
-from replicator.core.mutability import matches_wildcard
+from replicator.core.policy import Caller, Effect, Patterns, Policy, PolicyKind, Principals, Statement
+from replicator.core.policy_arns import partition_of, repository_arn, root_arn
+from replicator.core.policy_evaluation import Question, Relation, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from replicator.core.names import AccountId, RepositoryName
+    from replicator.core.names import AccountId, NodeId, RepositoryName
 
 
 class Permission(enum.StrEnum):
@@ -28,6 +31,7 @@ class Permission(enum.StrEnum):
 
 
 ALL_PERMISSIONS = frozenset(Permission)
+_REMEMBERED = 256
 _PATTERN = re.compile(r"[a-z0-9._/*-]{1,256}")
 
 
@@ -39,28 +43,73 @@ class PolicyStatement:
     permissions: frozenset[Permission] = ALL_PERMISSIONS
     repositories: tuple[str, ...] = ("*",)
 
-    def allows(self, account: AccountId, permission: Permission, repository: RepositoryName) -> bool:
-        """Tell whether this statement allows `account` to do something."""
-        named = account == self.account and permission in self.permissions
-        return named and any(matches_wildcard(pattern, repository) for pattern in self.repositories)
+    def to_statement(self) -> Statement:
+        """Return this in the language of policies."""
+        return Statement(
+            Effect.ALLOW,
+            Patterns(tuple(sorted(permission.lower() for permission in self.permissions))),
+            Patterns(tuple(f"arn:*:ecr:*:*:repository/{pattern}" for pattern in self.repositories)),
+            Principals(accounts=frozenset({self.account})),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryPolicy:
-    """The registry policy of a node of `owner`. Nothing is allowed to others that no statement allows."""
+    """The registry policy of a node of `owner`: short statements, such as the file's, and a document put at run time.
+
+    Nothing is allowed to others that nothing here allows; a Deny of the document stops also what the file allows.
+    """
 
     owner: AccountId
     statements: tuple[PolicyStatement, ...] = ()
+    document: Policy | None = None
 
-    def missing(self, source: AccountId, repository: RepositoryName, *, exists: bool) -> Permission | None:
-        """Return the permission that `source` lacks to replicate into a repository, or None when it lacks none."""
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """All of it, as policies."""
+        declared = _declared(self.statements) if self.statements else None
+        return tuple(policy for policy in (declared, self.document) if policy is not None)
+
+    def missing(self, here: NodeId, source: NodeId, repository: RepositoryName, *, exists: bool) -> Permission | None:
+        """Return the permission that `source` lacks to replicate into `here`, or None when it lacks none.
+
+        A node acts as the root of its account; what is sent was decided by that account's own rules.
+        """
         needed = (Permission.REPLICATE_IMAGE,) if exists else tuple(Permission)
-        return next((one for one in needed if not self._allows(source, one, repository)), None)
+        return next((one for one in needed if not self._allows(here, source, one, repository)), None)
 
-    def _allows(self, source: AccountId, permission: Permission, repository: RepositoryName) -> bool:
-        return source == self.owner or any(
-            statement.allows(source, permission, repository) for statement in self.statements
+    def _allows(self, here: NodeId, source: NodeId, permission: Permission, repository: RepositoryName) -> bool:
+        question = Question(
+            Caller(root_arn(source.account, partition_of(source.region)), source.account),
+            Relation.OWN_ACCOUNT if source.account == self.owner else Relation.OTHER_ACCOUNT,
+            permission,
+            repository_arn(here, repository),
+            lambda: _facts(here, source),
         )
+        return decide(question, (_BY_ITS_RULES, *self.policies)).is_allowed
+
+
+_BY_ITS_RULES = Policy(
+    PolicyKind.IDENTITY, (Statement(Effect.ALLOW, Patterns(("*",)), Patterns(("*",))),), "replication rules"
+)
+
+
+@lru_cache(_REMEMBERED)
+def _declared(statements: tuple[PolicyStatement, ...]) -> Policy:
+    return Policy(PolicyKind.REGISTRY, tuple(one.to_statement() for one in statements), "declared statements")
+
+
+def _facts(here: NodeId, source: NodeId) -> dict[str, tuple[str, ...]]:
+    return {
+        "aws:principalarn": (root_arn(source.account, partition_of(source.region)),),
+        "aws:principalaccount": (source.account,),
+        "aws:principaltype": ("Account",),
+        "aws:requestedregion": (here.region,),
+        "aws:resourceaccount": (here.account,),
+        "aws:securetransport": ("true",),
+        "aws:sourceaccount": (source.account,),
+        "aws:viaawsservice": ("false",),
+    }
 
 
 def check_statements(statements: Iterable[PolicyStatement]) -> None:

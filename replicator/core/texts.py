@@ -12,6 +12,9 @@ AUTHORIZATION_EXPIRED = "Your authorization token has expired. Reauthenticate an
 
 NO_IMAGE_ID = "Invalid request parameters: both tag and digest cannot be null"
 
+POLICY_LOCKS_OUT = "The policy would prevent the caller from setting another one; it can be set with force"
+"""Why a repository policy is refused."""
+
 REPLICATION_TO_ITSELF = "Replication destination cannot be the same as the source registry"
 """Why a replication configuration is refused."""
 
@@ -23,6 +26,7 @@ INVALID_IMAGE_DIGEST = (
     "Invalid request parameters: image digest should satisfy the regex '[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+'"
 )
 INVALID_IMAGE_TAG = "Invalid request parameters: image tag should satisfy the regex '[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}'"
+IMAGE_INACCESSIBLE = "Requested image is archived and cannot be pulled"
 TAG_OF_OTHER_IMAGE = "Requested image tag does not match the image digest"
 NO_MEDIA_TYPE = "image manifest mediatype not provided in manifest or parameter"
 
@@ -49,6 +53,10 @@ INVALID_RESOURCE_TAG = "Tag parameters are invalid"
 EMPTY_UPLOAD = "The specified layer upload does not contain any layer parts."
 LAYER_PART_TOO_SMALL = "All layer parts except the last part should be at least 5MB"
 LAYER_EXISTS = "The image layer already exists in the associated repository."
+INVALID_LAYER_DIGEST = (
+    "Invalid request parameters: layer digest should satisfy the regex '[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+'"
+)
+NO_LAYER_DIGEST = "Invalid request parameters: layer digest cannot be null"
 LAYER_NOT_FOUND = "The specified layers could not be found, or the specified layer is not valid for this repository."
 LAYER_INACCESSIBLE = (
     "The specified layer is not available because it is not associated with an image. Unassociated image layers may be"
@@ -97,6 +105,16 @@ def template_lacks_role(prefix: str, repository: str) -> str:
     )
 
 
+def layer_size_exceeded(upload: str, limit: int) -> str:
+    """Say that an upload takes no more bytes."""
+    return f"The upload with id '{upload}' already has the maximum allowed layer size which is '{limit}' bytes"
+
+
+def upstream_layer_failed(why: str) -> str:
+    """Say that a layer could not be had from an upstream."""
+    return f"There was an issue getting the upstream layer matching the upstream registry: {why}"
+
+
 def upload_not_found(upload: str, repository: str, registry: str) -> str:
     """Say that a repository has no such upload, or none of this caller."""
     return f"The upload with id '{upload}' does not exist in the {_named(repository, registry)}"
@@ -115,9 +133,9 @@ def layer_part_order(expected: int, got: int) -> str:
     return f"The first byte of the layer part must be {expected}, which follows the last byte received, not {got}"
 
 
-def layer_part_length(stated: int, got: int) -> str:
-    """Say that a part is not as long as its first and last byte say."""
-    return f"The layer part must have the {stated} bytes from its first to its last byte, not {got}"
+def layer_part_length(stated: int, got: int, limit: int) -> str:
+    """Say that a part is not as long as its first and last byte say, or too long."""
+    return f"The layer part must have the {stated} bytes from its first to its last byte, at most {limit}, not {got}"
 
 
 def image_not_found(digest: str | None, tag: str | None, repository: str, registry: str) -> str:
@@ -292,3 +310,7 @@ def explicit_deny(kind: str) -> str:
 def registry_not_found(registry: str, region: str) -> str:
     """Say that an account has no registry that is served here."""
     return f"The registry with id '{registry}' does not exist in region {region}"
+
+
+RATE_EXCEEDED = "Rate exceeded"
+"""Said to a caller that asks too often."""

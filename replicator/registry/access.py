@@ -17,21 +17,40 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.repositories import Repository
 
 
-def authorize(principal: Principal, action: Action, repository: RepositoryName) -> None:
-    """Return if the caller may do `action`; raise Unauthenticated for a nameless caller, Denied for a known one."""
-    if principal.may(action, repository):
-        return
-    if principal.kind is PrincipalKind.ANONYMOUS:
-        raise Unauthenticated("authentication is required")
-    raise Denied(f"{principal.kind} {principal.name} is not allowed to {action} in repository {repository}")
+def authorize(principal: Principal, action: str, repository: RepositoryName | None) -> None:
+    """Return if the caller may do `action` in a repository, or in the registry itself (None).
+
+    Raises Unauthenticated for a nameless caller, Denied with ECR's sentence for a known one.
+    """
+    if not principal.may(action, repository):
+        raise refused(principal, action, repository)
 
 
-def authorize_push(settings: RegistrySettings, principal: Principal, repository: RepositoryName) -> None:
-    """Return if a user may push into a repository of this name; raises like `authorize`, and where a cache fills it.
+def authorize_head(principal: Principal, repository: RepositoryName) -> None:
+    """Return if the caller may ask for a layer without getting it; raises like `authorize`."""
+    if not principal.may(Action.GET_DOWNLOAD_URL_FOR_LAYER, repository):
+        authorize(principal, Action.BATCH_CHECK_LAYER_AVAILABILITY, repository)
+
+
+def authorize_everywhere(principal: Principal, action: str) -> None:
+    """Return if the caller may do `action` in all repositories; raises like `authorize`."""
+    if not principal.may_everywhere(action):
+        raise refused(principal, action, None)
+
+
+def refused(principal: Principal, action: str, repository: RepositoryName | None) -> Unauthenticated | Denied:
+    """Return the error for a caller who may not do `action`."""
+    if principal.kind is PrincipalKind.ANONYMOUS and not principal.is_root:
+        return Unauthenticated("authentication is required")
+    return Denied(principal.refusal(action, repository))
+
+
+def authorize_push(settings: RegistrySettings, principal: Principal, action: str, repository: RepositoryName) -> None:
+    """Return if a user may do a step of a push into a repository; raises like `authorize`, and where a cache fills it.
 
     Whether a cache made the repository is for `check_pushable` to tell, where it is read.
     """
-    authorize(principal, Action.PUSH, repository)
+    authorize(principal, action, repository)
     _check_not_filled(settings, repository, is_cached=False)
 
 
@@ -50,14 +69,14 @@ def _check_not_filled(settings: RegistrySettings, repository: RepositoryName, *,
 
 def may_replicate(settings: RegistrySettings, peer: NodeId, repository: RepositoryName) -> bool:
     """Tell whether a peer may replicate into a repository that exists."""
-    return _policy(settings).missing(peer.account, repository, exists=True) is None
+    return _policy(settings).missing(settings.node, peer, repository, exists=True) is None
 
 
 def authorize_replication(
     settings: RegistrySettings, peer: NodeId, repository: RepositoryName, *, exists: bool
 ) -> None:
     """Return if a peer may replicate into a repository; raise ReplicationDenied with the permission that it lacks."""
-    permission = _policy(settings).missing(peer.account, repository, exists=exists)
+    permission = _policy(settings).missing(settings.node, peer, repository, exists=exists)
     if permission is not None:
         raise ReplicationDenied(
             f"the registry policy does not allow account {peer.account} {permission} on repository {repository}",

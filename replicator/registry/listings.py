@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.access import Action, Principal
 from replicator.core.errors import Unauthenticated
 from replicator.core.manifest import Descriptor, parse_manifest
 from replicator.registry.access import authorize
@@ -79,7 +79,7 @@ class Listings:
         self, principal: Principal, repository: RepositoryName, page: Page, trace: PullTrace | None = None
     ) -> Listing[Tag]:
         """Return tags in bytewise order (end-8a, end-8b); raises RepositoryNotFound or an AccessError."""
-        authorize(principal, Action.PULL, repository)
+        authorize(principal, Action.LIST_IMAGES, repository)
         found = await self._node.database.read(self._tags(repository, page))
         return _cut(found, page, str)
 
@@ -92,13 +92,13 @@ class Listings:
 
         Raises Unauthenticated for a nameless caller who may do nothing: it should say who it is, not see an empty list.
         """
-        if principal.kind is PrincipalKind.ANONYMOUS and not principal.grants:
+        if principal.is_nobody:
             raise Unauthenticated
         readable: list[RepositoryName] = []
         after, step = page.last or "", page.size + 1
         while len(readable) <= page.size:
             names = await self._node.database.read(repositories.names_after(after, step))
-            readable.extend(name for name in names if principal.may(Action.PULL, name))
+            readable.extend(name for name in names if principal.may(Action.DESCRIBE_REPOSITORIES, name))
             if len(names) < step:
                 break
             # The few names of a narrow grant may lie behind very many others: no loop of small reads, nor one that
@@ -120,7 +120,7 @@ class Listings:
 
         Neither the subject nor the repository needs to exist. Raises an AccessError.
         """
-        authorize(principal, Action.PULL, repository)
+        authorize(principal, Action.BATCH_GET_IMAGE, repository)
         found: list[Descriptor] = []
         after, room = page.last or "", _MAX_REFERRER_BYTES
         while len(found) <= page.size:

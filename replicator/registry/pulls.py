@@ -10,12 +10,13 @@ from replicator.core.digest import algorithm_of, digest_of
 from replicator.core.errors import (
     BlobNotFound,
     CorruptBlob,
+    ImageInaccessible,
     ManifestNotFound,
     RepositoryNotFound,
 )
 from replicator.core.names import Tag
 from replicator.core.reference import Reference, as_digest
-from replicator.registry.access import authorize
+from replicator.registry.access import authorize, authorize_head
 from replicator.storage.metadata import blobs, images, repositories
 from replicator.telemetry.logs import get_logger
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 
 _log = get_logger(__name__)
+
+
+def check_pullable(manifest: StoredManifest) -> None:
+    """Return if an image may be pulled; raise ImageInaccessible for an archived one."""
+    if not manifest.is_active:
+        raise ImageInaccessible(texts.IMAGE_NOT_FOUND)
 
 
 class PullSource(Protocol):
@@ -76,17 +83,19 @@ class Pulls:
         trace: PullTrace | None = None,
     ) -> StoredManifest:
         """Return the exact bytes pushed under a tag or digest; see PullSource."""
-        authorize(principal, Action.PULL, repository)
+        authorize(principal, Action.BATCH_GET_IMAGE, repository)
         manifest = await self.find_manifest(repository, reference)
         if manifest is None:
             await self._require_repository(repository)
-            raise ManifestNotFound(f"repository {repository} has no manifest {reference}")
+            raise ManifestNotFound(texts.IMAGE_NOT_FOUND)
+        check_pullable(manifest)
         return manifest
 
     async def find_manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
         """Return the manifest if this node has it, asking nobody's permission; for the engines.
 
-        A damaged one counts as missing, until a push or a fetch puts it again.
+        An archived one is returned like every other. A damaged one counts as missing, until a push or a fetch puts it
+        again.
         """
         index = self._node.manifest_index
         manifest = index.find(repository, reference)
@@ -105,7 +114,8 @@ class Pulls:
         self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
     ) -> int:
         """Return the size of a blob that the repository holds; see PullSource."""
-        async with await self.open_blob(principal, repository, digest) as blob:
+        authorize_head(principal, repository)
+        async with await self._open(repository, digest) as blob:
             # Opened, because a client that hears of a damaged blob does not push it, and nothing would repair it.
             return blob.size
 
@@ -113,7 +123,11 @@ class Pulls:
         self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
     ) -> BlobContent:
         """Open a blob that the repository holds; see PullSource."""
-        blob = await self._get_blob(principal, repository, digest)
+        authorize(principal, Action.GET_DOWNLOAD_URL_FOR_LAYER, repository)
+        return await self._open(repository, digest)
+
+    async def _open(self, repository: RepositoryName, digest: Digest) -> BlobContent:
+        blob = await self._get_blob(repository, digest)
         try:
             return await self.read(blob)
         except CorruptBlob as error:
@@ -135,8 +149,7 @@ class Pulls:
         """Open stored bytes. Damaged ones are quarantined: not served again, and replaced by the next push or fill."""
         return await self._node.read_blob(blob)
 
-    async def _get_blob(self, principal: Principal, repository: RepositoryName, digest: Digest) -> StoredBlob:
-        authorize(principal, Action.PULL, repository)
+    async def _get_blob(self, repository: RepositoryName, digest: Digest) -> StoredBlob:
         blob = await self.find_blob(repository, digest)
         if blob is None:
             await self._require_repository(repository)

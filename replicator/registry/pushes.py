@@ -10,13 +10,18 @@ from replicator.core import texts
 from replicator.core.access import Action
 from replicator.core.digest import Digest, algorithm_of, digest_of
 from replicator.core.errors import (
+    Denied,
     DigestMismatch,
+    ImageExists,
+    ImageReferenced,
     ManifestNotFound,
     ManifestTooLarge,
-    MissingReferences,
+    MissingImages,
+    MissingLayers,
     RepositoryNotFound,
     TagImmutable,
 )
+from replicator.core.image_status import ImageStatus
 from replicator.core.jobs import JobKind
 from replicator.core.manifest import Manifest, parse_manifest
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
@@ -31,6 +36,7 @@ from replicator.registry.repository_creation import add_for
 from replicator.registry.signings import record_signings
 from replicator.storage.metadata import (
     blobs,
+    image_states,
     images,
     jobs,
     replication_status,
@@ -69,6 +75,9 @@ class _Push:
     tags: tuple[Tag, ...]
     by: NodeId
     now: float
+    pusher: Principal
+    by_api: bool = False
+    """Whether ECR's PutImage asks for it: no repository is made for it, and what is there already is an error."""
 
 
 class Pushes:
@@ -92,17 +101,36 @@ class Pushes:
         InvalidManifest, ManifestTooLarge, DigestMismatch, MissingReferences, TagImmutable, RepositoryNotFound or a
         StorageError; nothing is changed then.
         """
-        authorize_push(self._node.settings, principal, repository)
+        authorize_push(self._node.settings, principal, Action.PUT_IMAGE, repository)
         self._check_size(content)
-        image = _image(reference, content, content_type)
+        image = _image(as_digest(reference), content, content_type)
         tag = as_tag(reference)
         wanted = tuple(dict.fromkeys((*((tag,) if tag else ()), *extra_tags)))
-        by = self._node.settings.node
-        push = _Push(repository, image, wanted, by, self._node.clock.now())
-        await self._node.commit(repository, lambda: self._put(push))
+        push = _Push(repository, image, wanted, self._node.settings.node, self._node.clock.now(), principal)
+        return await self._store(push)
+
+    async def put_image(
+        self,
+        principal: Principal,
+        repository: RepositoryName,
+        content: bytes,
+        media_type: str | None,
+        tag: Tag | None,
+        digest: Digest | None,
+    ) -> PushedManifest:
+        """Store a manifest as ECR's PutImage does; raises like `put_manifest`, and ImageExists for what is here."""
+        authorize_push(self._node.settings, principal, Action.PUT_IMAGE, repository)
+        self._check_size(content)
+        image = _image(digest, content, media_type)
+        wanted = () if tag is None else (tag,)
+        by, now = self._node.settings.node, self._node.clock.now()
+        return await self._store(_Push(repository, image, wanted, by, now, principal, by_api=True))
+
+    async def _store(self, push: _Push) -> PushedManifest:
+        await self._node.commit(push.repository, lambda: self._put(push))
         self._node.announce_jobs(JobKind.REPLICATE)
-        subject = image.parsed.subject
-        return PushedManifest(image.manifest.digest, subject.digest if subject else None, wanted)
+        subject = push.image.parsed.subject
+        return PushedManifest(push.image.manifest.digest, subject.digest if subject else None, push.tags)
 
     def _check_size(self, content: bytes) -> None:
         limit = self._node.settings.max_manifest_size
@@ -110,8 +138,10 @@ class Pushes:
             raise ManifestTooLarge(f"the manifest has {len(content)} bytes; this registry accepts up to {limit}")
 
     def _put(self, push: _Push) -> Steps[None]:
-        repository = yield from ensure_pushable(self._node, push.repository, push.now)
+        repository = yield from self._open(push)
         yield from self._check_references(push.repository, push.image.parsed)
+        if push.by_api:
+            yield from self._check_new(push)
         yield from _check_tags(repository, push)
         yield from check_quotas(self._node, push.repository, push.image.manifest.digest, push.tags)
         yield from record_push(self._node, push.repository, push.image, push.tags, push.now)
@@ -122,27 +152,46 @@ class Pushes:
         yield from images.put(push.repository, push.image, push.by, push.now, not_before=newest)
         yield from plan_follow_up(self._node, change_of(push.repository, push.image, push.tags), push.now)
 
+    def _open(self, push: _Push) -> Steps[Repository]:
+        if not push.by_api:
+            return (yield from ensure_pushable(self._node, push.pusher, push.repository, push.now))
+        repository = yield from require_repository(self._node, push.repository)
+        check_pushable(self._node.settings, repository)
+        return repository
+
+    def _check_new(self, push: _Push) -> Steps[None]:
+        """Raise ImageExists for what nothing would change about; an archived image comes back by being pushed."""
+        digest = push.image.manifest.digest
+        status = yield from image_states.find_status(push.repository, digest)
+        if status is not ImageStatus.ACTIVE:
+            return
+        for tag in push.tags:
+            register = yield from tags.find(push.repository, tag)
+            if register is None or register.digest != digest:
+                return
+        account = self._node.settings.node.account
+        named = push.tags[0] if push.tags else None
+        raise ImageExists(texts.image_exists(digest, named, push.repository, account))
+
     def _check_references(self, repository: RepositoryName, manifest: Manifest) -> Steps[None]:
         settings = self._node.settings
+        account = settings.node.account
         if not settings.sparse_images:
             absent = yield from blobs.missing(repository, manifest.required_blobs)
             if absent:
-                raise MissingReferences(
-                    f"repository {repository} lacks blobs that the manifest refers to", digests=absent
-                )
+                raise MissingLayers(texts.layers_required(absent[:_NAMED], repository, account), digests=absent)
         if not settings.sparse_indexes:
             absent = yield from images.missing(repository, manifest.children)
             if absent:
-                raise MissingReferences(
-                    f"repository {repository} lacks manifests that the index refers to", digests=absent
-                )
+                raise MissingImages(texts.images_required(absent[:_NAMED], repository, account), digests=absent)
 
     async def delete_manifest(self, principal: Principal, repository: RepositoryName, reference: Reference) -> None:
         """Delete a tag, or an image with all its tags; gone on the next request (distribution-spec end-9).
 
-        Raises an AccessError, ManifestNotFound, RepositoryNotFound or a StorageError.
+        Raises an AccessError, ManifestNotFound, RepositoryNotFound, ImageReferenced where an index lists the image, or
+        a StorageError.
         """
-        authorize(principal, Action.DELETE, repository)
+        authorize(principal, Action.BATCH_DELETE_IMAGE, repository)
         digest = as_digest(reference)
         if digest is not None:
             body = partial(self._delete_image, repository, digest)
@@ -151,7 +200,7 @@ class Pushes:
         deleted = await self._node.commit(repository, body)
         self._node.announce_jobs(JobKind.DELETE_REPLICA)
         if not deleted:
-            raise ManifestNotFound(f"repository {repository} has no manifest {reference}")
+            raise ManifestNotFound(texts.IMAGE_NOT_FOUND)
 
     def _delete_image(self, repository: RepositoryName, digest: Digest) -> Steps[bool]:
         yield from require_repository(self._node, repository)
@@ -163,7 +212,36 @@ class Pushes:
 
 
 def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest, now: float) -> Steps[bool]:
-    """Delete an image with all its tags, and store the jobs that delete its replicas; return whether it was there."""
+    """Delete an image with all its tags and referrers, and store the jobs that delete its replicas.
+
+    Returns whether it was there. Raises ImageReferenced where an index lists it, Denied where a tag of it is protected;
+    nothing is changed then. A referrer that an index lists stays.
+    """
+    parents = yield from images.parents(repository, digest, _NAMED)
+    if parents:
+        raise ImageReferenced(texts.image_referenced(parents))
+    yield from check_deletable(node, repository, (yield from tags.of_digest(repository, digest)))
+    left = yield from image_states.referrers(repository, digest)
+    deleted = yield from _delete_one(node, repository, digest, now)
+    while deleted and left:
+        referrer = left.pop()
+        if not (yield from images.is_child(repository, referrer)):
+            left += yield from image_states.referrers(repository, referrer)
+            yield from _delete_one(node, repository, referrer, now)
+    return deleted
+
+
+def check_deletable(node: RegistryNode, repository: RepositoryName, names: Sequence[Tag]) -> Steps[None]:
+    """Raise Denied where one of these tags must not go: an immutable one, if the node protects these."""
+    if not node.settings.protect_immutable_tags or not names:
+        return
+    found = yield from repositories.find(repository)
+    for tag in names:
+        if found is not None and not found.mutability.is_mutable(tag):
+            raise Denied(texts.tag_protected(tag, repository))
+
+
+def _delete_one(node: RegistryNode, repository: RepositoryName, digest: Digest, now: float) -> Steps[bool]:
     found = yield from images.find(repository, digest)
     register = yield from images.find_register(repository, digest)
     if found is None or register is None or register.origin is None:
@@ -187,10 +265,14 @@ def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest,
 
 
 def delete_tag(node: RegistryNode, repository: RepositoryName, tag: Tag, now: float) -> Steps[bool]:
-    """Delete a tag, and store the jobs that delete it at the destinations; return whether it was there."""
+    """Delete a tag, and store the jobs that delete it at the destinations; return whether it was there.
+
+    Raises Denied for a protected one.
+    """
     state = yield from tags.find(repository, tag)
     if state is None or state.digest is None:
         return False
+    yield from check_deletable(node, repository, (tag,))
     origin = yield from images.find_origin(repository, state.digest)
     yield from record_deletion(node, repository, state.digest, (tag,), now)
     deleted = yield from tags.put(repository, tag, None, node.settings.node, now)
@@ -199,8 +281,7 @@ def delete_tag(node: RegistryNode, repository: RepositoryName, tag: Tag, now: fl
     return True
 
 
-def _image(reference: Reference, content: bytes, content_type: str | None) -> StoredImage:
-    stated = as_digest(reference)
+def _image(stated: Digest | None, content: bytes, content_type: str | None) -> StoredImage:
     parsed = parse_manifest(content, content_type)
     digest = digest_of(content, algorithm_of(stated)) if stated else digest_of(content)
     if stated is not None and digest != stated:
@@ -213,7 +294,7 @@ def _check_tags(repository: Repository, push: _Push) -> Steps[None]:
         state = yield from tags.find(push.repository, tag)
         current = state.digest if state else None
         if not repository.mutability.permits(tag, current, push.image.manifest.digest):
-            raise TagImmutable(f"the tag {tag} exists in repository {push.repository} and is immutable there")
+            raise TagImmutable(texts.tag_immutable(tag, push.repository))
 
 
 def change_of(
@@ -291,11 +372,15 @@ def ensure_repository(
     return (yield from add_for(node, name, now, cause))
 
 
-def ensure_pushable(node: RegistryNode, name: RepositoryName, now: float) -> Steps[Repository]:
+def ensure_pushable(node: RegistryNode, principal: Principal, name: RepositoryName, now: float) -> Steps[Repository]:
     """Return the repository that a user pushes into, like `ensure_repository`; raise Denied where a cache fills it.
+
+    A missing one is made for whoever may create repositories, and looks missing to others.
 
     Looked at in the transaction of the push, because the cache may have made the repository a moment ago.
     """
+    if not principal.may(Action.CREATE_REPOSITORY, name):
+        yield from require_repository(node, name)
     repository = yield from ensure_repository(node, name, now)
     check_pushable(node.settings, repository)
     return repository

@@ -27,7 +27,7 @@ from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
 from replicator.registry_api.errors import RenderedError
 from replicator.registry_api.loops import LoopGuard
 from replicator.registry_api.namespaces import parse_namespace, resolve
-from replicator.registry_api.token_endpoint import answer_token
+from replicator.registry_api.token_endpoint import TOKEN_PATH, answer_token
 from replicator.upstream.errors import UpstreamLoop
 from replicator.upstream.via import on_behalf_of
 
@@ -85,6 +85,8 @@ class RegistryApi(Edge):
         """Answer one request below `/v2`."""
         request = visit.request
         visit.principal = self.identify(request)
+        if visit.principal.is_nobody and self.authenticator.answers_as_ecr and path_of(request) != TOKEN_PATH:
+            raise Unauthenticated("authentication is required")  # before a path or a method is looked at
         endpoint = parse_endpoint(path_of(request))
         visit.route = endpoint.route.value
         if "Via" not in request.headers:

@@ -42,7 +42,7 @@ class BackfillPages:
     async def _start(self, asked: Asked) -> web.Response:
         fields = await body_fields(asked.request, "repository", "destination")
         repository, destination = fields.find_repository(), fields.destination()
-        asked.authorize(Action.PUSH, repository)
+        asked.authorize(Action.START_BACKFILL, repository)
         backfill_id = await self._backfills.start(destination, repository)
         _log.info(
             "backfill started by an operator",
@@ -74,7 +74,7 @@ class BackfillPages:
 
     async def _stop(self, asked: Asked) -> web.Response:
         backfill = await self._find(asked)
-        asked.authorize(Action.PUSH, backfill.repository)
+        asked.authorize(Action.START_BACKFILL, backfill.repository)
         stopped = await self._backfills.stop(backfill.id)
         _log.info("backfill stopped by an operator", principal=asked.principal.name, backfill=backfill.id)
         return answer(backfill_json(stopped), 202)

@@ -105,7 +105,7 @@ class CacheApi(OperatorApi):
         if repository is None:
             page = await inventory.of_prefix(fields.prefix(), after, size, asked.may_pull)
         else:
-            asked.authorize(Action.PULL, repository)
+            asked.authorize(Action.DESCRIBE_CACHE, repository)
             page = await inventory.of_repository(repository, after, size)
         now = self._clock.now()
         found = [cache_json.image_json(one, now) for one in page.images]
@@ -119,13 +119,13 @@ class CacheApi(OperatorApi):
             raise InvalidInput("expected image as text")
         found = await self._cases.explainer.explain(name, self._own_hosts(asked))
         if found.image is not None:
-            asked.authorize(Action.PULL, found.image.repository)
+            asked.authorize(Action.DESCRIBE_CACHE, found.image.repository)
         return answer(cache_json.explanation_json(found, self._clock.now()))
 
     async def _refresh(self, asked: Asked) -> web.StreamResponse:
         fields = await body_fields(asked.request, "image", "repository", "tag")
         repository, tag = await self._tag_of(asked, fields)
-        asked.authorize(Action.PUSH, repository)
+        asked.authorize(Action.FILL_CACHE, repository)
         work = partial(self._cases.refreshes.refresh, repository, tag)
         found = await self._polls.run(asked.request, _caller(asked), work)
         _log.info(
@@ -140,7 +140,7 @@ class CacheApi(OperatorApi):
     async def _purge(self, asked: Asked) -> web.StreamResponse:
         fields = await body_fields(asked.request, "image", "repository", "reference", "force")
         repository, reference = await self._image_of(asked, fields)
-        asked.authorize(Action.DELETE, repository)
+        asked.authorize(Action.PURGE_CACHE, repository)
         purged = await self._cases.space.purge(repository, reference, force=fields.flag("force"))
         self._cases.forget(repository, reference)
         _log.info(
@@ -162,7 +162,7 @@ class CacheApi(OperatorApi):
     async def _set_pin(self, asked: Asked, *, pinned: bool) -> web.StreamResponse:
         fields = await body_fields(asked.request, "image", "repository", "reference")
         image = await self._one_image(asked, fields)
-        asked.authorize(Action.PUSH, image.repository)
+        asked.authorize(Action.PIN_IMAGE, image.repository)
         if pinned:
             await self._cases.space.pin(image.repository, image.reference)
         else:
@@ -186,18 +186,18 @@ class CacheApi(OperatorApi):
     async def _warm(self, asked: Asked) -> web.StreamResponse:
         fields = await body_fields(asked.request, "image", "repository", "reference", "platforms")
         image, platforms = await self._one_image(asked, fields), fields.find_platforms()
-        asked.authorize(Action.PUSH, image.repository)
+        asked.authorize(Action.FILL_CACHE, image.repository)
         warming = self._cases.warmer.start(image.repository, image.reference, platforms)
         return await _follow(asked.request, warming)
 
     async def _upstreams(self, asked: Asked) -> web.StreamResponse:
         query_fields(asked.request)
-        asked.authorize(Action.PULL, None)
+        asked.authorize(Action.DESCRIBE_CACHE, None)
         return answer({"upstreams": [cache_json.whole_upstream_json(client) for client in self._cases.clients]})
 
     async def _space(self, asked: Asked) -> web.StreamResponse:
         query_fields(asked.request)
-        asked.authorize(Action.PULL, None)
+        asked.authorize(Action.DESCRIBE_CACHE, None)
         return answer(cache_json.space_json(await self._cases.space.usage()))
 
     async def _tag_of(self, asked: Asked, fields: Fields) -> tuple[RepositoryName, Tag | None]:

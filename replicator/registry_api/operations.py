@@ -117,7 +117,7 @@ class Operations:
 
     async def _status(self, request: web.BaseRequest) -> web.Response:
         principal = self._require_operator(request)
-        status = await self._get_status(lambda repository: principal.may(Action.PULL, repository))
+        status = await self._get_status(lambda repository: principal.may(Action.DESCRIBE_STATUS, repository))
         body = json.dumps(status, separators=(",", ":")).encode()
         return web.Response(body=body, headers={"Content-Type": "application/json"})
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from replicator.core.access import Action, Principal
-from replicator.core.errors import Denied
-from replicator.registry.access import authorize
+from replicator.registry.access import authorize, authorize_everywhere
 
 if TYPE_CHECKING:
     from replicator.core.names import RepositoryName
@@ -29,12 +28,12 @@ class Asked:
         """Return if the caller may do `action` in a repository, or in all of them (None); raises an AccessError."""
         if repository is not None:
             authorize(self.principal, action, repository)
-        elif not any(action in grant.actions and "*" in grant.repositories for grant in self.principal.grants):
-            raise Denied(f"{self.principal.kind} {self.principal.name} is not allowed to {action} in all repositories")
+        else:
+            authorize_everywhere(self.principal, action)
 
     def may_pull(self, repository: RepositoryName) -> bool:
         """Tell whether the caller may know of a repository."""
-        return self.principal.may(Action.PULL, repository)
+        return self.principal.may(Action.DESCRIBE_STATUS, repository)
 
 
 Page = Callable[[Asked], Awaitable[web.StreamResponse]]

@@ -85,7 +85,7 @@ class ReplicationApi(OperatorApi):
             asked.request, "repository", "reference", "digest", "destinations", "regions", "timeout", "until_failed"
         )
         repository, reference = fields.repository(), fields.reference()
-        asked.authorize(Action.PULL, repository)
+        asked.authorize(Action.DESCRIBE_IMAGE_REPLICATION_STATUS, repository)
         wanted = Wanted(fields.destinations(), fields.regions())
         seconds = fields.seconds("timeout", DEFAULT_WAIT, MAX_WAIT)
         pinned, until_failed = fields.find_digest(), fields.flag("until_failed")
@@ -98,7 +98,7 @@ class ReplicationApi(OperatorApi):
     async def _images(self, asked: Asked) -> web.Response:
         fields = query_fields(asked.request, "repository", "reference")
         repository, reference = fields.repository(), fields.reference()
-        asked.authorize(Action.PULL, repository)
+        asked.authorize(Action.DESCRIBE_IMAGE_REPLICATION_STATUS, repository)
         found = await self._use_cases.status.of_image(repository, reference)
         digest = found[0].digest if found else None
         statuses = [status_json(one) for one in found]
@@ -108,7 +108,7 @@ class ReplicationApi(OperatorApi):
     async def _retry(self, asked: Asked) -> web.Response:
         fields = await body_fields(asked.request, "repository", "destination")
         repository, destination = fields.find_repository(), fields.find_destination()
-        asked.authorize(Action.PUSH, repository)
+        asked.authorize(Action.REPLICATE_AGAIN, repository)
         count = await self._use_cases.retries.retry(destination, repository)
         _log.info(
             "replication retried by an operator",

@@ -39,7 +39,7 @@ class SyncPages:
         if scope.reference is not None and scope.repository is None:
             raise InvalidInput("expected a repository with the reference")
         is_dry = fields.flag("dry_run")
-        asked.authorize(Action.PULL if is_dry else Action.PUSH, scope.repository)
+        asked.authorize(Action.COMPARE_REGISTRIES if is_dry else Action.SYNC_REGISTRIES, scope.repository)
         if is_dry:
             return answer(plan_json(await self._requests.plan(scope)))
         backfill_id, plan = await self._requests.start(scope)

@@ -23,6 +23,7 @@ from replicator.core.delivery import ImageOutcome
 from replicator.core.errors import (
     BlobNotFound,
     CorruptBlob,
+    ImageInaccessible,
     ManifestNotFound,
     ReplicatorError,
     RepositoryNotFound,
@@ -34,7 +35,7 @@ from replicator.core.errors import (
 from replicator.core.peer_messages import Delivery
 from replicator.core.reference import as_digest
 from replicator.core.templates import CreationCause
-from replicator.registry.access import authorize
+from replicator.registry.access import authorize, authorize_head
 from replicator.registry.pushes import ensure_repository
 from replicator.replication.early_images import EarlyImage, EarlyImages, EarlySource, early_image
 from replicator.replication.early_lookup import EarlyLookup, ReadThroughLimits
@@ -111,9 +112,11 @@ class ReadThrough:
         trace: PullTrace | None = None,
     ) -> StoredManifest:
         """Return a manifest that is here, or that a source will bring; see PullSource."""
-        authorize(principal, Action.PULL, repository)
+        authorize(principal, Action.BATCH_GET_IMAGE, repository)
         try:
             return await self._behind.get_manifest(principal, repository, reference, trace)
+        except ImageInaccessible:
+            raise  # it is here: nobody else is asked for it
         except (ManifestNotFound, RepositoryNotFound):
             if not self._may_ask(principal, repository):
                 raise
@@ -129,7 +132,7 @@ class ReadThrough:
 
         Whoever hears that a blob is here does not push it, so it must be.
         """
-        authorize(principal, Action.PULL, repository)
+        authorize_head(principal, repository)
         try:
             return await self._behind.get_blob_size(principal, repository, digest, trace)
         except (BlobNotFound, RepositoryNotFound):
@@ -143,7 +146,7 @@ class ReadThrough:
         self, principal: Principal, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None
     ) -> BlobContent:
         """Open a blob that is here, or that a source has, as it arrives; see PullSource."""
-        authorize(principal, Action.PULL, repository)
+        authorize(principal, Action.GET_DOWNLOAD_URL_FOR_LAYER, repository)
         try:
             return await self._behind.open_blob(principal, repository, digest, trace)
         except (BlobNotFound, RepositoryNotFound):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from replicator.core.access import Action, Grant
+from replicator.core.access import Grant, Right
 from replicator.core.rate_limit import RateLimit
 from replicator.registry.settings import RegistrySettings
 from replicator.registry_api.authentication import User
@@ -30,7 +30,7 @@ _numbers = itertools.count()
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def registries(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Registries]:
     clock = FakeClock()
-    users = Users([User.with_password("reader", "secret", [Grant(frozenset({Action.PULL}))])])
+    users = Users([User.with_password("reader", "secret", [Grant(frozenset({Right.PULL}))])])
     sparse = RegistrySettings(NODE, sparse_indexes=True, sparse_images=True)
     folder = tmp_path_factory.mktemp("registries")
     names = ("open", "strict", "guarded", "throttled")

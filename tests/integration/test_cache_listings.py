@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.cache.limits import CacheLimits
-from replicator.core.access import Action, Grant
+from replicator.core.access import Grant, Right
 from replicator.core.cache_rules import ROOT, CacheRule, Selection
 from replicator.core.media_types import OCI_INDEX
 from tests.support.cached_edge import cached_edge
@@ -250,7 +250,7 @@ async def test_own_repositories_are_listed_from_here_alone(tmp_path: Path, upstr
 
 async def test_access_is_checked_before_anybody_is_asked(tmp_path: Path, upstream: FakeRegistry) -> None:
     upstream.add(NAME, IMAGE, "latest")
-    users = Users(anonymous=(Grant(frozenset({Action.PULL}), ("other/*",)),))
+    users = Users(anonymous=(Grant(frozenset({Right.PULL}), ("other/*",)),))
     async with cached_edge(tmp_path, {"hub": endpoint_of(upstream)}, [HUB], users=users) as edge:
         assert (await edge.get(TAGS)).status == 401
         assert (await edge.get(f"/v2/hub/{NAME}/referrers/{IMAGE.digest}")).status == 401

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action, Grant, Principal, PrincipalKind
+from replicator.core.access import Grant, Principal, PrincipalKind, Right, policies_of
 from replicator.core.mutability import MutabilityRule
 from replicator.core.names import RepositoryName
 from replicator.core.pagination import Page
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from replicator.storage.metadata.statement import Steps
 
-NARROW = Principal("ann", PrincipalKind.USER, (Grant(frozenset({Action.PULL}), ("z/*",)),))
+NARROW = Principal("ann", PrincipalKind.USER, policies_of((Grant(frozenset({Right.PULL}), ("z/*",)),)))
 
 
 def _many() -> Steps[None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import ALL_USER_ACTIONS, UNRESTRICTED, Grant
+from replicator.core.access import ALL_RIGHTS, UNRESTRICTED, Grant
 from replicator.core.digest import digest_of
 from replicator.core.media_types import OCI_INDEX
 from replicator.core.message_json import MAX_VALUES
@@ -51,7 +51,7 @@ WRITTEN = Revision(1, 1_700_000_000_000, str(OTHER_NODE))
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[PeerNode]:
-    users = [User.with_password("ann", "secret", [Grant(ALL_USER_ACTIONS)])]
+    users = [User.with_password("ann", "secret", [Grant(ALL_RIGHTS)])]
     async with serve_peer(tmp_path, settings=RegistrySettings(NODE), users=users) as served:
         yield served
 

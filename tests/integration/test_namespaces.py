@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import Action, Grant
+from replicator.core.access import Grant, Right
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.names import RepositoryName
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LAYER = bytes(range(251)) * 40
 HUB = CacheRule("docker-hub", "hub", namespaces=("docker.io",))
 QUAY = CacheRule("quay", "quay", upstream_prefix="org", namespaces=("quay.io",))
-PULL = frozenset({Action.PULL})
+PULL = frozenset({Right.PULL})
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import ALL_USER_ACTIONS, UNRESTRICTED, Grant
+from replicator.core.access import ALL_RIGHTS, UNRESTRICTED, Grant
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.errors import Denied
@@ -70,7 +70,7 @@ async def test_nothing_is_pushed_below_a_prefix(tmp_path: Path, hub: FakeRegistr
 
 
 async def test_a_user_with_every_right_is_refused_too(tmp_path: Path, hub: FakeRegistry) -> None:
-    users = Users([User.with_password("admin", "admin", [Grant(ALL_USER_ACTIONS)])])
+    users = Users([User.with_password("admin", "admin", [Grant(ALL_RIGHTS)])])
     async with cached_edge(tmp_path, {"hub": endpoint_of(hub)}, [HUB], users=users) as edge:
         answer = await edge.ask("POST", "/v2/docker-hub/app/blobs/uploads/", basic("admin", "admin"))
         nameless = await edge.ask("POST", "/v2/docker-hub/app/blobs/uploads/")

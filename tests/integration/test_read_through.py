@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from replicator.core.access import Action, Grant
+from replicator.core.access import Grant, Right
 from replicator.core.platforms import Platform
 from replicator.core.replication import Rename, ReplicationState
 from replicator.registry_api.authentication import User
@@ -239,7 +239,7 @@ class TestRefused:
             await pull(nodes, IMAGE, "v1")
 
     async def test_to_a_caller_who_may_not_pull_here_before_anybody_is_asked(self, tmp_path: Path) -> None:
-        users = [User("ann", b"$2b$04$invalid", (Grant(frozenset({Action.PULL}), ("other/*",)),))]
+        users = [User("ann", b"$2b$04$invalid", (Grant(frozenset({Right.PULL}), ("other/*",)),))]
         async with lagging(tmp_path, None, NodePlan(EU, users=users, read_from=[US])) as nodes:
             await nodes[US].push(IMAGE, APP, "v1")
             assert await status_of(nodes, f"{APP}/manifests/v1") == 401

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from replicator.core.access import ALL_USER_ACTIONS, Action, Grant
+from replicator.core.access import ALL_RIGHTS, Grant, Right
 from replicator.core.digest import digest_of
 from replicator.core.names import AccountId, NodeId
 from replicator.core.rate_limit import RateLimit
@@ -22,9 +22,9 @@ from tests.support.wire_client import Answer, WireClient, basic, bearer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PULL, PUSH = frozenset({Action.PULL}), frozenset({Action.PULL, Action.PUSH})
+PULL, PUSH = frozenset({Right.PULL}), frozenset({Right.PULL, Right.PUSH})
 USERS = [
-    User.with_password("admin", "admin", [Grant(ALL_USER_ACTIONS)]),
+    User.with_password("admin", "admin", [Grant(ALL_RIGHTS)]),
     User.with_password("ann", "ann", [Grant(PUSH, ("team-b/*",))]),
     User.with_password("bob", "bob", [Grant(PUSH, ("team-b/*",))]),
     User.with_password("reader", "reader", [Grant(PULL, ("team-b/*",))]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from replicator.core.access import ALL_USER_ACTIONS, Action, Grant
+from replicator.core.access import ALL_RIGHTS, Grant, Right
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.media_types import OCI_MANIFEST
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.support.wire_client import Answer
 
-PULL = frozenset({Action.PULL})
+PULL = frozenset({Right.PULL})
 HUB = CacheRule("docker-hub", "hub", namespaces=("docker.io",))
 EVERYTHING = CacheRule(ROOT, "hub", namespaces=("docker.io",))
 A, B, OWN = "docker-hub/team/a", "docker-hub/team/b", "own/b"
@@ -39,8 +39,8 @@ BLOB = digest_of(LAYER)
 ADMIN, READER = basic("admin", "admin"), basic("reader", "reader")
 USERS = Users(
     [
-        User.with_password("admin", "admin", [Grant(ALL_USER_ACTIONS)]),
-        User.with_password("reader", "reader", [Grant(PULL, (B,)), Grant(ALL_USER_ACTIONS, ("own/*",))]),
+        User.with_password("admin", "admin", [Grant(ALL_RIGHTS)]),
+        User.with_password("reader", "reader", [Grant(PULL, (B,)), Grant(ALL_RIGHTS, ("own/*",))]),
     ]
 )
 
@@ -129,7 +129,7 @@ IDENTITIES = ("scanner-1", "cache", "replicator", "peer", "node", "robot$cache",
 async def test_sec_16_nobody_but_the_cache_fills_a_cached_repository(
     tmp_path: Path, hub: FakeRegistry, rule: CacheRule
 ) -> None:
-    users = Users([User.with_password(name, "p", [Grant(ALL_USER_ACTIONS)]) for name in IDENTITIES])
+    users = Users([User.with_password(name, "p", [Grant(ALL_RIGHTS)]) for name in IDENTITIES])
     forged = build_image([b"poison"])
     repository = A if rule is HUB else "team/a"
     hub.add_image("team/a", "latest", [LAYER])

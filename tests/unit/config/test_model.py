@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from replicator.config.base import Address, parse_address, parse_base_url
 from replicator.config.model import LogFormat, LogLevel, Settings
 from replicator.config.nodes import NodeSettings, Sparse
-from replicator.core.access import Action, Grant
+from replicator.core.access import Grant, Right
 from replicator.core.cache_rules import DEFAULT_FRESHNESS, CacheRule
 from replicator.core.errors import ConfigurationError
 from replicator.core.mutability import MutabilityRule, TagMutability
@@ -110,10 +110,10 @@ def test_grants_become_the_cores_values() -> None:
             "users": [{"name": "ci", "password": {"env": "P"}, "grants": [{"actions": ["push", "delete"]}]}],
         }
     )
-    assert one.anonymous_grants() == (Grant(frozenset({Action.PULL}), ("hub/*",)),)
+    assert one.anonymous_grants() == (Grant(frozenset({Right.PULL}), ("hub/*",)),)
     assert one.auth is not None
     [grant] = one.auth.users[0].to_grants()
-    assert grant.allows(Action.DELETE, parse_repository("any/thing"))
+    assert (grant.rights, grant.repositories) == (frozenset({Right.DELETE}), ("*",))
     assert node().anonymous_grants() == ()
 
 

@@ -7,7 +7,7 @@ import pytest
 from replicator.core.destinations import DestinationId, RegistryRef, parse_destination
 from replicator.core.errors import InvalidInput
 from replicator.core.mutability import MutabilityRule, TagMutability
-from replicator.core.names import AccountId, RepositoryName, parse_node
+from replicator.core.names import AccountId, NodeId, Region, RepositoryName, parse_node
 from replicator.core.registry_policy import Permission, PolicyStatement, RegistryPolicy
 from replicator.core.templates import ROOT, CreationCause, CreationTemplate, template_for
 
@@ -43,7 +43,8 @@ REPLICATE, CREATE = Permission.REPLICATE_IMAGE, Permission.CREATE_REPOSITORY
 def test_the_permission_that_is_missing(
     statements: tuple[PolicyStatement, ...], source: AccountId, exists: bool, missing: Permission | None
 ) -> None:
-    assert RegistryPolicy(OWNER, statements).missing(source, NAME, exists=exists) is missing
+    here, there = NodeId(OWNER, Region("eu-west-1")), NodeId(source, Region("us-east-1"))
+    assert RegistryPolicy(OWNER, statements).missing(here, there, NAME, exists=exists) is missing
 
 
 def template(prefix: str, *causes: CreationCause) -> CreationTemplate:

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 A, B = parse_repository("a"), parse_repository("b")
 EXPIRY = 3600.0
-SOMEBODY_ELSE = Principal("else", UNRESTRICTED.kind, UNRESTRICTED.grants)
+SOMEBODY_ELSE = Principal("else", UNRESTRICTED.kind, UNRESTRICTED.policies)
 chunk = st.binary(max_size=6)
 
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from replicator.core.access import Action, Grant
+from replicator.core.access import Grant, Right
 from replicator.core.names import RepositoryName, parse_node
 from replicator.core.rate_limit import RateLimit
 from replicator.registry.peer_tokens import PeerTokens
@@ -124,7 +124,7 @@ async def test_the_status_is_for_users(headers: dict[str, str], status: int) -> 
 
 
 async def test_what_everybody_may_pull_does_not_show_the_status() -> None:
-    node = Node(anonymous=(Grant(frozenset({Action.PULL})),))
+    node = Node(anonymous=(Grant(frozenset({Right.PULL})),))
     assert (await node.ask("/_replicator/v1/status")).status == 401
 
 
@@ -144,8 +144,8 @@ async def test_passwords_are_not_guessed_faster_here() -> None:
     ("grants", "seen"),
     [
         ((), []),
-        ((Grant(frozenset({Action.PULL}), ("team-b/*",)),), ["team-b/app"]),
-        ((Grant(frozenset({Action.PULL})),), ["team-a/app", "team-b/app"]),
+        ((Grant(frozenset({Right.PULL}), ("team-b/*",)),), ["team-b/app"]),
+        ((Grant(frozenset({Right.PULL})),), ["team-a/app", "team-b/app"]),
     ],
 )
 async def test_the_status_names_no_repository_that_the_user_may_not_read(

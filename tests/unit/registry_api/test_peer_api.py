@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.core.access import ALL_USER_ACTIONS, Grant
+from replicator.core.access import ALL_RIGHTS, Grant
 from replicator.core.digest import digest_of
 from replicator.core.errors import InvalidInput
 from replicator.core.message_json import parse_message
@@ -61,7 +61,7 @@ SETTINGS = RegistrySettings(
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[PeerNode]:
-    users = [User.with_password("ann", "secret", [Grant(ALL_USER_ACTIONS)])]
+    users = [User.with_password("ann", "secret", [Grant(ALL_RIGHTS)])]
     async with serve_peer(tmp_path, settings=SETTINGS, users=users) as served:
         yield served
 
