@@ -17,6 +17,7 @@ import typer
 from replicator import __version__
 from replicator.core.errors import ReplicatorError
 from replicator.daemon.cache_cli import cache_app
+from replicator.daemon.events_cli import events_app
 from replicator.daemon.replication_cli import CaOption, ConfigOption, UserOption, register
 
 app = typer.Typer(
@@ -115,3 +116,4 @@ def status(
 
 register(app)
 app.add_typer(cache_app, name="cache")
+app.add_typer(events_app, name="events")

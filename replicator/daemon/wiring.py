@@ -45,6 +45,7 @@ from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthen
 from replicator.registry_api.cache_api import CacheApi
 from replicator.registry_api.call import Services
 from replicator.registry_api.layer_downloads import LayerDownloads
+from replicator.registry_api.events_api import EventsApi
 from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
 from replicator.registry_api.replication_api import ReplicationApi
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId
     from replicator.daemon.cache_parts import CacheParts
-    from replicator.daemon.event_parts import EventGauges
+    from replicator.daemon.event_parts import EventGauges, EventParts
     from replicator.daemon.listener import Listener
     from replicator.daemon.replication_parts import ReplicationParts
     from replicator.daemon.secrets import SecretStore
@@ -219,7 +220,9 @@ class _NodeBuilder:
             replication=replication,
             cache=cache,
             events=events,
-            server=self._server(services, replication, cache, self._authenticator(tokens), readiness, status, via),
+            server=self._server(
+                services, replication, cache, events, self._authenticator(tokens), readiness, status, via
+            ),
         )
 
     def _server(
@@ -227,6 +230,7 @@ class _NodeBuilder:
         services: Services,
         replication: ReplicationParts,
         cache: CacheParts,
+        events: EventParts,
         authenticator: Authenticator,
         readiness: ReadinessProbe,
         status: NodeStatus,
@@ -239,6 +243,7 @@ class _NodeBuilder:
         peers = PeerApi(replication.replicas, replication.uploads, authenticator, clock, observe, limit)
         operators = ReplicationApi(replication.use_cases, authenticator, clock, observe, limit)
         caching = CacheApi(cache.use_cases, authenticator, clock, observe, limit, self._settings.public_url)
+        telling = EventsApi(events.operators, authenticator, clock, observe, limit)
         operations = Operations(
             authenticator,
             readiness.check,
@@ -247,6 +252,7 @@ class _NodeBuilder:
             limit,
             operators.handle,
             caching.handle,
+            telling.handle,
         )
         control = ControlApi(self._settings.id, self._control, self._callers(), clock, observe, limit)
         pulls = replication.read_through
