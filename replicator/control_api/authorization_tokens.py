@@ -23,7 +23,7 @@ async def get_authorization_token(call: Call) -> Document:
     """Answer with a token for each registry that is named; for the caller's own without names."""
     token = _token(call)
     names = call.registry.names
-    accounts = call.input.texts("registryIds") or (names.id.account,)
+    accounts = call.input.texts("registryIds") or (call.caller.account or names.id.account,)
     return {"authorizationData": [{**token, "proxyEndpoint": _endpoint(names, one)} for one in accounts]}
 
 

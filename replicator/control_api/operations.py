@@ -12,6 +12,7 @@ from replicator.control_api import (
     layers,
     lifecycle,
     policies,
+    pull_time_exclusions,
     referrers,
     registry_settings,
     replication,
@@ -35,6 +36,7 @@ ECR: Mapping[str, Handler] = {
     **layers.HANDLERS,
     **referrers.HANDLERS,
     **storage_class.HANDLERS,
+    **pull_time_exclusions.HANDLERS,
     **policies.HANDLERS,
     **registry_settings.HANDLERS,
     **account_settings.HANDLERS,
@@ -48,7 +50,7 @@ ECR: Mapping[str, Handler] = {
 }
 """What answers each operation of ECR; one without an entry is in the model, and not supported."""
 
-ECR_PUBLIC: Mapping[str, Handler] = {}
+ECR_PUBLIC: Mapping[str, Handler] = {**authorization_tokens.PUBLIC_HANDLERS}
 """What answers each operation of ECR Public."""
 
 HANDLERS: Mapping[str, Mapping[str, Handler]] = {"ecr": ECR, "ecr-public": ECR_PUBLIC}

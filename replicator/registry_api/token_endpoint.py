@@ -20,6 +20,7 @@ from replicator.registry_api.request_body import check_encoding, read_whole
 if TYPE_CHECKING:
     from replicator.registry_api.authentication import Authenticator
 
+TOKEN_PATH = "/v2/token"  # noqa: S105 - a path
 METHODS = ("GET", "HEAD", "POST")
 _MAX_FORM = 32 * 1024
 _MAX_FIELDS = 20
