@@ -89,6 +89,10 @@ class RepositorySettings(MutabilitySettings):
 
     create_on_push: Flag = True
     """Whether a push creates the repository it goes to."""
+    protect_immutable_tags: Flag = False
+    """Whether an immutable tag cannot be deleted either, nor the image that it points to, with any permission."""
+    activation_time: Duration = 60.0
+    """How long it takes until an archived image that is restored can be pulled again."""
     sparse_indexes: Sparse = Sparse.REFUSE
     """Whether an index may name manifests that the repository does not hold; replicas of some platforms need it."""
     sparse_images: Sparse = Sparse.REFUSE

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CODES: Mapping[type[ReplicatorError], str] = {
     ReplicatorError: "ServerException",
     errors.InvalidInput: "InvalidParameterException",
+    errors.LayerMismatch: "InvalidLayerException",
     errors.EmptyUpload: "EmptyUploadException",
     errors.LayerPartTooSmall: "LayerPartTooSmallException",
     errors.UploadOutOfOrder: "InvalidLayerPartException",
@@ -99,6 +100,19 @@ def invalid_parameter(field: str, constraint: str) -> EcrError:
 def code_of(error: ReplicatorError) -> str:
     """Return the code of the error's nearest listed class."""
     return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+
+
+def answer_to(error: ReplicatorError) -> EcrError:
+    """Return what is answered to an error of the core; one of our own making carries no text of ours."""
+    code = code_of(error)
+    if code == "ServerException":
+        return server_exception()
+    return EcrError(code, texts.RATE_EXCEEDED if code == "ThrottlingException" else str(error))
+
+
+def server_exception() -> EcrError:
+    """Return the answer to a fault that is not the caller's."""
+    return EcrError("ServerException", "The server could not process the request.", status=500)
 
 
 def not_supported(operation: Operation) -> EcrError:

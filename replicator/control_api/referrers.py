@@ -1,12 +1,53 @@
-"""Operations on referrers."""
+"""ListImageReferrers: the images whose subject is another one (ECR §13.2)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.control_api.call import present
+from replicator.control_api.errors import invalid_parameter
+from replicator.control_api.images import wanted_status
+from replicator.control_api.pages import page_of
+from replicator.core.digest import parse_digest
+from replicator.core.errors import InvalidDigest
+from replicator.core.manifest import parse_manifest
+from replicator.storage.metadata.image_details import NEWEST, parse_position
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicator.control_api.call import Handler
+    from replicator.control_api.call import Call, Document, Handler
+    from replicator.storage.metadata.image_details import ReferrerRow
 
-HANDLERS: Mapping[str, Handler] = {}
+_DEFAULT_PAGE = 20
+
+
+async def list_image_referrers(call: Call) -> Document:
+    """ListImageReferrers: the newest first; none for a subject that is not here."""
+    try:
+        subject = parse_digest(call.input.structure("subjectId").text("imageDigest"))
+    except InvalidDigest as error:
+        raise invalid_parameter("subjectId.imageDigest", str(error)) from error
+    members = call.input.find_structure("filter")
+    status = wanted_status(None if members is None else members.find_text("artifactStatus"))
+    types = () if members is None else members.texts("artifactTypes")
+    page = page_of(call, _DEFAULT_PAGE)
+    after = parse_position(page.after) if page.after else NEWEST
+    found = await call.registry.images.list_referrers(call.repository, subject, status, types, after, page.size + 1)
+    shown, token = page.cut(found, lambda one: str(one.position))
+    return present(referrers=[_show(one) for one in shown], nextToken=token)
+
+
+def _show(referrer: ReferrerRow) -> Document:
+    parsed = parse_manifest(referrer.content, referrer.media_type)
+    return present(
+        digest=referrer.digest,
+        mediaType=referrer.media_type,
+        artifactType=referrer.artifact_type,
+        size=len(referrer.content),
+        annotations=dict(parsed.annotations) or None,
+        artifactStatus=referrer.status.value,
+    )
+
+
+HANDLERS: Mapping[str, Handler] = {"ListImageReferrers": list_image_referrers}

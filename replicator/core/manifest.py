@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from replicator.core.digest import Digest, parse_digest
-from replicator.core.errors import InvalidDigest, InvalidManifest, UnsupportedManifest
+from replicator.core.errors import InvalidDigest, InvalidManifest, ManifestSyntax, UnsupportedManifest
 from replicator.core.media_types import (
     DOCKER_MANIFEST_LIST,
     DOCKER_TYPES,
@@ -126,6 +126,11 @@ def parse_manifest(content: bytes, content_type: str | None = None) -> Manifest:
     return _index(document, media_type)
 
 
+def own_media_type(content: bytes) -> str | None:
+    """Return the media type that a document states of itself; raises InvalidManifest, ManifestSyntax for no JSON."""
+    return _optional_text(_load(content), "mediaType")
+
+
 def _load(content: bytes) -> Mapping[str, object]:
     if sum(map(content.count, (b",", b"{", b"["))) > _MAX_PARTS:
         raise InvalidManifest(f"expected a manifest of at most {_MAX_PARTS} members and elements")
@@ -139,13 +144,13 @@ def _load(content: bytes) -> Mapping[str, object]:
             # Only an escape can smuggle in half of a surrogate pair, which nothing can store or send again.
             json.dumps(document, ensure_ascii=False).encode()
     except RecursionError as error:
-        raise InvalidManifest("the manifest is nested too deeply") from error
+        raise ManifestSyntax("the manifest is nested too deeply") from error
     except UnicodeError as error:
-        raise InvalidManifest("the manifest is not UTF-8 text") from error
+        raise ManifestSyntax("the manifest is not UTF-8 text") from error
     except ValueError as error:
-        raise InvalidManifest(f"the manifest is not JSON: {error}") from error
+        raise ManifestSyntax(f"the manifest is not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise InvalidManifest(f"expected a JSON object, got {type(document).__name__}")
+        raise ManifestSyntax(f"expected a JSON object, got {type(document).__name__}")
     _check_spelling(document, _DOCUMENT_KEYS)
     return document
 

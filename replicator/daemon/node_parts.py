@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from replicator.maintenance.strays import StrayBytes
     from replicator.registry.node import RegistryNode
     from replicator.registry.run_time_settings import RunTimeSettings
+    from replicator.registry.storage_classes import StorageClasses
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class NodeParts:
     settings: NodeSettings
     registry: RegistryNode
     run_time_settings: RunTimeSettings
+    storage_classes: StorageClasses
     janitor: Janitor
     strays: StrayBytes
     replication: ReplicationParts
@@ -66,6 +68,7 @@ class NodeParts:
         await self.cache.close()
         await self.replication.peers.close()
         await self.events.close()
+        await self.registry.pull_times.close()
         await self.registry.database.close()
         await self.registry.store.close()
 
@@ -100,6 +103,8 @@ class Daemon:
             services = {**node.replication.services(), **node.cache.services(), **node.events.services()}
             for name, service in services.items():
                 found[f"{name} {node.settings.id}"] = service
+            found[f"storage classes {node.settings.id}"] = node.storage_classes.run
+            found[f"pull times {node.settings.id}"] = node.registry.pull_times.run
             found[f"settings {node.settings.id}"] = node.run_time_settings.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
             found[f"strays {node.settings.id}"] = node.strays.run

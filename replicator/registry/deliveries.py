@@ -23,7 +23,7 @@ from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize_replication
 from replicator.registry.events import record_replication
 from replicator.registry.pushes import ensure_repository, plan_follow_up
-from replicator.storage.metadata import blobs, images, repositories, tag_conflicts, tags
+from replicator.storage.metadata import blobs, image_states, images, repositories, tag_conflicts, tags
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 from replicator.storage.metadata.tag_conflicts import TagConflict
 
@@ -150,21 +150,20 @@ def _keep_deleted(arrival: Arrival, decision: DeliveryDecision, current: TagRegi
 
 def _lacking(settings: RegistrySettings, arrival: Arrival) -> Steps[tuple[tuple[Digest, ...], tuple[Digest, ...]]]:
     """Return the manifests and blobs that are neither here nor sent."""
-    delivery = arrival.delivery
+    delivery, root = arrival.delivery, arrival.delivery.digest
     manifests = dict.fromkeys(delivery.expected_manifests)
     wanted_blobs = dict.fromkeys(delivery.expected_blobs)
-    if delivery.digest is not None:
-        manifests[delivery.digest] = None
     for image in arrival.sent.values():
         if not settings.sparse_indexes:
             manifests.update(dict.fromkeys(image.parsed.children))
         if not settings.sparse_images:
             wanted_blobs.update(dict.fromkeys(image.parsed.required_blobs))
-    unsent = [digest for digest in manifests if digest not in arrival.sent]
-    return (
-        (yield from images.missing(delivery.repository, unsent)),
-        (yield from blobs.missing(delivery.repository, list(wanted_blobs))),
-    )
+    unsent = [digest for digest in manifests if digest not in arrival.sent and digest != root]
+    absent = yield from images.missing(delivery.repository, unsent)
+    # What is archived is to be sent again with an index that lists it; the image itself comes back by what is here.
+    if root is not None and root not in arrival.sent and not (yield from images.find_origin(delivery.repository, root)):
+        absent = (*absent, root)
+    return absent, (yield from blobs.missing(delivery.repository, list(wanted_blobs)))
 
 
 def _store_parts(arrival: Arrival) -> Steps[Outcome]:
@@ -178,6 +177,8 @@ def _store_parts(arrival: Arrival) -> Steps[Outcome]:
             yield from images.put_register(
                 delivery.repository, image, decision.image.revision, arrival.now, arrival.peer
             )
+        elif decision.outcome is ImageOutcome.PRESENT:
+            yield from image_states.restore(delivery.repository, digest, arrival.now)
     lacking = yield from _absent(delivery)
     return Outcome(Receipt(ImageOutcome.STORED if stored else ImageOutcome.PRESENT, None, None, *lacking))
 
@@ -217,11 +218,15 @@ def _store_child(node: RegistryNode, arrival: Arrival, digest: Digest, image: St
 
 
 def _renew(node: RegistryNode, arrival: Arrival, digest: Digest, revision: Revision) -> Steps[None]:
-    """Note that an image which is here was sent again; it stays the one's who may delete it."""
+    """Note that an image which is here was sent again; it stays the one's who may delete it.
+
+    An archived one is active at once, like one that is pushed again (ECR §9.3, §13.1).
+    """
     repository = arrival.delivery.repository
     image = yield from images.find_listed(repository, digest)
     if image is not None and may_change(node, arrival.peer, image):
         yield from images.renew(repository, digest, revision, arrival.peer)
+    yield from image_states.restore(repository, digest, arrival.now)
 
 
 def may_change(node: RegistryNode, peer: NodeId, image: ListedImage) -> bool:

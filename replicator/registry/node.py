@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.core.errors import CorruptBlob
 from replicator.registry.pull_index import PullIndex
+from replicator.registry.pull_times import PullTimes
 from replicator.registry.readings import Readings
 from replicator.storage.metadata import blobs
 from replicator.telemetry.logs import get_logger
@@ -48,6 +49,7 @@ class RegistryNode:
     manifest_index: PullIndex[StoredManifest] = field(default_factory=lambda: PullIndex(_MANIFEST_INDEX_BYTES))
     blob_index: PullIndex[StoredBlob] = field(default_factory=lambda: PullIndex(_BLOB_INDEX_ENTRIES))
     readings: Readings = field(default_factory=Readings)
+    pull_times: PullTimes = field(init=False)
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
     _listeners: list[Callable[[JobKind], None]] = field(default_factory=list)
     _status_listeners: list[Callable[[RepositoryName, Digest], None]] = field(default_factory=list)
@@ -56,6 +58,10 @@ class RegistryNode:
     _blob_listeners: list[Callable[[int], None]] = field(default_factory=list)
     _event_listeners: list[Callable[[], None]] = field(default_factory=list)
     _removal_listeners: list[Callable[[RepositoryName], None]] = field(default_factory=list)
+    _policy_listeners: list[Callable[[RepositoryName, str | None], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pull_times = PullTimes(self)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
         """Run a transaction that may change what pulls from `repository` resolve to.
@@ -131,6 +137,15 @@ class RegistryNode:
     def on_removed(self, listener: Callable[[RepositoryName], None]) -> None:
         """Call `listener` with the name of every repository that was deleted, for what it remembers of it."""
         self._removal_listeners.append(listener)
+
+    def on_policy(self, listener: Callable[[RepositoryName, str | None], None]) -> None:
+        """Call `listener` with the policy that a repository was given, None where it was taken away."""
+        self._policy_listeners.append(listener)
+
+    def announce_policy(self, repository: RepositoryName, policy: str | None) -> None:
+        """Tell the listeners that a repository has another policy, or none."""
+        for listener in self._policy_listeners:
+            listener(repository, policy)
 
     def announce_removed(self, repository: RepositoryName) -> None:
         """Tell the listeners that a repository was deleted."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from replicator.core.cache_rules import CacheRule
     from replicator.core.event_sinks import EventSink
     from replicator.core.names import NodeId
+    from replicator.core.pull_time_exclusions import PullTimeExclusion
     from replicator.core.registry_policy import RegistryPolicy
     from replicator.core.replication import ReplicationRule
     from replicator.core.templates import CreationTemplate
@@ -45,7 +46,6 @@ class RegistrySettings:
     """Nodes of other accounts that may pull through this one's cache, besides those of its own account."""
     event_sinks: tuple[EventSink, ...] = ()
     """Who is told what happens to images; without anybody, nothing is noted."""
-    quotas: Quotas = field(default_factory=Quotas)
     account_settings: AccountSettings = field(default_factory=AccountSettings)
     signing: SigningConfiguration = field(default_factory=SigningConfiguration)
     """Which pushed images are to be signed."""
@@ -55,3 +55,4 @@ class RegistrySettings:
     """Seconds until an archived image that is restored is active."""
     pull_time_exclusions: tuple[PullTimeExclusion, ...] = ()
     """Whose pulls are not recorded."""
+    quotas: Quotas = field(default_factory=Quotas)

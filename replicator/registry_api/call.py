@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from replicator.core.names import NodeId, RepositoryName
     from replicator.registry.listings import ListingSource
     from replicator.registry.peer_reads import PeerReads
+    from replicator.registry.pull_times import PullTimes
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
     from replicator.registry.settings import RegistrySettings
@@ -33,6 +34,8 @@ class Services:
     uploads: Uploads
     listings: ListingSource
     peer_reads: PeerReads
+    pull_times: PullTimes | None = None
+    """Where pulls are noted; nowhere, if absent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from replicator.core import errors
@@ -17,7 +18,7 @@ from replicator.core.errors import ReplicatorError
 from replicator.core.peer_messages import CLOCK_SKEW
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.InvalidTag: Answer(400, "MANIFEST_INVALID"),
     errors.InvalidReference: Answer(400, "MANIFEST_INVALID"),
     errors.InvalidManifest: Answer(400, "MANIFEST_INVALID"),
+    errors.ManifestSyntax: Answer(400, "MANIFEST_INVALID"),
     errors.ManifestTooLarge: Answer(413, "SIZE_INVALID"),
     errors.InvalidPagination: Answer(400, "UNSUPPORTED"),
     errors.UnsupportedEncoding: Answer(415, "UNSUPPORTED"),
@@ -47,6 +49,7 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.TooManyResourceTags: Answer(400, "UNSUPPORTED"),
     errors.SizeMismatch: Answer(400, "SIZE_INVALID"),
     errors.DigestMismatch: Answer(400, "DIGEST_INVALID"),
+    errors.LayerMismatch: Answer(400, "DIGEST_INVALID"),
     errors.UploadOutOfOrder: Answer(416, "BLOB_UPLOAD_INVALID"),
     errors.ClockSkew: Answer(400, "UNSUPPORTED"),
     errors.RangeNotSatisfiable: Answer(416, "SIZE_INVALID"),
@@ -180,14 +183,20 @@ def _body(error: ReplicatorError, answer: Answer) -> bytes:
     if isinstance(error, errors.MissingReferences) and error.digests:
         return _document(
             [
-                {"code": answer.code, "message": str(error), "detail": {"digest": digest}}
-                for digest in error.digests[:100]
+                {"code": answer.code, "message": message, "detail": {"digest": digest}}
+                for digest, message in zip(error.digests[:100], _each(str(error)), strict=False)
             ]
         )
     if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return _document([{"code": answer.code, "message": "internal error"}])
     entry: dict[str, object] = {"code": answer.code, "message": str(error)}
     return _document([entry | _detail(error)])
+
+
+def _each(message: str) -> Iterator[str]:
+    """Yield a text that names all digests, then one that names none: so that the answer stays small."""
+    yield message
+    yield from repeat("this is required and does not exist, too")
 
 
 def _detail(error: ReplicatorError) -> dict[str, object]:

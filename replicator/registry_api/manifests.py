@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from replicator.core.errors import InvalidReference, ManifestNotFound
+from replicator.core import texts
+from replicator.core.errors import InvalidReference, ManifestNotFound, UpstreamNotFound
 from replicator.core.names import Tag, parse_tag
 from replicator.core.reference import as_digest
 from replicator.registry_api.answer_body import PIECE, cut, send_body
@@ -44,8 +45,15 @@ async def _find(call: Call) -> StoredManifest:
         reference = call.reference
     except InvalidReference as error:
         # A string that cannot be a tag names nothing here; it is malformed only for a push.
-        raise ManifestNotFound(str(error)) from error
-    return await call.services.pulls.get_manifest(call.principal, call.repository, reference, call.trace)
+        raise ManifestNotFound(texts.IMAGE_NOT_FOUND) from error
+    try:
+        manifest = await call.services.pulls.get_manifest(call.principal, call.repository, reference, call.trace)
+    except (ManifestNotFound, UpstreamNotFound) as error:
+        # Why it is not here, the headers say.
+        raise ManifestNotFound(texts.IMAGE_NOT_FOUND) from error
+    if call.request.method == "GET" and call.services.pull_times is not None:
+        call.services.pull_times.note(call.principal, call.repository, manifest.digest)
+    return manifest
 
 
 def _unchanged(request: web.BaseRequest, digest: str) -> bool:

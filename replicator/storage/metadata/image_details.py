@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from replicator.core import texts
 from replicator.core.errors import InvalidInput
 from replicator.core.image_status import ImageStatus, TagStatus
 from replicator.storage.metadata.images import CHILD
@@ -44,7 +45,7 @@ def parse_position(text: str) -> Position:
         pushed_at, digest, tag = text.split(" ")
         return Position(float(pushed_at), digest, tag)
     except ValueError as error:
-        raise InvalidInput("the position in the list of images is malformed") from error
+        raise InvalidInput(texts.constraint("nextToken", "Invalid token")) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ class ReferrerRow:
 _i = images.c
 _in_repository = _i.repository == sa.bindparam("repository")
 _points_here = (tags.c.repository == _i.repository) & (tags.c.digest == _i.digest)
-_tagged = sa.exists().where(_points_here)
+_named = tags.alias("named")
+_tagged = sa.exists().where(_named.c.repository == _i.repository, _named.c.digest == _i.digest).correlate(images)
 _limit = sa.bindparam("limit", type_=sa.Integer)
 _after_push = sa.bindparam("after_push", type_=sa.Double)
 _after_digest = sa.bindparam("after_digest", type_=Text)
@@ -276,7 +278,10 @@ def referrers_after(
         limit=limit,
         **filters,
     )
-    return [ReferrerRow(*row[:4], ImageStatus(row[4]), row[5]) for row in rows]
+    return [
+        ReferrerRow(digest, media_type, content, artifact_type, ImageStatus(text), pushed_at)
+        for digest, media_type, content, artifact_type, text, pushed_at in rows
+    ]
 
 
 def _detail(rows: Sequence[Row]) -> ImageDetail:

@@ -18,6 +18,7 @@ from replicator.storage.metadata.statement import Statement, Steps
 if TYPE_CHECKING:
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
+    from replicator.core.revisions import Revision
 
 _i, _refs = images.c, manifest_references.c
 _ACTIVE, _ARCHIVED, _ACTIVATING = (
@@ -51,7 +52,10 @@ _DUE = Statement(
 )
 _NEXT_DUE = Statement(sa.select(sa.func.min(_i.activated_at)).where(_i.status == _ACTIVATING))
 _FINISH = Statement(
-    sa.update(images).where(*_here, _i.status == _ACTIVATING).values(status=_ACTIVE).returning(_i.digest)
+    sa.update(images)
+    .where(*_here, _i.status == _ACTIVATING)
+    .values(status=_ACTIVE, revision=sa.bindparam("new_revision"))
+    .returning(_i.digest)
 )
 _TOUCH = Statement(
     sa.update(images)
@@ -118,9 +122,10 @@ def restore(repository: RepositoryName, digest: Digest, now: float) -> Steps[boo
     return bool((yield from _RESTORE(of_repository=repository, of_digest=digest, at=now)))
 
 
-def finish_activation(repository: RepositoryName, digest: Digest) -> Steps[bool]:
-    """Make an image active that was on its way back; return whether it still was."""
-    return bool((yield from _FINISH(of_repository=repository, of_digest=digest)))
+def finish_activation(repository: RepositoryName, digest: Digest, revision: Revision) -> Steps[bool]:
+    """Make an image active that was on its way back, in a new revision; return whether it still was."""
+    rows = yield from _FINISH(of_repository=repository, of_digest=digest, new_revision=str(revision))
+    return bool(rows)
 
 
 def due(now: float, limit: int) -> Steps[list[DueImage]]:
