@@ -15,6 +15,10 @@ NO_IMAGE_ID = "Invalid request parameters: both tag and digest cannot be null"
 POLICY_LOCKS_OUT = "The policy would prevent the caller from setting another one; it can be set with force"
 """Why a repository policy is refused."""
 
+SCAN_QUOTA_EXCEEDED = "The scan quota per image has been exceeded. Wait and try again."
+MANUAL_SCAN_DISABLED = "This feature is disabled"
+"""What ECR says of a scan by hand where scanning is enhanced."""
+
 REPLICATION_TO_ITSELF = "Replication destination cannot be the same as the source registry"
 """Why a replication configuration is refused."""
 
@@ -268,6 +272,16 @@ def no_lifecycle_preview(repository: str, registry: str) -> str:
 def lifecycle_preview_in_progress(repository: str, registry: str) -> str:
     """Say that a repository's former preview has not ended."""
     return f"Lifecycle policy preview is in progress for the {_named(repository, registry)}"
+
+
+def image_archived(digest: str, repository: str) -> str:
+    """Say that an image is archived, and must be restored first."""
+    return f"The image with digest '{digest}' in the repository with name '{repository}' is archived"
+
+
+def image_type_unsupported(media_type: str) -> str:
+    """Say that images of a kind cannot be scanned."""
+    return f"The image with media type '{media_type}' cannot be scanned: only container images can, not indexes"
 
 
 def no_scan(digest: str | None, tag: str | None, repository: str, registry: str) -> str:

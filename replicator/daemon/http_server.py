@@ -28,6 +28,7 @@ _DOORS = 16
 """Connections that are accepted in one turn of the event loop. libuv takes one for each server that it knows, so that
 with a single one a crowd would wait at the door while the loop is busy with those who came first."""
 PEER_PREFIX = "/_replicator/v1/peer/"
+LAYER_PREFIX = "/_ecr/layers/"
 
 _log = get_logger(__name__)
 
@@ -42,7 +43,9 @@ class HttpServer:
         operations: Edge,
         peers: Edge | None = None,
         control: Edge | None = None,
+        layers: Edge | None = None,
     ) -> None:
+        self._layers = layers or operations
         self._listener = listener
         self._registry = registry
         self._operations = operations
@@ -109,6 +112,8 @@ class HttpServer:
             return self._registry
         if method == "POST" and path.partition("?")[0] in {"/", ""}:
             return self._control
+        if path.startswith(LAYER_PREFIX):
+            return self._layers
         return self._peers if path.startswith(PEER_PREFIX) else self._operations
 
 

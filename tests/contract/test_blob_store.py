@@ -128,6 +128,21 @@ class TestCommit:
         blob = await ingest.commit(digest_of(b"abcdefghij"))
         assert await get(store, blob) == b"abcdefghij"
 
+    async def test_the_digest_so_far_is_told_and_more_may_follow(self, store: BlobStore) -> None:
+        content = made_bytes(2 * MIB + 5)
+        ingest = await store.create_ingest("asked")
+        assert await ingest.digest() == digest_of(b"")
+        await ingest.write(content[:MIB])
+        assert await ingest.digest() == digest_of(content[:MIB])
+        assert await ingest.digest("sha512") == digest_of(content[:MIB], "sha512")
+        await ingest.write(content[MIB:])
+        await ingest.suspend()
+        resumed = await store.resume_ingest("asked", "sha512")
+        assert await resumed.digest() == digest_of(content)
+        await resumed.write(b"end")
+        assert await resumed.digest("sha512") == digest_of(content + b"end", "sha512")
+        assert await get(store, await resumed.commit(digest_of(content + b"end"))) == content + b"end"
+
     async def test_many_tiny_chunks(self, store: BlobStore) -> None:
         content = made_bytes(3000)
         ingest = await store.create_ingest("tiny")

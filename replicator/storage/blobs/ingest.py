@@ -284,6 +284,16 @@ class FileIngest:
         self._start_batch()
         await self._batch_over()
 
+    async def digest(self, algorithm: str = "sha256") -> Digest:
+        """Return the digest of what is in the file, which is read again when nobody hashed all of it this way."""
+        await self.flush()
+        if self._hasher is not None and self._hasher.name == algorithm:
+            return finished(self._hasher)
+        hasher = await self._area.threads.run(hash_file, self._file.fd, parse_algorithm(algorithm))
+        if self._hasher is None and not self._gathered:
+            self._hasher = hasher
+        return finished(hasher)
+
     async def commit(self, digest: Digest, size: int | None = None) -> StoredBlob:
         """Verify and publish; see `Ingest.commit`. A cancelled commit leaves nothing behind."""
         self._spend()

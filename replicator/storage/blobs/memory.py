@@ -164,6 +164,11 @@ class MemoryIngest:
         """Return at once: nothing runs behind."""
         self._check_usable()
 
+    async def digest(self, algorithm: str = "sha256") -> Digest:
+        """Hash what there is."""
+        self._check_usable()
+        return digest_of(bytes(self._content), algorithm)
+
     async def commit(self, digest: Digest, size: int | None = None) -> StoredBlob:
         """Check size and digest and publish."""
         self._check_usable()

@@ -71,6 +71,13 @@ class Ingest(Protocol):
         """Return when every accepted byte is stored; raises StorageFull or StorageUnavailable."""
         ...
 
+    async def digest(self, algorithm: str = "sha256") -> Digest:
+        """Return the digest of every byte accepted so far, once they are stored; the ingest goes on.
+
+        Raises StorageFull or StorageUnavailable.
+        """
+        ...
+
     async def commit(self, digest: Digest, size: int | None = None) -> StoredBlob:
         """Check size (if given), then digest; make the bytes durable; publish them at a new location.
 

@@ -27,13 +27,23 @@ class UploadSession:
     parts: int = 0
     """Parts that came through the ECR API."""
     short_parts: int = 0
-    """Those of them that may only be the last one, for being too small."""
+    """How many of them came since the first one that was too small to be followed, with it: 1 when that is the last."""
 
 
 _FIND = Statement(sa.select(uploads).where(uploads.c.id == sa.bindparam("id")))
 _CREATE = Statement(sa.insert(uploads).values({column.name: sa.bindparam(column.name) for column in uploads.columns}))
 _EXTEND = Statement(
     sa.update(uploads).where(uploads.c.id == sa.bindparam("session")).values(expires_at=sa.bindparam("until"))
+)
+_ADD_PART = Statement(
+    sa.update(uploads)
+    .where(uploads.c.id == sa.bindparam("session"))
+    .values(
+        parts=uploads.c.parts + 1,
+        short_parts=uploads.c.short_parts
+        + sa.case((uploads.c.short_parts > 0, 1), else_=sa.bindparam("short", type_=sa.Integer)),
+        expires_at=sa.bindparam("until"),
+    )
 )
 _DELETE = Statement(sa.delete(uploads).where(uploads.c.id == sa.bindparam("id")).returning(uploads.c.id))
 _EXPIRED = Statement(
@@ -65,6 +75,11 @@ def create(session: UploadSession) -> Steps[None]:
 def extend(session: str, until: float) -> Steps[None]:
     """Move a session's expiry."""
     yield from _EXTEND(session=session, until=until)
+
+
+def add_part(session: str, *, is_short: bool, until: float) -> Steps[None]:
+    """Note that a part came through the ECR API, and move the session's expiry."""
+    yield from _ADD_PART(session=session, short=int(is_short), until=until)
 
 
 def delete(session: str) -> Steps[bool]:

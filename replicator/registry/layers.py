@@ -1,0 +1,107 @@
+"""Layers of a repository: whether they are there, and from where they can be had (ECR §6)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.core import texts
+from replicator.core.errors import BlobNotFound, LayerInaccessible, LayerNotFound
+from replicator.core.image_status import ImageStatus
+from replicator.core.manifest import parse_manifest
+from replicator.registry.pushes import require_repository
+from replicator.storage.metadata import blobs, layers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replicator.core.access import Principal
+    from replicator.core.digest import Digest
+    from replicator.core.names import RepositoryName
+    from replicator.registry.layer_urls import LayerUrls
+    from replicator.registry.node import RegistryNode
+    from replicator.registry.pulls import PullSource
+    from replicator.storage.blobs.port import StoredBlob
+    from replicator.storage.metadata.layers import LayerReference
+    from replicator.storage.metadata.statement import Steps
+
+
+class Availability(enum.StrEnum):
+    """ECR's words."""
+
+    AVAILABLE = "AVAILABLE"
+    UNAVAILABLE = "UNAVAILABLE"
+    ARCHIVED = "ARCHIVED"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """A layer as the repository knows it. The media type is what an image says of it."""
+
+    digest: Digest
+    availability: Availability
+    size: int | None = None
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    digest: Digest
+    blob: StoredBlob | None
+    reference: LayerReference | None
+
+
+class Layers:
+    """Questions about the layers of one node's repositories."""
+
+    def __init__(self, node: RegistryNode, pulls: PullSource, urls: LayerUrls) -> None:
+        self._node = node
+        self._pulls = pulls
+        self._urls = urls
+
+    async def check(self, repository: RepositoryName, digests: Sequence[Digest]) -> list[LayerState]:
+        """Return the state of each layer; one that is damaged counts as missing. Raises RepositoryNotFound."""
+        known = await self._node.database.read(self._look(repository, digests))
+        return [await self._state(one) for one in known]
+
+    def _look(self, repository: RepositoryName, digests: Sequence[Digest]) -> Steps[list[_Known]]:
+        yield from require_repository(self._node, repository)
+        found: list[_Known] = []
+        for digest in digests:
+            blob = yield from blobs.find_linked(repository, digest)
+            reference = yield from layers.find_reference(repository, digest)
+            found.append(_Known(digest, blob, reference))
+        return found
+
+    async def _state(self, known: _Known) -> LayerState:
+        blob, reference = known.blob, known.reference
+        if blob is None or await self._node.is_damaged(blob):
+            return LayerState(known.digest, Availability.UNAVAILABLE)
+        is_archived = reference is not None and reference.status is ImageStatus.ARCHIVED
+        availability = Availability.ARCHIVED if is_archived else Availability.AVAILABLE
+        return LayerState(known.digest, availability, blob.size, _media_type(reference, known.digest))
+
+    async def get_url(self, principal: Principal, repository: RepositoryName, digest: Digest) -> str:
+        """Return where a layer of an image can be had without credentials; fetched first, where the cache has to.
+
+        Raises LayerNotFound, LayerInaccessible where no image that can be pulled has it, RepositoryNotFound, an
+        AccessError, an UpstreamError or a StorageError.
+        """
+        [known] = await self._node.database.read(self._look(repository, (digest,)))
+        if known.reference is None and known.blob is None:
+            raise LayerNotFound(texts.LAYER_NOT_FOUND)
+        if known.reference is None or known.reference.status is not ImageStatus.ACTIVE:
+            raise LayerInaccessible(texts.LAYER_INACCESSIBLE)
+        try:
+            await self._pulls.get_blob_size(principal, repository, digest)
+        except BlobNotFound as error:
+            raise LayerNotFound(texts.LAYER_NOT_FOUND) from error
+        return await self._urls.sign(repository, digest)
+
+
+def _media_type(reference: LayerReference | None, digest: Digest) -> str | None:
+    if reference is None:
+        return None
+    manifest = parse_manifest(reference.content, reference.media_type)
+    return next((blob.media_type for blob in manifest.blobs if blob.digest == digest), None)
