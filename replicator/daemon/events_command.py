@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
 EVENTS = "/_replicator/v1/events/"
 
-_Rows = list[Mapping[str, Any]]
-
 
 def show_sinks(asking: Asking) -> int:
     """Show the sinks of a node."""
-    found: _Rows = asyncio.run(_get(asking, "sinks"))["sinks"]
+    found: list[Mapping[str, Any]] = asyncio.run(_get(asking, "sinks"))["sinks"]
     if asking.as_json:
         return _print(found)
     table = Table("sink", "kind", "to be delivered", "given up", box=None)
@@ -38,7 +36,7 @@ def show_sinks(asking: Asking) -> int:
 
 def show_latest(asking: Asking, limit: int) -> int:
     """Show the latest events of a node."""
-    found: _Rows = asyncio.run(_get(asking, "latest", limit=str(limit)))["events"]
+    found: list[Mapping[str, Any]] = asyncio.run(_get(asking, "latest", limit=str(limit)))["events"]
     if asking.as_json:
         return _print(found)
     table = Table("time", "id", "kind", "image", "still to get it", box=None)
@@ -52,7 +50,7 @@ def show_latest(asking: Asking, limit: int) -> int:
 
 def show_dead(asking: Asking, sink: str | None, limit: int) -> int:
     """Show events of a node that were given up."""
-    found: _Rows = asyncio.run(_get(asking, "dead", sink=sink, limit=str(limit)))["dead"]
+    found: list[Mapping[str, Any]] = asyncio.run(_get(asking, "dead", sink=sink, limit=str(limit)))["dead"]
     if asking.as_json:
         return _print(found)
     table = Table("time", "id", "kind", "image", "sink", "attempts", "why", box=None)
