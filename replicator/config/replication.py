@@ -5,6 +5,7 @@ Keys that ECR does not have say so: they are extensions.
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
@@ -203,6 +204,13 @@ class AntiEntropySettings(Model):
     """How often this node compares itself with each destination; `off`: only when an operator asks for it."""
 
 
+class UnknownDestinations(enum.StrEnum):
+    """What becomes of a rule that leads where this file knows nobody."""
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
+
+
 class ReplicationSettings(Model):
     """What a node sends to other nodes and accepts from them."""
 
@@ -216,6 +224,8 @@ class ReplicationSettings(Model):
     """Images on their way here that are fetched when they are asked for (extension)."""
     anti_entropy: AntiEntropySettings = AntiEntropySettings()
     """The periodic comparison with the destinations (extension)."""
+    unknown_destinations: UnknownDestinations = UnknownDestinations.REFUSE
+    """Whether rules put through the API may name what this file does not: `accept` lets such images fail (extension)."""
 
     @field_validator("rules")
     @classmethod

@@ -7,6 +7,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicator.control_api.call import Handler
+    from replicator.control_api.call import Call, Document, Handler
 
-HANDLERS: Mapping[str, Handler] = {}
+
+async def set_repository_policy(call: Call) -> Document:
+    """Give a repository a policy."""
+    text = call.input.text("policyText")
+    policies = call.registry.repository_policies
+    await policies.set(call.caller, call.repository, text, force=call.input.flag("force"))
+    return {**call.place, "policyText": text}
+
+
+async def get_repository_policy(call: Call) -> Document:
+    """Return the policy of a repository."""
+    return {**call.place, "policyText": await call.registry.repository_policies.get(call.repository)}
+
+
+async def delete_repository_policy(call: Call) -> Document:
+    """Take the policy of a repository away."""
+    return {**call.place, "policyText": await call.registry.repository_policies.delete(call.repository)}
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "SetRepositoryPolicy": set_repository_policy,
+    "GetRepositoryPolicy": get_repository_policy,
+    "DeleteRepositoryPolicy": delete_repository_policy,
+}

@@ -42,3 +42,8 @@ class EcrRegistry:
     backfills: Backfills
     replication_status: ReplicationStatusReader
     signings: Signings
+    lifecycle_policies: LifecyclePolicies
+    lifecycle_previews: LifecyclePreviews
+    scanning_configuration: ScanningConfiguration
+    scans: Scans
+    repository_policies: RepositoryPolicies

@@ -13,6 +13,7 @@ from replicator.config.replication import UnknownDestinations
 from replicator.control_api.callers import OpenCallers, SignedCallers
 from replicator.control_api.edge import ControlApi
 from replicator.core.rate_limit import RateLimit
+from replicator.core.account_settings import AccountSettings
 from replicator.daemon.cache_parts import CacheBuilder, new_via
 from replicator.daemon.control_parts import ControlBuilder
 from replicator.daemon.endpoints import Endpoints
@@ -118,6 +119,8 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
         serve_to=tuple(one.id for one in settings.cache.serve_to),
         event_sinks=settings.events.to_sinks(),
         quotas=settings.quotas.to_quotas(),
+        # Where nobody has an identity, mounting stays what it was before there was a setting: on.
+        account_settings=AccountSettings(is_mounting=not shared.settings.identities),
     )
     database = make_database(shared.settings, settings, shared.environ)
     store = make_blob_store(shared.settings, settings, shared.environ)

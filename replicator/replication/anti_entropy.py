@@ -123,7 +123,7 @@ class AntiEntropy:
             if registry is not None:
                 await check.compare_registry(registry)
                 return
-        raise DestinationUnknown(f"the configuration does not say where {destination} is")
+        raise DestinationUnknown
 
     def _report(self, destination: DestinationId, check: DriftRound) -> None:
         for kind, count in check.found.items():

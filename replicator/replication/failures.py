@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 QUICK = Backoff(initial=1.0, maximum=60.0)
 SLOW = Backoff(initial=60.0, maximum=900.0)
+DORMANT = Backoff(initial=3000.0, maximum=3000.0)
+"""For what only another configuration can mend, which is looked at when the process starts."""
 LONGEST_PAUSE = 900.0
 """Seconds; no Retry-After makes us wait longer, so that a senseless one does not end replication."""
 
@@ -43,6 +45,11 @@ class FailureCode(enum.StrEnum):
 
 class DestinationUnknown(errors.ReplicatorError):
     """The configuration does not say where the destination is."""
+
+    TEXT = "the configuration does not say where the destination is"
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)
 
 
 class SparseIndexRefused(errors.UpstreamRefused):
@@ -75,7 +82,7 @@ _FAILURES: Mapping[type[Exception], Failure] = {
     errors.UpstreamClockSkew: Failure(FailureCode.CLOCK_SKEW, SLOW),
     errors.UpstreamRefused: Failure(FailureCode.REFUSED, SLOW),
     errors.UpstreamError: Failure(FailureCode.UNKNOWN, SLOW),
-    DestinationUnknown: Failure(FailureCode.DESTINATION_NOT_FOUND, SLOW),
+    DestinationUnknown: Failure(FailureCode.DESTINATION_NOT_FOUND, DORMANT),
     errors.StorageError: _PASSING,
     errors.NotFound: Failure(FailureCode.SOURCE_INCOMPLETE, SLOW),
     errors.CorruptBlob: Failure(FailureCode.SOURCE_INCOMPLETE, SLOW),

@@ -126,7 +126,7 @@ class Sync:
             registry = self._destinations.find(destination)
             if registry is not None:
                 return await _registry_items(comparison, registry, wanted)
-        raise DestinationUnknown(f"the configuration does not say where {destination} is")
+        raise DestinationUnknown
 
 
 def _wanted(node: RegistryNode, repository: RepositoryName | None, reference: Reference | None) -> Steps[_Wanted]:

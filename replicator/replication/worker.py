@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, overload
 
-from replicator.core.destinations import RegistryRef
+from replicator.core.destinations import RegistryRef, parse_destination
 from replicator.core.errors import InvalidInput, ManifestNotFound, ReplicatorError, ShuttingDown, StorageError
 from replicator.core.jobs import JobKind
 from replicator.core.replication import DeleteReplica, ReplicateImage, ReplicationRule
@@ -32,7 +32,7 @@ from replicator.storage.metadata import jobs
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from replicator.core.names import NodeId
     from replicator.registry.node import RegistryNode
@@ -78,6 +78,9 @@ class Destinations(Protocol):
     @overload
     def find(self, destination: RegistryRef) -> UpstreamClient | None: ...
 
+    @overload
+    def find(self, destination: NodeId | RegistryRef) -> PeerDestination | UpstreamClient | None: ...
+
     def find(self, destination: NodeId | RegistryRef) -> PeerDestination | UpstreamClient | None:
         """Return a destination, or None when nobody knows where it is."""
         ...
@@ -120,6 +123,7 @@ class ReplicationWorker:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._look_at = float("-inf")
+        self._has_looked = False
         self._is_stopping = False
         node.on_jobs(self._jobs_announced)
         node.on_settings(self._settings_changed)
@@ -201,10 +205,17 @@ class ReplicationWorker:
         wall = self._node.clock.now()
         await self._node.database.write(lambda: _pulled_in(wall))
         queued = await self._node.database.read(_lanes())
+        if not self._has_looked:
+            known = [name for name in queued if self._knows(name)]
+            await self._node.database.write(partial(_known_again, known, wall))
+            self._has_looked = True
         planned = {str(one) for rule in self._node.settings.replication_rules for one in rule.destinations}
         for name in planned.union(queued):
             self._lane(name).look_again(wall)
         self._look_at = now + self._limits.look_again
+
+    def _knows(self, lane: str) -> bool:
+        return self._destinations.find(parse_destination(lane)) is not None
 
     def _lane(self, name: str) -> Lane:
         lane, limits = self._lanes.get(name), self._shares.get(name, self._limits)
@@ -303,7 +314,7 @@ class ReplicationWorker:
             return self._registry_attempt(task.destination, lane_pass, task)
         peer = self._destinations.find(task.destination)
         if peer is None:
-            raise DestinationUnknown(f"node {task.destination} is neither a node nor a peer of this one")
+            raise DestinationUnknown
         if isinstance(task, DeleteReplica):
             return PeerDeletion(node, peer, lane_pass, task)
         rule = self._rule(task)
@@ -312,7 +323,7 @@ class ReplicationWorker:
     def _registry_attempt(self, destination: RegistryRef, lane_pass: LanePass, task: Task) -> Attempt:
         client = self._destinations.find(destination)
         if client is None:
-            raise DestinationUnknown(f"the configuration does not say where {destination} is")
+            raise DestinationUnknown
         if isinstance(task, DeleteReplica):
             return DeleteFromRegistry(self._node, client, lane_pass, task)
         rule, parallel = self._rule(task), self._limits.blobs_per_image
@@ -363,6 +374,13 @@ class ReplicationWorker:
 def _pulled_forward(lane: str, now: float) -> Steps[None]:
     for kind in jobs.REPLICATION:
         yield from jobs.pull_forward(kind, lane, now, now + QUICK.maximum)
+
+
+def _known_again(lanes: Sequence[str], now: float) -> Steps[None]:
+    """Try at once what failed because the configuration did not know a destination, which it knows by now."""
+    for lane in lanes:
+        for kind in jobs.REPLICATION:
+            yield from jobs.make_due_after(kind, lane, now, DestinationUnknown.TEXT)
 
 
 def _renewed(held: list[LeasedJob], until: float) -> Steps[list[int]]:

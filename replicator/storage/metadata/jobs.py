@@ -283,6 +283,9 @@ _MAKE_DUE = Statement(
     .values(not_before=sa.bindparam("now"))
     .returning(jobs.c.id)
 )
+_MAKE_DUE_AFTER = Statement(
+    sa.update(jobs).where(_waiting, jobs.c.last_error == sa.bindparam("error")).values(not_before=sa.bindparam("now"))
+)
 _PULL_FORWARD = Statement(
     sa.update(jobs).where(_waiting, jobs.c.not_before <= sa.bindparam("until")).values(not_before=sa.bindparam("now"))
 )
@@ -405,6 +408,11 @@ def make_due(kind: JobKind, lane: str, now: float, repository: str | None = None
         )
         found += len(rows)
     return found
+
+
+def make_due_after(kind: JobKind, lane: str, now: float, error: str) -> Steps[None]:
+    """Make due at once what waits in a lane because of an error."""
+    yield from _MAKE_DUE_AFTER(job_kind=kind.value, job_lane=lane, now=now, error=error)
 
 
 def pull_forward(kind: JobKind, lane: str, now: float, until: float) -> Steps[None]:

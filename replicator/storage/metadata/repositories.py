@@ -39,6 +39,15 @@ class Repository:
     """The catalog data of a public repository, as JSON."""
 
 
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What access to a repository depends on."""
+
+    name: RepositoryName
+    policy: str | None
+    resource_tags: Mapping[str, str]
+
+
 _FIND = Statement(sa.select(repositories).where(repositories.c.name == sa.bindparam("name")))
 _CREATE = Statement(
     insert(repositories)
@@ -97,7 +106,17 @@ def _setting(*columns: str) -> Statement:
 _SET_MUTABILITY = _setting("tag_mutability", "mutability_exclusions")
 _SET_SCAN_ON_PUSH = _setting("scan_on_push")
 _SET_RESOURCE_TAGS = _setting("resource_tags")
+_SET_POLICY = _setting("policy")
 _SET_LIFECYCLE_POLICY = _setting("lifecycle_policy", "lifecycle_evaluated_at")
+_ATTRIBUTES = Statement(
+    sa.select(repositories.c.name, repositories.c.policy, repositories.c.resource_tags)
+    .where(
+        repositories.c.name > sa.bindparam("after"),
+        sa.or_(repositories.c.policy.is_not(None), repositories.c.resource_tags != "{}"),
+    )
+    .order_by(repositories.c.name)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
 _COUNT = Statement(sa.select(sa.func.count()).select_from(repositories))
 
 
@@ -158,6 +177,15 @@ def created_by(cause: str, after: str, limit: int) -> Steps[list[RepositoryName]
     return [RepositoryName(row[0]) for row in rows]
 
 
+def attributes_after(after: str, limit: int) -> Steps[list[Attributes]]:
+    """Return what access depends on of up to `limit` repositories that sort after `after`, in order.
+
+    Repositories with neither a policy nor tags are left out.
+    """
+    rows = yield from _ATTRIBUTES(after=after, limit=limit)
+    return [Attributes(RepositoryName(name), policy, json.loads(tags)) for name, policy, tags in rows]
+
+
 def count() -> Steps[int]:
     """Return how many repositories there are."""
     rows = yield from _COUNT()
@@ -192,6 +220,11 @@ def set_scan_on_push(repository: RepositoryName, *, scan: bool) -> Steps[None]:
 def set_resource_tags(repository: RepositoryName, tags: Mapping[str, str]) -> Steps[None]:
     """Replace the tags that the repository has as a resource."""
     yield from _SET_RESOURCE_TAGS(of=repository, new_resource_tags=json.dumps(dict(tags)))
+
+
+def set_policy(repository: RepositoryName, policy: str | None) -> Steps[None]:
+    """Replace the policy, or take it away (None)."""
+    yield from _SET_POLICY(of=repository, new_policy=policy)
 
 
 def set_lifecycle_policy(repository: RepositoryName, policy: str | None) -> Steps[None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.core import errors
-from replicator.replication.failures import QUICK, SLOW, DestinationUnknown, FailureCode, SparseIndexRefused, judge
+from replicator.replication.failures import DORMANT, QUICK, SLOW, DestinationUnknown, FailureCode, SparseIndexRefused, judge
 
 if TYPE_CHECKING:
     from replicator.core.errors import ReplicatorError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         (errors.PermissionMissing(permission="ecr:CreateRepository"), "AccessDenied:ecr:CreateRepository"),
         (errors.PermissionMissing(), FailureCode.ACCESS_DENIED),
         (errors.UpstreamError(), FailureCode.UNKNOWN),
-        (DestinationUnknown(), FailureCode.DESTINATION_NOT_FOUND),
         (errors.BlobNotFound(), FailureCode.SOURCE_INCOMPLETE),
         (errors.CorruptBlob(), FailureCode.SOURCE_INCOMPLETE),
         (errors.SizeMismatch(), FailureCode.SOURCE_INCOMPLETE),
@@ -35,6 +34,12 @@ if TYPE_CHECKING:
 def test_what_somebody_has_to_mend_is_failed_and_tried_slowly(error: Exception, code: str) -> None:
     failure = judge(error)
     assert (failure.code, failure.backoff) == (code, SLOW)
+    assert not failure.destination_down
+
+
+def test_a_destination_that_nobody_knows_is_failed_and_left_alone() -> None:
+    failure = judge(DestinationUnknown())
+    assert (failure.code, failure.backoff) == (FailureCode.DESTINATION_NOT_FOUND, DORMANT)
     assert not failure.destination_down
 
 
