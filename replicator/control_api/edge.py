@@ -6,29 +6,39 @@ is raised on the way becomes an answer here and nowhere else, and never says mor
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import uuid
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from replicator.control_api.authorization import authorize, context_of, is_by_identity_only
 from replicator.control_api.call import Call
-from replicator.control_api.errors import EcrError, code_of, not_supported
+from replicator.control_api.errors import EcrError, answer_to, not_supported, server_exception
 from replicator.control_api.input import Input
 from replicator.control_api.operations import HANDLERS
-from replicator.control_api.request import parse_document, parse_target, read_body, unknown_operation
+from replicator.control_api.request import MAX_BODY, parse_document, parse_target, read_body, unknown_operation
+from replicator.control_api.sigv4 import RequestHead
 from replicator.control_api.validation import validated
 from replicator.core import texts
-from replicator.core.access import UNRESTRICTED, PrincipalKind
+from replicator.core.access import PrincipalKind
 from replicator.core.errors import ReplicatorError
 from replicator.core.names import AccountId, NodeId
 from replicator.telemetry.logs import get_logger
 from replicator.telemetry.requests import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from replicator.control_api.call import Document
+    from replicator.control_api.callers import Caller, Callers, Claim
+    from replicator.control_api.model import Operation
     from replicator.control_api.request import Target
     from replicator.control_api.services import EcrRegistry
     from replicator.core.access import Principal
@@ -36,7 +46,13 @@ if TYPE_CHECKING:
     from replicator.core.rate_limit import RateLimit
     from replicator.telemetry.requests import Observer
 
+T = TypeVar("T")
+
 _log = get_logger(__name__)
+
+_LARGE_AT_ONCE = 8
+_QUICK = 128 * 1024
+"""Bytes that are worked on at once; more of them would hold up everybody else."""
 
 CONTENT_TYPE = "application/x-amz-json-1.1"
 
@@ -51,12 +67,15 @@ class ControlApi:
         self,
         home: NodeId,
         registries: Mapping[NodeId, EcrRegistry],
+        callers: Callers,
         clock: Clock,
         observe: Observer,
         rate_limit: RateLimit | None = None,
     ) -> None:
         self._home = home
         self._registries = registries
+        self._callers = callers
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._clock = clock
         self._observe = observe
         self._rate_limit = rate_limit
@@ -66,19 +85,19 @@ class ControlApi:
         started = self._clock.monotonic()
         visit = _Visit(request)
         try:
-            response = _answer(await self._serve(visit))
+            response = _rendered(await self._serve(visit))
         except EcrError as error:
             response = _refusal(error)
         except ReplicatorError as error:
             response = self._failure(visit, error)
         except TimeoutError:
-            response = _closing(web.Response(status=408))
+            response = _closing(_refusal(EcrError("RequestTimeoutException", "The request took too long.", status=408)))
         except ConnectionError:
             # The client left; there is nobody to tell.
             response = _closing(web.Response(status=499, reason="Client Closed Request"))
         except Exception:  # noqa: BLE001 - the edge: a bug becomes a 500 and a log line
             _log.exception("request failed", request_id=visit.id, route=visit.route)
-            response = _server_exception()
+            response = _refusal(server_exception())
         if request.body_exists and not request.content.is_eof():
             _closing(response)
         response.headers["x-amzn-RequestId"] = visit.id
@@ -86,22 +105,70 @@ class ControlApi:
         return response
 
     async def _serve(self, visit: _Visit) -> Document:
-        target = parse_target(visit.request.headers.get("X-Amz-Target"))
+        request = visit.request
+        target = parse_target(request.headers.get("X-Amz-Target"))
         visit.name(target)
-        visit.principal = UNRESTRICTED
-        self._admit(visit)
-        body = await read_body(visit.request, target.limit)
-        if target.operation is None:
-            raise unknown_operation()
-        document = parse_document(body)
-        members = Input(validated(target.operation.input, document))
-        handler = HANDLERS[target.service].get(target.operation.name)
-        if handler is None:
-            raise not_supported(target.operation)
-        return await handler(Call(target.operation.name, members, UNRESTRICTED, self._registry(members)))
+        claim = self._claim(visit, target)
+        async with self._room(request, target):
+            body = await read_body(request, target.limit)
+            caller = self._check(visit, claim, await _quickly(_hash, body))
+            if target.operation is None:
+                raise unknown_operation()
+            members = Input(await _quickly(partial(_members, target.operation), body))
+            del body
+            return await self._answer(visit, target, caller, members)
 
-    def _registry(self, members: Input) -> EcrRegistry:
-        account = members.find_text("registryId") or self._home.account
+    async def _answer(self, visit: _Visit, target: Target, caller: Caller, members: Input) -> Document:
+        service, operation = target.service, target.operation
+        assert service is not None and operation is not None  # noqa: S101, PT018 - was found
+        request = visit.request
+        registry = self._home_registry if is_by_identity_only(operation.name) else self._registry(caller, members)
+        context = context_of(members, request.remote, is_secure=request.secure, now=self._clock.now())
+        principal = replace(caller.principal, context=context)
+        authorize(principal, service, operation.name, members)
+        handler = HANDLERS[service].get(operation.name)
+        if handler is None:
+            raise not_supported(operation)
+        return await handler(Call(operation.name, members, principal, registry, caller.key))
+
+    def _claim(self, visit: _Visit, target: Target) -> Claim:
+        request = visit.request
+        head = RequestHead(request.method, request.raw_path, request.headers, request.secure)
+        try:
+            return self._callers.claim(head, target.service)
+        except EcrError:
+            self._admit(f"@{request.remote}")  # keys are not guessed faster here than passwords elsewhere
+            raise
+
+    def _check(self, visit: _Visit, claim: Claim, body_hash: str) -> Caller:
+        address = f"@{visit.request.remote}"
+        try:
+            caller = claim.check(body_hash)
+        except EcrError:
+            self._admit(address)
+            raise
+        visit.principal = principal = caller.principal
+        self._admit(principal.name if principal.kind is PrincipalKind.USER else address)
+        return caller
+
+    @asynccontextmanager
+    async def _room(self, request: web.BaseRequest, target: Target) -> AsyncIterator[None]:
+        """Hold what a request is held under: those with large bodies wait for each other."""
+        size = request.content_length
+        if target.limit <= MAX_BODY or (size is not None and size <= MAX_BODY):
+            yield
+            return
+        async with self._large:
+            yield
+
+    @property
+    def _home_registry(self) -> EcrRegistry:
+        """This node's own registry, for operations that are about none: their callers need none here."""
+        return self._registries[self._home]
+
+    def _registry(self, caller: Caller, members: Input) -> EcrRegistry:
+        """Return the registry that is meant: the one that the request names, or else the caller's own."""
+        account = members.find_text("registryId") or caller.principal.account or self._home.account
         registry = self._registries.get(NodeId(AccountId(account), self._home.region))
         if registry is not None:
             return registry
@@ -110,17 +177,14 @@ class ControlApi:
             raise EcrError("RepositoryNotFoundException", texts.repository_not_found(repository, account))
         raise EcrError("InvalidParameterException", texts.registry_not_found(account, self._home.region))
 
-    def _admit(self, visit: _Visit) -> None:
-        principal = visit.principal
-        if self._rate_limit is not None and principal is not None:
-            self._rate_limit.admit(
-                principal.name if principal.kind is PrincipalKind.USER else f"@{visit.request.remote}"
-            )
+    def _admit(self, caller: str) -> None:
+        if self._rate_limit is not None:
+            self._rate_limit.admit(caller)
 
     def _failure(self, visit: _Visit, error: ReplicatorError) -> web.Response:
-        code = code_of(error)
-        if code != "ServerException":
-            return _refusal(EcrError(code, str(error)))
+        answer = answer_to(error)
+        if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _refusal(answer)
         _log.warning(
             "request could not be served",
             request_id=visit.id,
@@ -128,7 +192,7 @@ class ControlApi:
             error=str(error),
             kind=type(error).__name__,
         )
-        return _server_exception()
+        return _refusal(answer)
 
     def _finish(self, visit: _Visit, response: web.Response, seconds: float) -> None:
         request = visit.request
@@ -149,6 +213,18 @@ class ControlApi:
         )
 
 
+async def _quickly(work: Callable[[bytes], T], body: bytes) -> T:
+    return work(body) if len(body) <= _QUICK else await asyncio.to_thread(work, body)
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _members(operation: Operation, body: bytes) -> Document:
+    return validated(operation.input, parse_document(body))
+
+
 class _Visit:
     """What is known of a request so far; kept for its log line whatever happens."""
 
@@ -163,20 +239,16 @@ class _Visit:
     def name(self, target: Target) -> None:
         """Name the route in metrics and logs after the operation."""
         operation = "unknown" if target.operation is None else target.operation.name
-        self.route = f"{target.service.replace('-', '_')}_{operation}"
+        self.route = f"{(target.service or 'ecr').replace('-', '_')}_{operation}"
 
 
-def _answer(document: Mapping[str, object], status: int = 200) -> web.Response:
+def _rendered(document: Mapping[str, object], status: int = 200) -> web.Response:
     body = json.dumps(document, separators=(",", ":")).encode()
     return web.Response(status=status, body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 def _refusal(error: EcrError) -> web.Response:
-    return _answer({"__type": error.code, "message": str(error), **error.members}, error.status)
-
-
-def _server_exception() -> web.Response:
-    return _refusal(EcrError("ServerException", "The server could not process the request.", status=500))
+    return _rendered({"__type": error.code, "message": str(error), **error.members}, error.status)
 
 
 def _closing(response: web.Response) -> web.Response:

@@ -46,7 +46,7 @@ class ClientGone(ConnectionError):
 class Target:
     """The service and the operation that a request names; None when there is none of that name."""
 
-    service: str
+    service: str | None
     operation: Operation | None
 
     @property
@@ -60,7 +60,7 @@ def parse_target(header: str | None) -> Target:
     prefix, _, operation = (header or "").partition(".")
     service = PREFIXES.get(prefix)
     if service is None:
-        return Target("ecr", None)
+        return Target(None, None)
     return Target(service, service_model(service).operations.get(operation))
 
 

@@ -134,7 +134,11 @@ class EcrNodes:
         self._clients.append(client)
         return client
 
-    def signed(
+    def signed(self, operation: str, document: object = None, *, node: str | None = None, **options: Any) -> Reply:
+        """Send one operation without any checks on this side, signed; the options are those of `prepared`."""
+        return self.send("POST", "/", *self.prepared(operation, document, node=node, **options), node)
+
+    def prepared(
         self,
         operation: str,
         document: object = None,
@@ -149,10 +153,10 @@ class EcrNodes:
         scope: str | None = None,
         node: str | None = None,
         target: str | None = None,
-    ) -> Reply:
-        """Send one operation without any checks on this side, signed; `scope` is the service in the signature."""
+    ) -> tuple[bytes, dict[str, str]]:
+        """Return body and headers of an operation, signed now; `scope` is the service in the signature."""
         data = json.dumps({} if document is None else document).encode() if body is None else body
-        named = target or f"{TARGETS[service]}.{operation}"
+        named = f"{TARGETS[service]}.{operation}" if target is None else target
         request = AWSRequest(
             "POST",
             self.url(node) + "/",
@@ -160,7 +164,7 @@ class EcrNodes:
             data=data,
         )
         SigV4Auth(Credentials(key, secret, token), scope or service, region).add_auth(request)
-        return self.send("POST", "/", data, dict(request.headers.items()), node)
+        return data, dict(request.headers.items())
 
     def send(
         self,

@@ -320,7 +320,7 @@ class TestMalformed:
         ):
             assert refusal(changed(signed(), Authorization=authorization))
 
-    @given(st.text(alphabet=st.characters(min_codepoint=1), max_size=100))
+    @given(st.text(alphabet=st.characters(min_codepoint=1, exclude_categories=["Cs"]), max_size=100))
     def test_no_query_breaks_it(self, query: str) -> None:
         head = signed(expires=60)
         for target in (
