@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MARK = "v1:"
 _MAX_TOKEN = 4096
+_MAX_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,13 @@ def token_of(key: str) -> str:
     return base64.urlsafe_b64encode(f"{_MARK}{key}".encode()).decode()
 
 
+def number_of(key: str) -> int:
+    """Return a key that is the number of an entry from 0, or -1 for the start; raises EcrError for another key."""
+    if key and not (key.isascii() and key.isdecimal() and len(key) <= _MAX_DIGITS):
+        raise _invalid_token()
+    return int(key) if key else -1
+
+
 def _key_of(token: str) -> str:
     if len(token) <= _MAX_TOKEN:
         try:
@@ -60,6 +68,10 @@ def _key_of(token: str) -> str:
             text = ""
         if text.startswith(_MARK) and text.isprintable():
             return text.removeprefix(_MARK)
-    raise EcrError(
+    raise _invalid_token()
+
+
+def _invalid_token() -> EcrError:
+    return EcrError(
         "InvalidParameterException", "Invalid parameter at 'nextToken' failed to satisfy constraint: 'Invalid token'"
     )

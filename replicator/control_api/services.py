@@ -11,11 +11,16 @@ if TYPE_CHECKING:
     from replicator.registry.images import Images
     from replicator.registry.layer_uploads import LayerUploads
     from replicator.registry.layers import Layers
+    from replicator.registry.lifecycle_policies import LifecyclePolicies
+    from replicator.registry.lifecycle_previews import LifecyclePreviews
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
     from replicator.registry.repositories import Repositories
     from replicator.registry.run_time_settings import RunTimeSettings
+    from replicator.registry.repository_policies import RepositoryPolicies
+    from replicator.registry.scanning_configuration import ScanningConfiguration
+    from replicator.registry.scans import Scans
     from replicator.registry.signings import Signings
     from replicator.registry.storage_classes import StorageClasses
     from replicator.registry.uploads import Uploads

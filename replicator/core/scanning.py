@@ -75,6 +75,7 @@ class Severity(enum.StrEnum):
 
 
 COMPLETE_DESCRIPTION = "The scan was completed successfully."
+ACTIVE_DESCRIPTION = "Continuous scan is selected for image."
 UNSUPPORTED_DESCRIPTION = "UnsupportedImageError: The operating system and/or package manager are not supported."
 WITHOUT_SCANNER: Mapping[ScanType, ScanStatus] = {
     # The waiter ImageScanComplete ends on FAILED, and would wait in vain on the other one.

@@ -11,7 +11,12 @@ from replicator.control_api.services import EcrRegistry
 from replicator.registry.images import Images
 from replicator.registry.layer_uploads import LayerUploads
 from replicator.registry.layers import Layers
+from replicator.registry.lifecycle_policies import LifecyclePolicies
+from replicator.registry.lifecycle_previews import LifecyclePreviews
 from replicator.registry.repositories import Repositories
+from replicator.registry.repository_policies import RepositoryPolicies
+from replicator.registry.scanning_configuration import ScanningConfiguration
+from replicator.registry.scans import Scans
 from replicator.registry.signings import Signings
 
 if TYPE_CHECKING:
@@ -59,6 +64,11 @@ class ControlBuilder:
             backfills=self.replication.backfills,
             replication_status=self.replication.use_cases.status,
             signings=Signings(self.registry),
+            lifecycle_policies=LifecyclePolicies(self.registry),
+            lifecycle_previews=LifecyclePreviews(self.registry),
+            scanning_configuration=ScanningConfiguration(self.registry),
+            scans=Scans(self.registry),
+            repository_policies=RepositoryPolicies(self.registry),
         )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from replicator.daemon.supervisor import Service
     from replicator.maintenance.janitor import Janitor
     from replicator.maintenance.strays import StrayBytes
+    from replicator.registry.lifecycle_previews import LifecyclePreviews
     from replicator.registry.node import RegistryNode
     from replicator.registry.run_time_settings import RunTimeSettings
     from replicator.registry.storage_classes import StorageClasses
@@ -38,6 +39,7 @@ class NodeParts:
     registry: RegistryNode
     run_time_settings: RunTimeSettings
     storage_classes: StorageClasses
+    lifecycle_previews: LifecyclePreviews
     janitor: Janitor
     strays: StrayBytes
     replication: ReplicationParts
@@ -54,6 +56,7 @@ class NodeParts:
         await self.registry.database.open()
         await self.registry.database.write(partial(claim, self.settings.id))
         await self.run_time_settings.load()
+        await self.registry.policies.load()
         if isinstance(self.settings.storage.metadata, SqliteSettings):
             # The file is ours alone, so whoever leased a job is gone; after a crash nothing need wait for the lease.
             await self.registry.database.write(partial(jobs.free_all, self.registry.clock.now()))
@@ -104,8 +107,10 @@ class Daemon:
             for name, service in services.items():
                 found[f"{name} {node.settings.id}"] = service
             found[f"storage classes {node.settings.id}"] = node.storage_classes.run
+            found[f"lifecycle previews {node.settings.id}"] = node.lifecycle_previews.run
             found[f"pull times {node.settings.id}"] = node.registry.pull_times.run
             found[f"settings {node.settings.id}"] = node.run_time_settings.run
+            found[f"policies {node.settings.id}"] = node.registry.policies.run
             found[f"janitor {node.settings.id}"] = node.janitor.run
             found[f"strays {node.settings.id}"] = node.strays.run
         return found

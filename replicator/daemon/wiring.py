@@ -218,6 +218,7 @@ class _NodeBuilder:
             registry=registry,
             run_time_settings=run_time_settings,
             storage_classes=storage_classes,
+            lifecycle_previews=self._control[self._settings.id].lifecycle_previews,
             janitor=Janitor(uploads, clock, self._name),
             strays=StrayBytes(registry, self._name),
             replication=replication,
@@ -242,6 +243,7 @@ class _NodeBuilder:
         """Return the node's edges behind its listener. All of them count requests and callers together."""
         clock, limit, metrics = self._shared.clock, self._rate_limit(), self._shared.metrics
         observe = RequestRecorder(self._name, metrics.request_observer(self._name), self._shared.access_log)
+        policies = self._registries[self._settings.id].policies
         registry = RegistryApi(services, authenticator, clock, observe, limit, self._settings.public_url, via)
         peers = PeerApi(replication.replicas, replication.uploads, authenticator, clock, observe, limit)
         operators = ReplicationApi(replication.use_cases, authenticator, clock, observe, limit)
@@ -257,6 +259,9 @@ class _NodeBuilder:
             caching.handle,
             telling.handle,
         )
+        operations.decide_by(policies, clock)
+        for edge in (registry, operators, caching, telling):
+            edge.decide_by(policies)
         control = ControlApi(self._settings.id, self._control, self._callers(), clock, observe, limit)
         pulls = replication.read_through
         layers = LayerDownloads(self._layer_urls, pulls, authenticator, clock, observe, limit)

@@ -33,6 +33,7 @@ from replicator.registry.access import authorize, authorize_push, check_pushable
 from replicator.registry.events import record_deletion, record_push
 from replicator.registry.image_quotas import check_quotas
 from replicator.registry.repository_creation import add_for
+from replicator.registry.scans import scan_on_arrival
 from replicator.registry.signings import record_signings
 from replicator.storage.metadata import (
     blobs,
@@ -311,6 +312,7 @@ def plan_follow_up(node: RegistryNode, change: Change, now: float) -> Steps[bool
     A queued job of the same tag gives way to the newer image.
     """
     yield from record_signings(node.settings, change, now)
+    yield from scan_on_arrival(node, change.repository, change.digest, now)
     planned = plan_replication(node.settings.replication_rules, node.settings.node, change)
     for replication, job in planned:
         yield from replication_status.supersede(replication, now)

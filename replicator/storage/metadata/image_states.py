@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from replicator.core.image_status import ImageStatus
+from replicator.storage.metadata import scans
 from replicator.storage.metadata.images import BLOB, CHILD
 from replicator.storage.metadata.schema import images, manifest_references
 from replicator.storage.metadata.statement import Statement, Steps
@@ -108,8 +109,9 @@ def find_status(repository: RepositoryName, digest: Digest) -> Steps[ImageStatus
 
 
 def archive(repository: RepositoryName, digest: Digest, now: float) -> Steps[None]:
-    """Archive an image."""
+    """Archive an image; what scans found in it goes."""
     yield from _ARCHIVE(of_repository=repository, of_digest=digest, at=now)
+    yield from scans.forget(repository, digest)
 
 
 def begin_activation(repository: RepositoryName, digest: Digest, due: float) -> Steps[None]:

@@ -12,7 +12,7 @@ from replicator.core.delivery import ImageRegister
 from replicator.core.image_status import ImageStatus
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER, Revision, next_revision, parse_revision
-from replicator.storage.metadata import image_signings
+from replicator.storage.metadata import image_signings, scans
 from replicator.storage.metadata.schema import deleted_images, images, manifest_references, manifests, tags
 from replicator.storage.metadata.statement import Row, Statement, Steps
 
@@ -395,6 +395,7 @@ def delete(repository: RepositoryName, digest: Digest) -> Steps[bool]:
     if not rows:
         return False
     yield from image_signings.forget(repository, digest)
+    yield from scans.forget(repository, digest)
     forgotten = yield from _FORGET_MANIFEST(digest=digest)
     if forgotten:
         yield from _FORGET_REFERENCES(digest=digest)
