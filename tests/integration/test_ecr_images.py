@@ -1,0 +1,439 @@
+"""Images through the ECR API, as a client of AWS sees them (ECR §6, §19 (11) to (17))."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.support.ecr_node import ecr_nodes
+from tests.support.images import build_image, build_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.ecr_node import EcrNodes
+    from tests.support.images import Built
+
+REPOSITORY = "team/app"
+ACCOUNT = "123456789012"
+HERE = f"repository with name '{REPOSITORY}' in the registry with id '{ACCOUNT}'"
+ONE, TWO, THREE = (build_image([text]) for text in (b"1", b"22", b"333"))
+ABSENT = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def ecr(tmp_path: Path) -> Iterator[EcrNodes]:
+    with ecr_nodes(tmp_path) as nodes:
+        nodes.client().create_repository(repositoryName=REPOSITORY)
+        yield nodes
+
+
+@pytest.fixture
+def client(ecr: EcrNodes) -> Any:
+    return ecr.client()
+
+
+def upload(ecr: EcrNodes, built: Built) -> None:
+    for digest, content in built.blobs.items():
+        answer = ecr.send("POST", f"/v2/{REPOSITORY}/blobs/uploads/?digest={digest}", content)
+        assert answer.status == 201
+
+
+def push(ecr: EcrNodes, built: Built, tag: str | None = None) -> None:
+    """Push by HTTP, each image at a time of its own."""
+    upload(ecr, built)
+    ecr.advance(1)
+    path = f"/v2/{REPOSITORY}/manifests/{tag or built.digest}"
+    assert ecr.send("PUT", path, built.manifest, {"Content-Type": built.media_type}).status == 201
+
+
+def put(client: Any, built: Built, tag: str | None = None, **more: str) -> dict[str, Any]:
+    tagged = {"imageTag": tag} if tag else {}
+    return client.put_image(
+        repositoryName=REPOSITORY,
+        imageManifest=built.manifest.decode(),
+        imageManifestMediaType=built.media_type,
+        **tagged,
+        **more,
+    )
+
+
+def refusal(call: Any, **members: Any) -> tuple[str, str]:
+    with pytest.raises(ClientError) as caught:
+        call(repositoryName=REPOSITORY, **members)
+    error = caught.value.response["Error"]
+    return error["Code"], error["Message"]
+
+
+def listed(client: Any, **members: Any) -> list[tuple[str, str | None]]:
+    pages = client.get_paginator("list_images").paginate(repositoryName=REPOSITORY, **members)
+    return [(one["imageDigest"], one.get("imageTag")) for page in pages for one in page["imageIds"]]
+
+
+class TestPut:
+    def test_an_image_is_stored_exactly_as_it_was_written(self, ecr: EcrNodes, client: Any) -> None:
+        upload(ecr, ONE)
+        answer = put(client, ONE, "v1", imageDigest=ONE.digest)["image"]
+        assert answer == {
+            "registryId": ACCOUNT,
+            "repositoryName": REPOSITORY,
+            "imageId": {"imageDigest": ONE.digest, "imageTag": "v1"},
+            "imageManifest": ONE.manifest.decode(),
+            "imageManifestMediaType": ONE.media_type,
+        }
+        assert ecr.send("GET", f"/v2/{REPOSITORY}/manifests/v1").body == ONE.manifest
+
+    def test_an_image_is_tagged_again_with_its_own_text(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE, "v1")
+        found = client.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "v1"}])["images"][0]
+        client.put_image(repositoryName=REPOSITORY, imageManifest=found["imageManifest"], imageTag="latest")
+        assert listed(client) == [(ONE.digest, "latest"), (ONE.digest, "v1")]
+
+    def test_a_manifest_that_is_no_json_or_of_no_type_is_refused(self, client: Any) -> None:
+        assert refusal(client.put_image, imageManifest="{", imageTag="v1") == (
+            "InvalidParameterException",
+            "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'",
+        )
+        assert refusal(client.put_image, imageManifest="[]") == (
+            "InvalidParameterException",
+            "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'",
+        )
+        document = {key: value for key, value in json.loads(ONE.manifest).items() if key != "mediaType"}
+        assert refusal(client.put_image, imageManifest=json.dumps(document)) == (
+            "InvalidParameterException",
+            "image manifest mediatype not provided in manifest or parameter",
+        )
+        code, message = refusal(client.put_image, imageManifest='{"schemaVersion": 1, "mediaType": "x"}')
+        assert (code, "schema 1 is not supported" in message) == ("InvalidParameterException", True)
+
+    def test_another_digest_than_the_stated_one_is_refused(self, ecr: EcrNodes, client: Any) -> None:
+        upload(ecr, ONE)
+        with pytest.raises(client.exceptions.ImageDigestDoesNotMatchException):
+            put(client, ONE, "v1", imageDigest=TWO.digest)
+        with pytest.raises(client.exceptions.InvalidParameterException, match="imageDigest"):
+            put(client, ONE, "v1", imageDigest="sha256:1")
+        with pytest.raises(client.exceptions.InvalidParameterException, match="imageTag"):
+            put(client, ONE, "no tag")
+        assert listed(client) == []
+
+    def test_what_an_image_needs_must_be_here(self, ecr: EcrNodes, client: Any) -> None:
+        text, media_type = ONE.manifest.decode(), ONE.media_type
+        code, message = refusal(client.put_image, imageManifest=text, imageManifestMediaType=media_type)
+        needed = ", ".join(ONE.blobs)
+        assert (code, message) == (
+            "LayersNotFoundException",
+            f"Layers with digests '[{needed}]' required for pushing image into {HERE} do not exist",
+        )
+        both = build_index([ONE, TWO])
+        push(ecr, TWO)
+        code, message = refusal(client.put_image, imageManifest=both.manifest.decode())
+        assert (code, message) == (
+            "ReferencedImagesNotFoundException",
+            f"Images with digests '[{ONE.digest}]' required for pushing image into {HERE} do not exist",
+        )
+        answer = ecr.send("PUT", f"/v2/{REPOSITORY}/manifests/all", both.manifest, {"Content-Type": both.media_type})
+        error = answer.json()["errors"][0]
+        assert (answer.status, error["code"], error["message"]) == (404, "MANIFEST_BLOB_UNKNOWN", message)
+
+    def test_an_image_that_is_here_under_the_tag_exists_already(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE, "v1")
+        where = f"already exists in the repository with name '{REPOSITORY}' in registry with id '{ACCOUNT}'"
+        for members, tag in (({"imageTag": "v1"}, "v1"), ({}, "null")):
+            code, message = refusal(client.put_image, imageManifest=ONE.manifest.decode(), **members)
+            assert code == "ImageAlreadyExistsException"
+            assert message == f"Image with digest '{ONE.digest}' and tag '{tag}' {where}"
+        push(ecr, ONE, "v1")
+
+    def test_a_tag_that_moves_leaves_the_image_without_a_tag(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE, "v1")
+        upload(ecr, TWO)
+        ecr.advance(5)
+        put(client, TWO, "v1")
+        assert listed(client) == [(ONE.digest, None), (TWO.digest, "v1")]
+
+    def test_a_missing_repository_is_not_made(self, client: Any) -> None:
+        with pytest.raises(client.exceptions.RepositoryNotFoundException) as caught:
+            client.put_image(repositoryName="no/such", imageManifest=ONE.manifest.decode(), imageTag="v1")
+        assert caught.value.response["Error"]["Message"] == (
+            f"The repository with name 'no/such' does not exist in the registry with id '{ACCOUNT}'"
+        )
+
+    def test_an_image_has_at_most_a_thousand_tags(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE)
+        kind = {"Content-Type": ONE.media_type}
+        for first in range(0, 1000, 50):
+            names = "&".join(f"tag=t{number}" for number in range(first, first + 50))
+            path = f"/v2/{REPOSITORY}/manifests/{ONE.digest}?{names}"
+            assert ecr.send("PUT", path, ONE.manifest, kind).status == 201
+        with pytest.raises(client.exceptions.LimitExceededException):
+            put(client, ONE, "one-more")
+        assert len(listed(client)) == 1000
+
+
+class TestGet:
+    def test_images_are_found_by_tag_by_digest_and_by_both(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE, "v1")
+        wanted = [{"imageTag": "v1"}, {"imageDigest": ONE.digest}, {"imageTag": "v1", "imageDigest": ONE.digest}]
+        answer = client.batch_get_image(repositoryName=REPOSITORY, imageIds=wanted)
+        assert [one["imageId"] for one in answer["images"]] == [
+            {"imageDigest": ONE.digest, **named} for named in ({"imageTag": "v1"}, {}, {"imageTag": "v1"})
+        ]
+        assert {one["imageManifest"] for one in answer["images"]} == {ONE.manifest.decode()}
+        assert answer["failures"] == []
+
+    def test_what_is_wrong_with_each_is_said(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE, "v1")
+        push(ecr, TWO, "v2")
+        wanted = [
+            {"imageTag": "v3"},
+            {"imageDigest": ABSENT},
+            {},
+            {"imageDigest": "sha256:not-hex"},
+            {"imageTag": "no tag"},
+            {"imageTag": "v1", "imageDigest": TWO.digest},
+            {"imageTag": "v1"},
+        ]
+        answer = client.batch_get_image(repositoryName=REPOSITORY, imageIds=wanted)
+        assert [(one["imageId"], one["failureCode"]) for one in answer["failures"]] == list(
+            zip(
+                wanted,
+                [
+                    "ImageNotFound",
+                    "ImageNotFound",
+                    "MissingDigestAndTag",
+                    "InvalidImageDigest",
+                    "InvalidImageTag",
+                    "ImageTagDoesNotMatchDigest",
+                ],
+                strict=False,
+            )
+        )
+        reasons = [one["failureReason"] for one in answer["failures"]]
+        assert reasons[0] == "Requested image not found"
+        assert reasons[2] == "Invalid request parameters: both tag and digest cannot be null"
+        assert reasons[3] == (
+            "Invalid request parameters: image digest should satisfy the regex '[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+'"
+        )
+        assert len(answer["images"]) == 1
+
+    def test_a_missing_repository_fails_the_whole_call(self, client: Any) -> None:
+        for wanted in ({"imageTag": "v1"}, {}):
+            with pytest.raises(client.exceptions.RepositoryNotFoundException):
+                client.batch_get_image(repositoryName="no/such", imageIds=[wanted])
+
+
+class TestDelete:
+    def delete(self, client: Any, *wanted: dict[str, str]) -> tuple[list[Any], list[tuple[Any, str]]]:
+        answer = client.batch_delete_image(repositoryName=REPOSITORY, imageIds=list(wanted))
+        return answer["imageIds"], [(one["imageId"], one["failureCode"]) for one in answer["failures"]]
+
+    def test_the_last_tag_takes_the_image_with_it(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE, "v1")
+        push(ecr, ONE, "v2")
+        assert self.delete(client, {"imageTag": "v1"}) == ([{"imageDigest": ONE.digest, "imageTag": "v1"}], [])
+        assert listed(client) == [(ONE.digest, "v2")]
+        assert self.delete(client, {"imageTag": "v2"}) == ([{"imageDigest": ONE.digest, "imageTag": "v2"}], [])
+        assert listed(client) == []
+        assert ecr.send("GET", f"/v2/{REPOSITORY}/manifests/{ONE.digest}").status == 404
+
+    def test_a_digest_takes_all_tags_and_lists_each(self, ecr: EcrNodes, client: Any) -> None:
+        for tag in ("v1", "v2"):
+            push(ecr, ONE, tag)
+        push(ecr, TWO)
+        deleted, failures = self.delete(client, {"imageDigest": ONE.digest}, {"imageDigest": TWO.digest})
+        assert deleted == [
+            {"imageDigest": ONE.digest, "imageTag": "v1"},
+            {"imageDigest": ONE.digest, "imageTag": "v2"},
+            {"imageDigest": TWO.digest},
+        ]
+        assert (failures, listed(client)) == ([], [])
+
+    def test_a_digest_with_a_tag_of_it_takes_the_image(self, ecr: EcrNodes, client: Any) -> None:
+        for tag in ("v1", "v2"):
+            push(ecr, ONE, tag)
+        deleted, _ = self.delete(client, {"imageDigest": ONE.digest, "imageTag": "v2"})
+        assert [one["imageTag"] for one in deleted] == ["v1", "v2"]
+        assert listed(client) == []
+
+    def test_what_is_wrong_with_each_is_said_and_nothing_of_it_changes(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE, "v1")
+        push(ecr, TWO, "v2")
+        wanted = [
+            ({}, "MissingDigestAndTag"),
+            ({"imageDigest": "sha256:x"}, "InvalidImageDigest"),
+            ({"imageTag": "-"}, "InvalidImageTag"),
+            ({"imageTag": "v3"}, "ImageNotFound"),
+            ({"imageDigest": ONE.digest, "imageTag": "v3"}, "ImageNotFound"),
+            ({"imageDigest": ONE.digest, "imageTag": "v2"}, "ImageTagDoesNotMatchDigest"),
+        ]
+        assert self.delete(client, *(one for one, _ in wanted)) == ([], wanted)
+        assert listed(client) == [(ONE.digest, "v1"), (TWO.digest, "v2")]
+
+    def test_an_image_that_an_index_lists_stays_until_the_index_is_gone(self, ecr: EcrNodes, client: Any) -> None:
+        both = build_index([ONE, TWO])
+        push(ecr, ONE, "one")
+        push(ecr, ONE, "uno")
+        push(ecr, TWO)
+        push(ecr, both, "all")
+        assert self.delete(client, {"imageTag": "uno"})[1] == []
+        answer = client.batch_delete_image(
+            repositoryName=REPOSITORY, imageIds=[{"imageTag": "one"}, {"imageDigest": TWO.digest}]
+        )
+        assert answer["imageIds"] == []
+        assert {(one["failureCode"], one["failureReason"]) for one in answer["failures"]} == {
+            ("ImageReferencedByManifestList", f"Requested image referenced by manifest list: [{both.digest}]")
+        }
+        assert (ONE.digest, "one") in listed(client)
+        refused = ecr.send("DELETE", f"/v2/{REPOSITORY}/manifests/{ONE.digest}")
+        error = refused.json()["errors"][0]
+        assert (refused.status, error["code"]) == (405, "UNSUPPORTED")
+        assert error["message"] == f"Requested image referenced by manifest list: [{both.digest}]"
+        assert self.delete(client, {"imageTag": "all"}) == ([{"imageDigest": both.digest, "imageTag": "all"}], [])
+        assert sorted(digest for digest, _ in listed(client)) == sorted([ONE.digest, TWO.digest])
+        assert self.delete(client, {"imageTag": "one"}, {"imageDigest": TWO.digest})[1] == []
+
+    def test_referrers_go_with_their_subject(self, ecr: EcrNodes, client: Any) -> None:
+        signature = build_image([b"s"], subject=ONE, artifact_type="application/vnd.signature")
+        of_signature = build_image([b"t"], subject=signature, artifact_type="application/vnd.signature")
+        for built in (ONE, signature, of_signature):
+            push(ecr, built)
+        self.delete(client, {"imageDigest": ONE.digest})
+        assert listed(client) == []
+
+
+class TestListing:
+    def fill(self, ecr: EcrNodes) -> None:
+        push(ecr, THREE, "b")
+        push(ecr, THREE, "a")
+        push(ecr, ONE)
+        push(ecr, TWO, "c")
+
+    def test_images_come_in_push_order_in_pages_of_any_size(self, ecr: EcrNodes, client: Any) -> None:
+        self.fill(ecr)
+        expected = [(THREE.digest, "a"), (THREE.digest, "b"), (ONE.digest, None), (TWO.digest, "c")]
+        for size in (1, 2, 3, 4, 1000):
+            assert listed(client, PaginationConfig={"PageSize": size}) == expected
+        assert listed(client, filter={"tagStatus": "UNTAGGED"}) == [(ONE.digest, None)]
+        assert len(listed(client, filter={"tagStatus": "TAGGED"})) == 3
+        assert "nextToken" not in client.list_images(repositoryName=REPOSITORY, maxResults=4)
+
+    def test_what_is_pushed_and_deleted_between_pages_moves_nothing_else(self, ecr: EcrNodes, client: Any) -> None:
+        self.fill(ecr)
+        first = client.describe_images(repositoryName=REPOSITORY, maxResults=1)
+        push(ecr, build_image([b"4"]), "d")
+        client.batch_delete_image(repositoryName=REPOSITORY, imageIds=[{"imageDigest": THREE.digest}])
+        rest = client.describe_images(repositoryName=REPOSITORY, nextToken=first["nextToken"])
+        assert [one["imageDigest"] for one in rest["imageDetails"]][:2] == [ONE.digest, TWO.digest]
+        assert len(rest["imageDetails"]) == 3
+
+    def test_a_token_of_nobody_is_refused(self, ecr: EcrNodes, client: Any) -> None:
+        token = client.describe_repositories()  # any answer
+        assert "nextToken" not in token
+        for operation in (client.list_images, client.describe_images):
+            assert refusal(operation, nextToken="djE6eA==")[0] == "InvalidParameterException"
+
+    def test_everything_that_is_known_of_an_image_is_described(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, THREE, "b")
+        push(ecr, THREE, "a")
+        layers = sum(one["size"] for one in json.loads(THREE.manifest)["layers"])
+        (detail,) = client.describe_images(repositoryName=REPOSITORY)["imageDetails"]
+        pushed_at = detail.pop("imagePushedAt")
+        assert pushed_at.timestamp() == ecr.clock.now() - 1, "another tag does not change when it was pushed"
+        assert detail == {
+            "registryId": ACCOUNT,
+            "repositoryName": REPOSITORY,
+            "imageDigest": THREE.digest,
+            "imageTags": ["a", "b"],
+            "imageSizeInBytes": layers,
+            "imageManifestMediaType": THREE.media_type,
+            "artifactMediaType": "application/vnd.oci.image.config.v1+json",
+            "imageStatus": "ACTIVE",
+        }
+
+    def test_an_index_is_as_large_as_its_largest_image(self, ecr: EcrNodes, client: Any) -> None:
+        both = build_index([ONE, THREE])
+        for built in (ONE, THREE, both):
+            push(ecr, built)
+        details = client.describe_images(repositoryName=REPOSITORY)["imageDetails"]
+        sizes = {one["imageDigest"]: one["imageSizeInBytes"] for one in details}
+        assert sizes[both.digest] == max(sizes[ONE.digest], sizes[THREE.digest])
+        (index,) = (one for one in details if one["imageDigest"] == both.digest)
+        assert "imageTags" not in index
+        assert "artifactMediaType" not in index
+
+    def test_named_images_are_described_once_or_not_at_all(self, ecr: EcrNodes, client: Any) -> None:
+        self.fill(ecr)
+        found = client.describe_images(
+            repositoryName=REPOSITORY, imageIds=[{"imageTag": "c"}, {"imageTag": "a"}, {"imageDigest": TWO.digest}]
+        )["imageDetails"]
+        assert [one["imageDigest"] for one in found] == [TWO.digest, THREE.digest]
+        code, message = refusal(client.describe_images, imageIds=[{"imageTag": "c"}, {"imageTag": "x"}])
+        assert code == "ImageNotFoundException"
+        assert message == (
+            f"The image with imageId {{imageDigest:'null', imageTag:'x'}} does not exist within the {HERE}"
+        )
+        code, message = refusal(client.describe_images, imageIds=[{"imageDigest": ABSENT, "imageTag": "c"}])
+        assert f"{{imageDigest:'{ABSENT}', imageTag:'c'}}" in message
+        assert refusal(client.describe_images, imageIds=[{"imageTag": "c"}], maxResults=5)[0] == (
+            "InvalidParameterException"
+        )
+        assert refusal(client.describe_images, imageIds=[{}])[0] == "InvalidParameterException"
+
+    def test_a_missing_repository_is_said_in_ecrs_words(self, client: Any) -> None:
+        for operation in (client.list_images, client.describe_images):
+            with pytest.raises(client.exceptions.RepositoryNotFoundException, match="'no/such' does not exist"):
+                operation(repositoryName="no/such")
+
+
+class TestReferrers:
+    def test_the_newest_come_first_in_pages(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, ONE)
+        made = [
+            build_image([b"%d" % number], subject=ONE, artifact_type=f"application/vnd.{kind}", annotations={"k": kind})
+            for number, kind in enumerate("aba")
+        ]
+        for built in made:
+            push(ecr, built)
+        newest, *older = [built.digest for built in reversed(made)]
+        subject = {"imageDigest": ONE.digest}
+        first = client.list_image_referrers(repositoryName=REPOSITORY, subjectId=subject, maxResults=1)
+        assert first["referrers"] == [
+            {
+                "digest": newest,
+                "mediaType": made[2].media_type,
+                "artifactType": "application/vnd.a",
+                "size": len(made[2].manifest),
+                "annotations": {"k": "a"},
+                "artifactStatus": "ACTIVE",
+            }
+        ]
+        rest = client.list_image_referrers(repositoryName=REPOSITORY, subjectId=subject, nextToken=first["nextToken"])
+        assert [one["digest"] for one in rest["referrers"]] == older
+        assert "nextToken" not in rest
+        of_type = client.list_image_referrers(
+            repositoryName=REPOSITORY, subjectId=subject, filter={"artifactTypes": ["application/vnd.b"]}
+        )["referrers"]
+        assert [one["digest"] for one in of_type] == [made[1].digest]
+        details = client.describe_images(repositoryName=REPOSITORY, imageIds=[{"imageDigest": newest}])["imageDetails"]
+        assert (details[0]["subjectManifestDigest"], details[0]["artifactMediaType"]) == (
+            ONE.digest,
+            "application/vnd.a",
+        )
+
+    def test_an_unknown_subject_has_none(self, client: Any) -> None:
+        found = client.list_image_referrers(repositoryName=REPOSITORY, subjectId={"imageDigest": ABSENT})
+        assert found["referrers"] == []
+
+
+class TestTextsOfTheRegistry:
+    def test_an_image_that_is_not_here_is_named_as_ecr_names_it(self, ecr: EcrNodes) -> None:
+        for reference in ("v9", ABSENT, "-bad-"):
+            for method in ("GET",) if reference == "-bad-" else ("GET", "DELETE"):
+                answer = ecr.send(method, f"/v2/{REPOSITORY}/manifests/{reference}")
+                error = answer.json()["errors"][0]
+                assert (answer.status, error["code"]) == (404, "MANIFEST_UNKNOWN")
+                assert error["message"] == "Requested image not found"
