@@ -41,7 +41,7 @@ async def statuses(node: SingleNode, method: str, target: str, body: bytes = b""
 BAD_NAMES = [
     *("..", ".", "a/..", "a/../b", "../../etc", "%2e%2e", "a%2fb", "a%2Fb", "%61", "a%00b", "a\\b", "a\x00b", "a\tb"),
     *("a//b", "a/./b", "A", "a/B", "-a", "a-", "a..b", "a___b", "_blobstore", ".hidden", "a;b", "a:b", "a@b"),
-    *("é", "\N{FULLWIDTH LATIN SMALL LETTER A}", "%c0%ae%c0%ae", UNDECODABLE, "a" * 256, "a/" * 128 + "a", "\u202ea"),
+    *("é", "\N{FULLWIDTH LATIN SMALL LETTER A}", "%c0%ae%c0%ae", UNDECODABLE, "a" * 257, "a/" * 128 + "aa", "\u202ea"),
 ]
 NAME_ENDPOINTS = [
     *(("GET", "/v2/{}/tags/list"), ("GET", "/v2/{}/manifests/v1"), ("PUT", "/v2/{}/manifests/v1")),

@@ -217,7 +217,7 @@ NAMES = (
     "a\\b",
     "UPPER",
     "\u00fc",
-    "a" * 256,
+    "a" * 257,
     "_blobs",
     ".hidden",
     "a/_uploads/b",

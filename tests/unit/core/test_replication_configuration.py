@@ -106,7 +106,7 @@ def test_a_template_has_a_prefix_a_cause_and_exclusions_that_fit() -> None:
     check_template(CreationTemplate(ROOT, PUSH))
     check_template(CreationTemplate("team/a", PUSH, MutabilityRule(TagMutability.IMMUTABLE_WITH_EXCLUSION, ("dev*",))))
     with pytest.raises(InvalidName):
-        check_template(CreationTemplate("team/", PUSH))
+        check_template(CreationTemplate("team//", PUSH))
     with pytest.raises(InvalidInput, match="at least one cause"):
         check_template(CreationTemplate("team", frozenset()))
 
