@@ -125,6 +125,8 @@ class ControlApi:
         registry = self._home_registry if is_by_identity_only(operation.name) else self._registry(caller, members)
         context = context_of(members, request.remote, is_secure=request.secure, now=self._clock.now())
         principal = replace(caller.principal, context=context)
+        if not is_by_identity_only(operation.name):
+            principal = principal.at(registry.node.policies, context)
         authorize(principal, service, operation.name, members)
         handler = HANDLERS[service].get(operation.name)
         if handler is None:

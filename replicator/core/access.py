@@ -8,7 +8,6 @@ granted here: it is for the replication rules and the registry policy to say.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -38,6 +37,8 @@ from replicator.core.policy_arns import (
 from replicator.core.policy_evaluation import Decision, Outcome, Question, Relation, decide
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from replicator.core.names import AccountId, NodeId, RepositoryName
     from replicator.core.policy_conditions import Facts
 
@@ -69,9 +70,11 @@ class Action(enum.StrEnum):
 
     COMPARE_REGISTRIES = "replicator:CompareRegistries"
     DESCRIBE_CACHE = "replicator:DescribeCache"
+    DESCRIBE_EVENTS = "replicator:DescribeEvents"
     DESCRIBE_STATUS = "replicator:DescribeStatus"
     EXPLAIN_POLICY = "replicator:ExplainPolicy"
     FILL_CACHE = "replicator:FillCache"
+    MANAGE_EVENTS = "replicator:ManageEvents"
     PIN_IMAGE = "replicator:PinImage"
     PURGE_CACHE = "replicator:PurgeCache"
     REPLICATE_AGAIN = "replicator:ReplicateAgain"
@@ -105,6 +108,7 @@ ACTIONS_OF: Mapping[Right, frozenset[Action]] = {
             Action.LIST_IMAGES,
             Action.COMPARE_REGISTRIES,
             Action.DESCRIBE_CACHE,
+            Action.DESCRIBE_EVENTS,
             Action.DESCRIBE_STATUS,
             Action.EXPLAIN_POLICY,
         }
@@ -117,6 +121,7 @@ ACTIONS_OF: Mapping[Right, frozenset[Action]] = {
             Action.PUT_IMAGE,
             Action.UPLOAD_LAYER_PART,
             Action.FILL_CACHE,
+            Action.MANAGE_EVENTS,
             Action.PIN_IMAGE,
             Action.REPLICATE_AGAIN,
             Action.START_BACKFILL,

@@ -119,7 +119,7 @@ class Statement:
     sid: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Policy:
     """The statements of a document. Two policies are the same only if they are one object, which makes asking cheap."""
 

@@ -217,7 +217,7 @@ def _network(text: str) -> Network | None:
     except ValueError:
         return None
     mapped = found.network_address.ipv4_mapped if isinstance(found, ipaddress.IPv6Network) else None
-    if mapped is not None and found.prefixlen >= 96:  # noqa: PLR2004 - the bits before a mapped address
+    if mapped is not None and found.prefixlen >= 96:
         return ipaddress.ip_network((mapped, found.prefixlen - 96), strict=False)
     return found
 

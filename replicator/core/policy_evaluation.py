@@ -1,8 +1,8 @@
 """The decision: what the policies of a caller, of a repository and of its registry say together (ECR §14.4).
 
-A Deny that matches decides. Else, in the own account one Allow anywhere is enough; a caller of another account needs one
-of its own and one of the repository or the registry; a caller without a name needs one that was given to such callers.
-Everything else is denied.
+A Deny that matches decides. Else, in the own account one Allow anywhere is enough; a caller of another account needs
+one of its own and one of the repository or the registry; a caller without a name needs one that was given to such
+callers. Everything else is denied.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Wildcards of policies: `*` is any characters, `?` is one; everything else is itself.
 
-Whoever writes a policy decides on the patterns, and whoever asks on the text. So no pattern makes matching go back: what
-it costs grows with the length of the text, and by no more than a machine word's share with that of the pattern.
+Whoever writes a policy decides on the patterns, and whoever asks on the text. So no pattern makes matching go back:
+what it costs grows with the length of the text, and by no more than a machine word's share with that of the pattern.
 """
 
 from __future__ import annotations

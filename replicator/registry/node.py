@@ -10,6 +10,7 @@ from replicator.core.errors import CorruptBlob
 from replicator.registry.pull_index import PullIndex
 from replicator.registry.pull_times import PullTimes
 from replicator.registry.readings import Readings
+from replicator.registry.resource_policies import NodePolicies
 from replicator.storage.metadata import blobs
 from replicator.telemetry.logs import get_logger
 
@@ -50,6 +51,7 @@ class RegistryNode:
     blob_index: PullIndex[StoredBlob] = field(default_factory=lambda: PullIndex(_BLOB_INDEX_ENTRIES))
     readings: Readings = field(default_factory=Readings)
     pull_times: PullTimes = field(init=False)
+    policies: NodePolicies = field(init=False)
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
     _listeners: list[Callable[[JobKind], None]] = field(default_factory=list)
     _status_listeners: list[Callable[[RepositoryName, Digest], None]] = field(default_factory=list)
@@ -62,6 +64,7 @@ class RegistryNode:
 
     def __post_init__(self) -> None:
         self.pull_times = PullTimes(self)
+        self.policies = NodePolicies(self)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:
         """Run a transaction that may change what pulls from `repository` resolve to.

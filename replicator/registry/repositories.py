@@ -120,15 +120,20 @@ class Repositories:
     async def add_tags(self, name: RepositoryName, tags: Mapping[str, str]) -> None:
         """Put tags on a repository as a resource; raises RepositoryNotFound, TooManyResourceTags."""
         limit = self._node.settings.quotas.resource_tags
-        await self._change(
-            name, lambda found: repositories.set_resource_tags(name, with_tags(found.resource_tags, tags, limit))
-        )
+        await self._change_tags(name, lambda before: with_tags(before, tags, limit))
 
     async def remove_tags(self, name: RepositoryName, keys: Collection[str]) -> None:
         """Take tags off a repository as a resource, those that it has. Raises RepositoryNotFound."""
-        await self._change(
-            name, lambda found: repositories.set_resource_tags(name, without_tags(found.resource_tags, keys))
-        )
+        await self._change_tags(name, lambda before: without_tags(before, keys))
+
+    async def _change_tags(self, name: RepositoryName, edit: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+        def change() -> Steps[Mapping[str, str]]:
+            found = yield from require_repository(self._node, name)
+            tags = edit(found.resource_tags)
+            yield from repositories.set_resource_tags(name, tags)
+            return tags
+
+        self._node.policies.replace_tags(name, await self._node.database.write(change))
 
     async def _change(self, name: RepositoryName, change: Callable[[Repository], Steps[None]]) -> None:
         await self._node.commit(name, partial(self._changed, name, change))

@@ -33,6 +33,7 @@ def add_repository(node: RegistryNode, repository: Repository) -> Steps[None]:
     if (yield from repositories.has_at_least(limit, is_public=repository.is_public)):
         raise LimitExceeded(texts.repositories_exceeded(node.settings.node.account, limit))
     yield from repositories.create(repository)
+    node.policies.expect(repository)
 
 
 def add_for(node: RegistryNode, name: RepositoryName, now: float, cause: CreationCause) -> Steps[Repository]:

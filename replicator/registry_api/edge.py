@@ -10,11 +10,11 @@ import itertools
 import secrets
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
-from replicator.core.access import Principal, PrincipalKind
+from replicator.core.access import Principal, PrincipalKind, RequestContext
 from replicator.core.cache_status import PullTrace
 from replicator.core.errors import AccessError, InvalidInput, ReplicatorError, Unauthenticated
 from replicator.registry_api.answer_body import AnswerBroken
@@ -24,6 +24,7 @@ from replicator.telemetry.logs import get_logger
 from replicator.telemetry.requests import Outcome
 
 if TYPE_CHECKING:
+    from replicator.core.access import ResourcePolicies
     from replicator.core.clock import Clock
     from replicator.core.rate_limit import RateLimit
     from replicator.registry_api.authentication import Authenticator
@@ -51,6 +52,7 @@ class Edge(ABC):
         self._observe = observe
         self._rate_limit = rate_limit
         self._public_url = public_url
+        self._policies: ResourcePolicies | None = None
         # Ids only need to be unlike each other: a random start per process and a number, not a system call each.
         self._id_prefix = secrets.token_hex(4)
         self._id_numbers = itertools.count(1)
@@ -96,7 +98,15 @@ class Edge(ABC):
             raise
         if principal.kind is not PrincipalKind.NODE:
             self._admit(principal.name if principal.kind is PrincipalKind.USER else f"@{request.remote}")
-        return principal
+        if principal.kind is PrincipalKind.NODE or self._policies is None:
+            return principal
+        context = RequestContext(request.remote, request.secure, self._clock.now())
+        return principal.at(self._policies, context)
+
+    def decide_by(self, policies: ResourcePolicies) -> Self:
+        """Let these policies say, too, what users may do; without any, what users were granted decides alone."""
+        self._policies = policies
+        return self
 
     def _admit(self, caller: str) -> None:
         if self._rate_limit is not None:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.access import Action, Principal, PrincipalKind, RequestContext
 from replicator.core.errors import Denied, InvalidInput, PageNotFound, ReplicatorError, Unauthenticated, Unsupported
 from replicator.core.names import RepositoryName
 from replicator.registry_api.errors import render
 
 if TYPE_CHECKING:
+    from replicator.core.access import ResourcePolicies
+    from replicator.core.clock import Clock
     from replicator.core.rate_limit import RateLimit
     from replicator.registry_api.authentication import Authenticator
 
@@ -71,6 +73,7 @@ class Operations:
         self._render_metrics = render_metrics
         self._get_status = get_status
         self._rate_limit = rate_limit
+        self._policies: tuple[ResourcePolicies, Clock] | None = None
         below = {REPLICATION_PREFIX: replication, CACHE_PREFIX: cache, EVENTS_PREFIX: events}
         self._below = {prefix: serve for prefix, serve in below.items() if serve is not None}
         self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
@@ -79,6 +82,10 @@ class Operations:
             "/metrics": self._metrics,
             "/_replicator/v1/status": self._status,
         }
+
+    def decide_by(self, policies: ResourcePolicies, clock: Clock) -> None:
+        """Let these policies say, too, what users may know of; without any, what they were granted decides alone."""
+        self._policies = (policies, clock)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request that is not below `/v2`."""
@@ -132,4 +139,7 @@ class Operations:
             raise Denied("a peer may not read this node's status")
         if principal.kind is PrincipalKind.ANONYMOUS and self._authenticator.challenge("") is not None:
             raise Unauthenticated("authentication is required")
-        return principal
+        if self._policies is None:
+            return principal
+        policies, clock = self._policies
+        return principal.at(policies, RequestContext(request.remote, request.secure, clock.now()))

@@ -160,6 +160,7 @@ async def cached_edge(
         )
         edge = CachedEdge(directory, listening.getsockname()[1], node, cache, tokens)
         api = RegistryApi(services, authenticator, clock, edge.observe, public_url=public_url, via=via)
+        api.decide_by(node.policies)
         server = HttpServer(Listener(listening, "", None), api.handle, _nothing)
         await server.start()
         try:

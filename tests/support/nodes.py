@@ -290,6 +290,7 @@ class Node:
         )
         authenticator = self._authenticator()
         api = RegistryApi(services, authenticator, self._clock, self.recorder.request)
+        api.decide_by(self.registry.policies)
         peer_api = PeerApi(self.replicas, self.peer_uploads, authenticator, self._clock, self.recorder.request)
         listening, self._listening = self._listening or _listening(self.port), None
         self.server = HttpServer(Listener(listening, self.url, None), api.handle, _nothing, peer_api.handle)

@@ -103,6 +103,7 @@ async def serve_peer(
         authenticator = OpenAuthenticator(peers) if users is None else UserAuthenticator(users, (), peers, clock)
         services = Services(node.settings, pulls, Pushes(node), sessions, Listings(node), PeerReads(node))
         api = RegistryApi(services, authenticator, clock, served.observe)
+        api.decide_by(node.policies)
         peer_api = PeerApi(Replicas(node, uploads), uploads, authenticator, clock, served.observe)
         server = HttpServer(Listener(listening, "", None), api.handle, _nothing, peer_api.handle)
         await server.start()

@@ -155,6 +155,7 @@ async def serve_node(
         served = SingleNode(directory, listening.getsockname()[1], node, services, tokens)
         authenticator = _authenticator(users, tokens, clock)
         api = RegistryApi(services, authenticator, clock, served.observe, rate_limit, public_url)
+        api.decide_by(node.policies)
         server = HttpServer(Listener(listening, "", None), api.handle, _nothing)
         await server.start()
         try:
