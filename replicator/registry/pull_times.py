@@ -47,7 +47,8 @@ class PullTimes:
         """Note that somebody pulls an image now."""
         if principal.kind is PrincipalKind.NODE:
             return
-        if principal.arn is not None and is_excluded(principal.arn, self._node.settings.pull_time_exclusions):
+        arn = principal.caller_arn
+        if arn is not None and is_excluded(arn, self._node.settings.pull_time_exclusions):
             return
         if len(self._pulled) < _MANY or (repository, digest) in self._pulled:
             self._pulled[repository, digest] = self._node.clock.now()

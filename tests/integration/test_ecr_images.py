@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.support.ecr_images import push, upload
 from tests.support.ecr_node import ecr_nodes
 from tests.support.images import build_image, build_index
 
@@ -37,20 +38,6 @@ def client(ecr: EcrNodes) -> Any:
     return ecr.client()
 
 
-def upload(ecr: EcrNodes, built: Built) -> None:
-    for digest, content in built.blobs.items():
-        answer = ecr.send("POST", f"/v2/{REPOSITORY}/blobs/uploads/?digest={digest}", content)
-        assert answer.status == 201
-
-
-def push(ecr: EcrNodes, built: Built, tag: str | None = None) -> None:
-    """Push by HTTP, each image at a time of its own."""
-    upload(ecr, built)
-    ecr.advance(1)
-    path = f"/v2/{REPOSITORY}/manifests/{tag or built.digest}"
-    assert ecr.send("PUT", path, built.manifest, {"Content-Type": built.media_type}).status == 201
-
-
 def put(client: Any, built: Built, tag: str | None = None, **more: str) -> dict[str, Any]:
     tagged = {"imageTag": tag} if tag else {}
     return client.put_image(
@@ -76,7 +63,7 @@ def listed(client: Any, **members: Any) -> list[tuple[str, str | None]]:
 
 class TestPut:
     def test_an_image_is_stored_exactly_as_it_was_written(self, ecr: EcrNodes, client: Any) -> None:
-        upload(ecr, ONE)
+        upload(ecr, REPOSITORY, ONE)
         answer = put(client, ONE, "v1", imageDigest=ONE.digest)["image"]
         assert answer == {
             "registryId": ACCOUNT,
@@ -88,7 +75,7 @@ class TestPut:
         assert ecr.send("GET", f"/v2/{REPOSITORY}/manifests/v1").body == ONE.manifest
 
     def test_an_image_is_tagged_again_with_its_own_text(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE, "v1")
+        push(ecr, REPOSITORY, ONE, "v1")
         found = client.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "v1"}])["images"][0]
         client.put_image(repositoryName=REPOSITORY, imageManifest=found["imageManifest"], imageTag="latest")
         assert listed(client) == [(ONE.digest, "latest"), (ONE.digest, "v1")]
@@ -111,7 +98,7 @@ class TestPut:
         assert (code, "schema 1 is not supported" in message) == ("InvalidParameterException", True)
 
     def test_another_digest_than_the_stated_one_is_refused(self, ecr: EcrNodes, client: Any) -> None:
-        upload(ecr, ONE)
+        upload(ecr, REPOSITORY, ONE)
         with pytest.raises(client.exceptions.ImageDigestDoesNotMatchException):
             put(client, ONE, "v1", imageDigest=TWO.digest)
         with pytest.raises(client.exceptions.InvalidParameterException, match="imageDigest"):
@@ -129,7 +116,7 @@ class TestPut:
             f"Layers with digests '[{needed}]' required for pushing image into {HERE} do not exist",
         )
         both = build_index([ONE, TWO])
-        push(ecr, TWO)
+        push(ecr, REPOSITORY, TWO)
         code, message = refusal(client.put_image, imageManifest=both.manifest.decode())
         assert (code, message) == (
             "ReferencedImagesNotFoundException",
@@ -140,17 +127,17 @@ class TestPut:
         assert (answer.status, error["code"], error["message"]) == (404, "MANIFEST_BLOB_UNKNOWN", message)
 
     def test_an_image_that_is_here_under_the_tag_exists_already(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE, "v1")
+        push(ecr, REPOSITORY, ONE, "v1")
         where = f"already exists in the repository with name '{REPOSITORY}' in registry with id '{ACCOUNT}'"
         for members, tag in (({"imageTag": "v1"}, "v1"), ({}, "null")):
             code, message = refusal(client.put_image, imageManifest=ONE.manifest.decode(), **members)
             assert code == "ImageAlreadyExistsException"
             assert message == f"Image with digest '{ONE.digest}' and tag '{tag}' {where}"
-        push(ecr, ONE, "v1")
+        push(ecr, REPOSITORY, ONE, "v1")
 
     def test_a_tag_that_moves_leaves_the_image_without_a_tag(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE, "v1")
-        upload(ecr, TWO)
+        push(ecr, REPOSITORY, ONE, "v1")
+        upload(ecr, REPOSITORY, TWO)
         ecr.advance(5)
         put(client, TWO, "v1")
         assert listed(client) == [(ONE.digest, None), (TWO.digest, "v1")]
@@ -163,7 +150,7 @@ class TestPut:
         )
 
     def test_an_image_has_at_most_a_thousand_tags(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE)
+        push(ecr, REPOSITORY, ONE)
         kind = {"Content-Type": ONE.media_type}
         for first in range(0, 1000, 50):
             names = "&".join(f"tag=t{number}" for number in range(first, first + 50))
@@ -176,7 +163,7 @@ class TestPut:
 
 class TestGet:
     def test_images_are_found_by_tag_by_digest_and_by_both(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE, "v1")
+        push(ecr, REPOSITORY, ONE, "v1")
         wanted = [{"imageTag": "v1"}, {"imageDigest": ONE.digest}, {"imageTag": "v1", "imageDigest": ONE.digest}]
         answer = client.batch_get_image(repositoryName=REPOSITORY, imageIds=wanted)
         assert [one["imageId"] for one in answer["images"]] == [
@@ -186,8 +173,8 @@ class TestGet:
         assert answer["failures"] == []
 
     def test_what_is_wrong_with_each_is_said(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE, "v1")
-        push(ecr, TWO, "v2")
+        push(ecr, REPOSITORY, ONE, "v1")
+        push(ecr, REPOSITORY, TWO, "v2")
         wanted = [
             {"imageTag": "v3"},
             {"imageDigest": ABSENT},
@@ -232,8 +219,8 @@ class TestDelete:
         return answer["imageIds"], [(one["imageId"], one["failureCode"]) for one in answer["failures"]]
 
     def test_the_last_tag_takes_the_image_with_it(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE, "v1")
-        push(ecr, ONE, "v2")
+        push(ecr, REPOSITORY, ONE, "v1")
+        push(ecr, REPOSITORY, ONE, "v2")
         assert self.delete(client, {"imageTag": "v1"}) == ([{"imageDigest": ONE.digest, "imageTag": "v1"}], [])
         assert listed(client) == [(ONE.digest, "v2")]
         assert self.delete(client, {"imageTag": "v2"}) == ([{"imageDigest": ONE.digest, "imageTag": "v2"}], [])
@@ -242,8 +229,8 @@ class TestDelete:
 
     def test_a_digest_takes_all_tags_and_lists_each(self, ecr: EcrNodes, client: Any) -> None:
         for tag in ("v1", "v2"):
-            push(ecr, ONE, tag)
-        push(ecr, TWO)
+            push(ecr, REPOSITORY, ONE, tag)
+        push(ecr, REPOSITORY, TWO)
         deleted, failures = self.delete(client, {"imageDigest": ONE.digest}, {"imageDigest": TWO.digest})
         assert deleted == [
             {"imageDigest": ONE.digest, "imageTag": "v1"},
@@ -254,14 +241,14 @@ class TestDelete:
 
     def test_a_digest_with_a_tag_of_it_takes_the_image(self, ecr: EcrNodes, client: Any) -> None:
         for tag in ("v1", "v2"):
-            push(ecr, ONE, tag)
+            push(ecr, REPOSITORY, ONE, tag)
         deleted, _ = self.delete(client, {"imageDigest": ONE.digest, "imageTag": "v2"})
         assert [one["imageTag"] for one in deleted] == ["v1", "v2"]
         assert listed(client) == []
 
     def test_what_is_wrong_with_each_is_said_and_nothing_of_it_changes(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE, "v1")
-        push(ecr, TWO, "v2")
+        push(ecr, REPOSITORY, ONE, "v1")
+        push(ecr, REPOSITORY, TWO, "v2")
         wanted = [
             ({}, "MissingDigestAndTag"),
             ({"imageDigest": "sha256:x"}, "InvalidImageDigest"),
@@ -275,10 +262,10 @@ class TestDelete:
 
     def test_an_image_that_an_index_lists_stays_until_the_index_is_gone(self, ecr: EcrNodes, client: Any) -> None:
         both = build_index([ONE, TWO])
-        push(ecr, ONE, "one")
-        push(ecr, ONE, "uno")
-        push(ecr, TWO)
-        push(ecr, both, "all")
+        push(ecr, REPOSITORY, ONE, "one")
+        push(ecr, REPOSITORY, ONE, "uno")
+        push(ecr, REPOSITORY, TWO)
+        push(ecr, REPOSITORY, both, "all")
         assert self.delete(client, {"imageTag": "uno"})[1] == []
         answer = client.batch_delete_image(
             repositoryName=REPOSITORY, imageIds=[{"imageTag": "one"}, {"imageDigest": TWO.digest}]
@@ -300,17 +287,17 @@ class TestDelete:
         signature = build_image([b"s"], subject=ONE, artifact_type="application/vnd.signature")
         of_signature = build_image([b"t"], subject=signature, artifact_type="application/vnd.signature")
         for built in (ONE, signature, of_signature):
-            push(ecr, built)
+            push(ecr, REPOSITORY, built)
         self.delete(client, {"imageDigest": ONE.digest})
         assert listed(client) == []
 
 
 class TestListing:
     def fill(self, ecr: EcrNodes) -> None:
-        push(ecr, THREE, "b")
-        push(ecr, THREE, "a")
-        push(ecr, ONE)
-        push(ecr, TWO, "c")
+        push(ecr, REPOSITORY, THREE, "b")
+        push(ecr, REPOSITORY, THREE, "a")
+        push(ecr, REPOSITORY, ONE)
+        push(ecr, REPOSITORY, TWO, "c")
 
     def test_images_come_in_push_order_in_pages_of_any_size(self, ecr: EcrNodes, client: Any) -> None:
         self.fill(ecr)
@@ -324,7 +311,7 @@ class TestListing:
     def test_what_is_pushed_and_deleted_between_pages_moves_nothing_else(self, ecr: EcrNodes, client: Any) -> None:
         self.fill(ecr)
         first = client.describe_images(repositoryName=REPOSITORY, maxResults=1)
-        push(ecr, build_image([b"4"]), "d")
+        push(ecr, REPOSITORY, build_image([b"4"]), "d")
         client.batch_delete_image(repositoryName=REPOSITORY, imageIds=[{"imageDigest": THREE.digest}])
         rest = client.describe_images(repositoryName=REPOSITORY, nextToken=first["nextToken"])
         assert [one["imageDigest"] for one in rest["imageDetails"]][:2] == [ONE.digest, TWO.digest]
@@ -337,8 +324,8 @@ class TestListing:
             assert refusal(operation, nextToken="djE6eA==")[0] == "InvalidParameterException"
 
     def test_everything_that_is_known_of_an_image_is_described(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, THREE, "b")
-        push(ecr, THREE, "a")
+        push(ecr, REPOSITORY, THREE, "b")
+        push(ecr, REPOSITORY, THREE, "a")
         layers = sum(one["size"] for one in json.loads(THREE.manifest)["layers"])
         (detail,) = client.describe_images(repositoryName=REPOSITORY)["imageDetails"]
         pushed_at = detail.pop("imagePushedAt")
@@ -357,7 +344,7 @@ class TestListing:
     def test_an_index_is_as_large_as_its_largest_image(self, ecr: EcrNodes, client: Any) -> None:
         both = build_index([ONE, THREE])
         for built in (ONE, THREE, both):
-            push(ecr, built)
+            push(ecr, REPOSITORY, built)
         details = client.describe_images(repositoryName=REPOSITORY)["imageDetails"]
         sizes = {one["imageDigest"]: one["imageSizeInBytes"] for one in details}
         assert sizes[both.digest] == max(sizes[ONE.digest], sizes[THREE.digest])
@@ -391,13 +378,13 @@ class TestListing:
 
 class TestReferrers:
     def test_the_newest_come_first_in_pages(self, ecr: EcrNodes, client: Any) -> None:
-        push(ecr, ONE)
+        push(ecr, REPOSITORY, ONE)
         made = [
             build_image([b"%d" % number], subject=ONE, artifact_type=f"application/vnd.{kind}", annotations={"k": kind})
             for number, kind in enumerate("aba")
         ]
         for built in made:
-            push(ecr, built)
+            push(ecr, REPOSITORY, built)
         newest, *older = [built.digest for built in reversed(made)]
         subject = {"imageDigest": ONE.digest}
         first = client.list_image_referrers(repositoryName=REPOSITORY, subjectId=subject, maxResults=1)
