@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.core.cache_rules import covering_rule
-from replicator.core.errors import UpstreamContent, UpstreamDenied, UpstreamNotFound, UpstreamThrottled
+from replicator.core.errors import StorageError, UpstreamContent, UpstreamDenied, UpstreamNotFound, UpstreamThrottled
 from replicator.core.event_sinks import sinks_for
 from replicator.core.events import (
     EventResult,
@@ -27,6 +27,7 @@ from replicator.core.events import (
 )
 from replicator.storage.metadata import events, images, repositories, tags
 from replicator.storage.metadata.events import NewEvent
+from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.images import StoredImage
     from replicator.storage.metadata.statement import Steps
+
+_log = get_logger(__name__)
 
 _MAX_REASON = 500
 _FAILURE_CODES: Mapping[type[ReplicatorError], str] = {
@@ -95,10 +98,26 @@ def _moved(repository: RepositoryName, digest: Digest, names: Sequence[Tag]) -> 
     return found
 
 
-def record_refused_push(
+async def tell_refused_push(
+    node: RegistryNode, repository: RepositoryName, image: StoredImage, names: Sequence[Tag], now: float
+) -> None:
+    """Tell of a push into a repository that exists, which broke one of its rules.
+
+    In a transaction of its own, as that of the push is undone, and best effort: the pusher hears of it anyway.
+    """
+    if not node.settings.event_sinks:
+        return
+    try:
+        await node.database.write(lambda: _record_refused_push(node, repository, image, names, now))
+    except StorageError as error:
+        _log.warning("refused push could not be told", repository=repository, error=str(error))
+        return
+    node.announce_events()
+
+
+def _record_refused_push(
     node: RegistryNode, repository: RepositoryName, image: StoredImage, names: Sequence[Tag], now: float
 ) -> Steps[None]:
-    """Tell of a push into a repository that exists, which broke one of its rules; in a transaction of its own."""
     there = yield from repositories.find(repository)
     if there is None:
         return
