@@ -30,7 +30,7 @@ from replicator.core.replication import Change, Origin, ReplicateImage, plan_del
 from replicator.core.revisions import NEVER, Revision, next_revision
 from replicator.core.templates import CreationCause, template_for
 from replicator.registry.access import authorize, authorize_push, check_pushable
-from replicator.registry.events import record_deletion, record_push
+from replicator.registry.events import record_deletion, record_push, tell_refused_push
 from replicator.registry.image_quotas import check_quotas
 from replicator.registry.repository_creation import add_for
 from replicator.registry.scans import scan_on_arrival
@@ -128,7 +128,11 @@ class Pushes:
         return await self._store(_Push(repository, image, wanted, by, now, principal, by_api=True))
 
     async def _store(self, push: _Push) -> PushedManifest:
-        await self._node.commit(push.repository, lambda: self._put(push))
+        try:
+            await self._node.commit(push.repository, lambda: self._put(push))
+        except (TagImmutable, MissingImages, MissingLayers):
+            await tell_refused_push(self._node, push.repository, push.image, push.tags, push.now)
+            raise
         self._node.announce_jobs(JobKind.REPLICATE)
         subject = push.image.parsed.subject
         return PushedManifest(push.image.manifest.digest, subject.digest if subject else None, push.tags)
