@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from replicator.core import texts
 from replicator.core.errors import StorageClassRefused, StorageError
+from replicator.core.events import StorageClassChange
 from replicator.core.image_status import ImageStatus, StorageClass
 from replicator.core.jobs import JobKind
 from replicator.core.revisions import next_revision
+from replicator.registry.events import record_storage_class
 from replicator.registry.images import get_digest
 from replicator.registry.pushes import replicate_again, require_repository
 from replicator.storage.metadata import image_states, images
@@ -74,12 +76,15 @@ class StorageClasses:
         if (yield from image_states.is_used(repository, digest)):
             raise self._refusal(repository, digest, "it is referenced by a manifest list that is not archived")
         now = self._node.clock.now()
+        archived = StorageClassChange(StorageClass.ARCHIVE.value)
+        yield from record_storage_class(self._node, repository, digest, archived, now)
         yield from image_states.archive(repository, digest, now)
         left = yield from image_states.referrers(repository, digest)
         while left:
             referrer = left.pop()
             status = yield from image_states.find_status(repository, referrer)
             if status is ImageStatus.ACTIVE and not (yield from image_states.is_used(repository, referrer)):
+                yield from record_storage_class(self._node, repository, referrer, archived, now)
                 yield from image_states.archive(repository, referrer, now)
                 left += yield from image_states.referrers(repository, referrer)
 
@@ -110,6 +115,8 @@ class StorageClasses:
         known = yield from images.find_register(image.repository, image.digest)
         revision = next_revision(known.revision if known else None, by, now)
         if (yield from image_states.finish_activation(image.repository, image.digest, revision)):
+            active = StorageClassChange(StorageClass.STANDARD.value, now)
+            yield from record_storage_class(self._node, image.repository, image.digest, active, now)
             yield from replicate_again(self._node, image.repository, image.digest, now)
 
     async def run(self) -> None:
