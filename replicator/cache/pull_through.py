@@ -87,6 +87,7 @@ class PullThrough:
         fill_limits = fill_limits or FillLimits(max_blob_size=node.settings.max_blob_size)
         self.fills = FillRegistry(node.store, node.clock, fill_limits)
         node.keep_ingests(self.fills.kept_ingests)
+        node.on_removed(self.memory.drop_repository)
         self._pulls = pulls
         self._observer = observer
         self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, self.negative, limits)

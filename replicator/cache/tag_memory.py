@@ -45,6 +45,11 @@ class TagMemory:
         self._entries.pop((repository, tag))
         self._used.pop((repository, tag), None)
 
+    def drop_repository(self, repository: RepositoryName) -> None:
+        """Forget every tag of a repository."""
+        for key in [key for key in self._entries if key[0] == repository]:
+            self.drop(*key)
+
     def use(self, entry: CacheEntry, now: float) -> None:
         """Note that a tag was pulled."""
         key = (entry.repository, entry.tag)
