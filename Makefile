@@ -11,6 +11,7 @@ WORKERS ?= 2
 SCHEDULES ?= 100000
 PULLS ?= 10000
 SEED ?= 1
+FUZZ ?= 20000
 # A test that hangs ends its worker; with loadgroup, starting another one can wait for ever.
 XDIST := -n $(WORKERS) --dist loadgroup --max-worker-restart=0
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -66,6 +67,9 @@ cover: venv tools ## Measure branch coverage: 95 % overall, all of core
 faults: venv tools ## Run the faults between regions at full length (CI runs a part)
 	REPLICATOR_CAMPAIGN=1 $(PYTEST) -n $(WORKERS) tests/faults $(ARGS)
 
+fuzz-ecr: venv ## Ask the ECR API FUZZ=20000 random requests made from its model
+	REPLICATOR_FUZZ=$(FUZZ) $(PYTEST) tests/integration/test_ecr_fuzz.py $(ARGS)
+
 ecr-model: venv ## Make the models of the ECR API anew from the botocore that is installed
 	$(BIN)/python -m tests.ecr_model
 
@@ -98,4 +102,4 @@ clean: ## Remove caches and build results (not .venv)
 	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find replicator tests deploy -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help venv tools run demo test test-fast simulate chaos-cache conformance cover faults ecr-model bench format format-check lint types imports check lock clean
+.PHONY: help venv tools run demo test test-fast simulate chaos-cache conformance cover faults fuzz-ecr ecr-model bench format format-check lint types imports check lock clean

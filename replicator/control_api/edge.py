@@ -122,11 +122,12 @@ class ControlApi:
         service, operation = target.service, target.operation
         assert service is not None and operation is not None  # noqa: S101, PT018 - was found
         request = visit.request
-        registry = self._home_registry if is_by_identity_only(operation.name) else self._registry(caller, members)
         context = context_of(members, request.remote, is_secure=request.secure, now=self._clock.now())
-        principal = replace(caller.principal, context=context)
-        if not is_by_identity_only(operation.name):
-            principal = principal.at(registry.node.policies, context)
+        if is_by_identity_only(operation.name):
+            registry, principal = self._home_registry, replace(caller.principal, context=context)
+        else:
+            registry = self._registry(operation, caller, members)
+            principal = caller.principal.at(registry.node.policies, context)
         authorize(principal, service, operation.name, members)
         handler = HANDLERS[service].get(operation.name)
         if handler is None:
@@ -168,14 +169,14 @@ class ControlApi:
         """This node's own registry, for operations that are about none: their callers need none here."""
         return self._registries[self._home]
 
-    def _registry(self, caller: Caller, members: Input) -> EcrRegistry:
+    def _registry(self, operation: Operation, caller: Caller, members: Input) -> EcrRegistry:
         """Return the registry that is meant: the one that the request names, or else the caller's own."""
         account = members.find_text("registryId") or caller.principal.account or self._home.account
         registry = self._registries.get(NodeId(AccountId(account), self._home.region))
         if registry is not None:
             return registry
         repository = members.find_text("repositoryName")
-        if repository is not None:
+        if repository is not None and "RepositoryNotFoundException" in operation.errors:
             raise EcrError("RepositoryNotFoundException", texts.repository_not_found(repository, account))
         raise EcrError("InvalidParameterException", texts.registry_not_found(account, self._home.region))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from botocore.model import OperationModel, Shape
 
-_COMMON_ERRORS = frozenset(
+COMMON_ERRORS = frozenset(
     {
         "AccessDeniedException",
         "ExpiredTokenException",
@@ -58,7 +58,7 @@ def check_error(operation: OperationModel, status: int, document: Any) -> None:
     assert isinstance(code, str), f"an error without a code: {document!r}"
     assert isinstance(message, str), f"an error without a text: {document!r}"
     shapes = {shape.name: shape for shape in operation.error_shapes}
-    assert code in shapes or code in _COMMON_ERRORS, f"{operation.name} has no error {code}: {message}"
+    assert code in shapes or code in COMMON_ERRORS, f"{operation.name} has no error {code}: {message}"
     assert status < 500 or code in {"ServerException", "ServiceUnavailable"}, f"{code} with status {status}"
     extra = set(document) - {"__type", "message"}
     known = set(shapes[code].members) if code in shapes else set()
