@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 async def get_registry_scanning_configuration(call: Call) -> Document:
     """Return what the registry has scanned."""
     scanning = await call.registry.scanning_configuration.get()
-    return {"registryId": call.place["registryId"], "scanningConfiguration": _configuration(scanning)}
+    return {"registryId": call.registry.names.id.account, "scanningConfiguration": _configuration(scanning)}
 
 
 async def put_registry_scanning_configuration(call: Call) -> Document:

@@ -34,6 +34,7 @@ from replicator.core.scanning import (
     ScanState,
     ScanStatus,
     ScanType,
+    Severity,
     is_scannable,
 )
 from replicator.registry.events import record_scan
@@ -207,7 +208,9 @@ def _stored(position: int, finding: Finding | EnhancedFinding, scan_type: ScanTy
     if isinstance(finding, EnhancedFinding) is not (scan_type is ScanType.ENHANCED):
         raise ScanningMismatch(f"expected findings of a scan of type {scan_type}")
     if isinstance(finding, EnhancedFinding):
-        return StoredFinding(position, finding.severity, {**finding.members, "severity": finding.severity})
+        # Counts know ECR's own severities only.
+        counted = finding.severity if finding.severity in set(Severity) else Severity.UNDEFINED.value
+        return StoredFinding(position, counted, {**finding.members, "severity": finding.severity})
     document: dict[str, object] = {"name": finding.name, "severity": finding.severity.value}
     if finding.description is not None:
         document["description"] = finding.description

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredFinding:
-    """A finding as the API shows it; `position` is its place among those of its scan, from 0."""
+    """A finding as the API shows it, and the severity that it counts under.
+
+    `position` is its place among those of its scan, from 0.
+    """
 
     position: int
     severity: str
