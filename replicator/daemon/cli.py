@@ -114,6 +114,35 @@ def status(
     sys.exit(run(config, os.environ, user=user, as_json=as_json, ca_file=ca_file))
 
 
+@app.command()
+def login(
+    registry: Annotated[str | None, typer.Option(help="Registry to log in to.", show_default="that of the URL")] = None,
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option("--endpoint-url", help="URL of the node.", show_default="AWS_ENDPOINT_URL_ECR, AWS_ENDPOINT_URL"),
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="Region of the registry.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Profile of the AWS credentials.")] = None,
+    username: Annotated[str | None, typer.Option(help="User name, instead of AWS credentials.")] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+    auth_file: Annotated[
+        Path | None, typer.Option("--auth-file", help="Where to keep it.", show_default="where docker or podman look")
+    ] = None,
+    ca_file: CaOption = None,
+) -> None:
+    """Log docker, podman and skopeo in to a node, with AWS credentials or a user name."""
+    from replicator.daemon.login_command import Wanted, run  # noqa: PLC0415 - each command loads what it needs
+    from replicator.telemetry.system_clock import SystemClock  # noqa: PLC0415 - each command loads what it needs
+
+    if (username is None) is password_stdin:
+        raise typer.BadParameter("expected --username and --password-stdin together")
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else None
+    wanted = Wanted(registry, endpoint_url, region, profile, username, password, auth_file, ca_file)
+    typer.echo(run(wanted, os.environ, SystemClock()))
+
+
 register(app)
 app.add_typer(cache_app, name="cache")
 app.add_typer(events_app, name="events")
