@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.support.ecr_node import ACCOUNT, REGION, EcrNodes, ecr_nodes, node
+from tests.support.ecr_node import ACCOUNT, EcrNodes, ecr_nodes, node
 from tests.support.images import build_image
+from tests.support.threaded_upstream import ThreadedUpstream
+from tests.support.upstreams import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -433,3 +435,30 @@ class TestRepositoriesWithImages:
         assert code(send, client, upload, b"bytes") == "UploadNotFoundException"
         push_image(ecr, client, [b"bytes"])
         assert ecr.send("GET", "/v2/app/manifests/latest").status == 200
+
+
+class TestThroughTheCache:
+    def test_a_layer_is_fetched_before_its_url_is_given(self, tmp_path: Path) -> None:
+        upstream = ThreadedUpstream()
+        image = upstream.registry.add_image("library/app", "latest", [b"one", b"two"])
+        with upstream:
+            document = {"upstreams": [{"name": "hub", "url": upstream.url}]}
+            cached = node(cache={"rules": [{"prefix": "hub", "upstream": "hub"}]})
+            with ecr_nodes(tmp_path, document, nodes=[cached]) as running:
+                client = running.client()
+                assert running.send("GET", "/v2/hub/library/app/manifests/latest").body == image.manifest
+                wanted = {"repositoryName": "hub/library/app", "layerDigest": image.layers[0]}
+                url = client.get_download_url_for_layer(**wanted)["downloadUrl"]
+                assert get(url)[:2] == (200, b"one")
+                assert upstream.downloads(image.layers[0]) == 1
+                answer = client.batch_check_layer_availability(
+                    repositoryName="hub/library/app", layerDigests=list(image.layers)
+                )
+                states = [one["layerAvailability"] for one in answer["layers"]]
+                assert states == ["AVAILABLE", "UNAVAILABLE"]
+                unknown = {**wanted, "layerDigest": sha256(b"unknown")}
+                assert code(client.get_download_url_for_layer, **unknown) == "LayersNotFoundException"
+                upstream.registry.faults.on("*/blobs/*", Fault(status=503))
+                gone = {**wanted, "layerDigest": image.layers[1]}
+                assert code(client.get_download_url_for_layer, **gone) == "UnableToGetUpstreamLayerException"
+                assert get(url)[:2] == (200, b"one")
