@@ -45,7 +45,6 @@ from replicator.storage.metadata import (
     tags,
 )
 from replicator.storage.metadata.images import StoredImage, StoredManifest
-from replicator.storage.metadata.repositories import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,10 +52,12 @@ if TYPE_CHECKING:
     from replicator.core.access import Principal
     from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
+    from replicator.storage.metadata.repositories import Repository
     from replicator.storage.metadata.statement import Steps
 
 _NAMED = 100
 """Digests that an error names at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class PushedManifest:
@@ -238,12 +239,17 @@ def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest,
 
 def check_deletable(node: RegistryNode, repository: RepositoryName, names: Sequence[Tag]) -> Steps[None]:
     """Raise Denied where one of these tags must not go: an immutable one, if the node protects these."""
-    if not node.settings.protect_immutable_tags or not names:
-        return
-    found = yield from repositories.find(repository)
     for tag in names:
-        if found is not None and not found.mutability.is_mutable(tag):
+        if (yield from is_protected(node, repository, [tag])):
             raise Denied(texts.tag_protected(tag, repository))
+
+
+def is_protected(node: RegistryNode, repository: RepositoryName, names: Sequence[Tag]) -> Steps[bool]:
+    """Tell whether one of these tags is immutable, and the node protects these."""
+    if not node.settings.protect_immutable_tags or not names:
+        return False
+    found = yield from repositories.find(repository)
+    return found is not None and not all(found.mutability.is_mutable(tag) for tag in names)
 
 
 def _delete_one(node: RegistryNode, repository: RepositoryName, digest: Digest, now: float) -> Steps[bool]:

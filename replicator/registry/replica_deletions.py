@@ -12,7 +12,7 @@ from replicator.core.revisions import MergeOutcome
 from replicator.registry.access import authorize_replication
 from replicator.registry.deliveries import Outcome, check_clock, check_register, may_change, note_conflict
 from replicator.registry.events import record_deletion
-from replicator.registry.pushes import plan_deletions, plan_follow_up
+from replicator.registry.pushes import is_protected, plan_deletions, plan_follow_up
 from replicator.storage.metadata import images, replication_status, tags
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def check_deletion(deletion: Deletion, now: float) -> None:
 def delete_replica(node: RegistryNode, peer: NodeId, deletion: Deletion, now: float) -> Steps[Outcome]:
     """Delete a tag, or an image with its tags, unless it is our own or newer; raises ReplicationDenied.
 
-    Nor does an account delete what another one sent.
+    Nor does an account delete what another one sent, nor anybody an immutable tag that this node protects.
     What is not here yet is remembered as deleted, so that a copy which is late does not come after all.
     """
     authorize_replication(node.settings, peer, deletion.repository, exists=True)
@@ -54,6 +54,8 @@ def _untag(node: RegistryNode, peer: NodeId, deletion: Deletion, tag: OfferedTag
         image = yield from images.find_listed(repository, current.digest)
         if image is not None and not may_change(node, peer, image):
             return Outcome(Receipt(ImageOutcome.KEPT, MergeOutcome.KEPT_NEWER, current))
+    if current is not None and current.digest is not None and (yield from is_protected(node, repository, [name])):
+        return Outcome(Receipt(ImageOutcome.KEPT, MergeOutcome.KEPT_NEWER, current))
     merged = decide_untag(current, tag.register, is_replica=image is None or image.origin is Origin.REPLICA)
     if current is not None and image is not None and merged.register.rank < tag.register.rank:
         return (yield from _hold(node, deletion, tag, current, image, now))
@@ -88,6 +90,10 @@ def _delete_image(node: RegistryNode, peer: NodeId, deletion: Deletion, now: flo
     known = yield from images.find_register(repository, digest)
     is_child = yield from images.is_child(repository, digest)
     if image is not None and not may_change(node, peer, image):
+        return Outcome(Receipt(ImageOutcome.KEPT))
+    if image is not None and (
+        yield from is_protected(node, repository, (yield from tags.of_digest(repository, digest)))
+    ):
         return Outcome(Receipt(ImageOutcome.KEPT))
     decision = decide_image_deletion(known, deletion.revision, is_child=is_child)
     if decision.outcome is not ImageOutcome.DELETED or decision.image is None:

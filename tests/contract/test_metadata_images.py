@@ -200,17 +200,6 @@ class TestStates:
         await database.write(lambda: image_states.archive(REPOSITORY, LIST.digest, 5.0))
         assert not await database.read(image_states.is_used(REPOSITORY, ONE.digest))
 
-    async def test_a_layer_is_archived_when_every_image_that_uses_it_is(self, database: Database) -> None:
-        shared = [build_image([b"shared", text]) for text in (b"x", b"y")]
-        layer = parse_manifest(shared[0].manifest).layers[0].digest
-        assert not await database.read(image_states.layer_is_archived(REPOSITORY, layer))
-        for built in shared:
-            await database.write(lambda built=built: push(built, 1.0))  # type: ignore[misc]
-        await database.write(lambda: image_states.archive(REPOSITORY, shared[0].digest, 5.0))
-        assert not await database.read(image_states.layer_is_archived(REPOSITORY, layer))
-        await database.write(lambda: image_states.archive(REPOSITORY, shared[1].digest, 5.0))
-        assert await database.read(image_states.layer_is_archived(REPOSITORY, layer))
-
     async def test_a_pull_is_noted_unless_a_later_one_is(self, database: Database) -> None:
         await filled(database)
         for at, expected in ((5.0, 5.0), (3.0, 5.0), (8.0, 8.0)):

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from replicator.core.image_status import ImageStatus
 from replicator.storage.metadata import scans
-from replicator.storage.metadata.images import BLOB, CHILD
+from replicator.storage.metadata.images import CHILD
 from replicator.storage.metadata.schema import images, manifest_references
 from replicator.storage.metadata.statement import Statement, Steps
 
@@ -90,16 +90,6 @@ _USED_BY_ACTIVE = Statement(
     .order_by(_i.digest)
     .limit(1)
 )
-_LAYER_STATUSES = Statement(
-    sa.select(_i.status)
-    .join(manifest_references, _refs.parent == _i.digest)
-    .where(
-        _i.repository == sa.bindparam("of_repository"),
-        _refs.kind == BLOB,
-        _refs.child == sa.bindparam("of_digest"),
-    )
-    .distinct()
-)
 
 
 def find_status(repository: RepositoryName, digest: Digest) -> Steps[ImageStatus | None]:
@@ -162,9 +152,3 @@ def children(repository: RepositoryName, digest: Digest) -> Steps[list[Digest]]:
 def is_used(repository: RepositoryName, digest: Digest) -> Steps[bool]:
     """Tell whether an index that is not archived lists an image."""
     return bool((yield from _USED_BY_ACTIVE(of_repository=repository, of_digest=digest)))
-
-
-def layer_is_archived(repository: RepositoryName, digest: Digest) -> Steps[bool]:
-    """Tell whether images of this repository use a blob, and all of them are archived."""
-    rows = yield from _LAYER_STATUSES(of_repository=repository, of_digest=digest)
-    return bool(rows) and all(row[0] != _ACTIVE for row in rows)
