@@ -30,7 +30,7 @@ MAX_POLICY = 10_240
 SCOPE_V1_ACTIONS = frozenset({"ecr:replicateimage", "ecr:batchimportupstreamimage", "ecr:createrepository"})
 """What a registry policy of scope V1 decides on, in lower case."""
 
-_VERSIONS = frozenset({"2008-10-17", "2012-10-17"})
+_VERSIONS = ("2008-10-17", "2012-10-17")
 _ACTION = re.compile(r"\*|[A-Za-z0-9-]{1,64}:[A-Za-z0-9*?]{1,128}")
 _ECR_ACTION = re.compile(r"\*|[eE][cC][rR]:[A-Za-z0-9*?]{1,128}")
 _RESOURCE = re.compile(r"arn:[^:]{1,64}:[^:]{1,64}:[^:]{0,64}:[^:]{0,64}:.{1,2048}")
@@ -176,7 +176,7 @@ class _Reader:
         elements = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"}
         _only(fields, elements | ({"Principal", "NotPrincipal"} if self._has_principals else set()), "a statement")
         effect = fields.get("Effect")
-        if effect not in {"Allow", "Deny"}:
+        if effect != "Allow" and effect != "Deny":
             raise ValueError("expected Effect Allow or Deny")
         return Statement(
             Effect(effect),
