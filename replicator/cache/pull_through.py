@@ -93,6 +93,13 @@ class PullThrough:
         self._manifests = CachedManifests(node, pulls, imports, self.checks, self.memory, own, self.negative, limits)
         self._blobs = CachedBlobs(node, pulls, self.fills, self.upstreams, own, observer, limits)
 
+    def change_rules(self, rules: Sequence[CacheRule], clients: Mapping[str, UpstreamClient]) -> None:
+        """Work by other rules from the next pull on; what is being fetched goes on by those it began with.
+
+        Raises ConfigurationError like the constructor, and changes nothing then.
+        """
+        self.upstreams.replace(rules, clients)
+
     async def get_manifest(
         self,
         principal: Principal,

@@ -169,6 +169,10 @@ class CacheSpace:
             await self._keep_within(await self.usage())
         await self._keep_free()
 
+    def change_rules(self, rules: Sequence[CacheRule]) -> None:
+        """Work by other rules from the next look on."""
+        self._names.rules = tuple(rules)
+
     async def close(self) -> None:
         """End the making of room that is under way; whoever waits for it is told that there is none."""
         await self._rooms.close()
@@ -222,7 +226,7 @@ class CacheSpace:
     async def _keep_within(self, usage: CacheUsage) -> None:
         freed = 0
         for rule in self._names.rules:
-            over = excess(usage.rules[rule.prefix], rule.max_size)
+            over = excess(usage.rules.get(rule.prefix, 0), rule.max_size)
             if over:
                 names = self._names.of(rule)
                 freed += await self._evict(names, names, over, "rule")

@@ -47,15 +47,23 @@ class UpstreamRepositories:
         clients: Mapping[str, UpstreamClient],
         peers: Mapping[str, Sequence[UpstreamClient]] | None = None,
     ) -> None:
+        self._peers = dict(peers or {})
+        self.peer_calls = PeerCalls()
+        self._found: BoundedMap[RepositoryName, UpstreamRepository | None] = BoundedMap(_REMEMBERED)
+        self.replace(rules, clients)
+
+    def replace(self, rules: Sequence[CacheRule], clients: Mapping[str, UpstreamClient]) -> None:
+        """Work by other rules from now on; what is under way goes on by those that it began with.
+
+        Raises ConfigurationError, and changes nothing, when a rule names an upstream that has no client.
+        """
         for rule in rules:
             for name in rule.sources:
                 if name not in clients:
                     raise ConfigurationError(f"cache rule {rule.prefix}: there is no upstream {name!r}")
         self.rules = tuple(rules)
         self._clients = dict(clients)
-        self._peers = dict(peers or {})
-        self.peer_calls = PeerCalls()
-        self._found: BoundedMap[RepositoryName, UpstreamRepository | None] = BoundedMap(_REMEMBERED)
+        self._found.clear()
 
     def find(self, repository: RepositoryName) -> UpstreamRepository | None:
         """Return the upstream repository of `repository`, if a rule covers it."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from replicator.cache.cached_names import CachedNames
 from replicator.storage.metadata import cache_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from replicator.cache.cached_names import CachedNames
     from replicator.core.names import RepositoryName
     from replicator.storage.metadata.cache_space import HeldBlob
     from replicator.storage.metadata.database import Database
@@ -42,6 +42,7 @@ async def count_usage(database: Database, names: CachedNames) -> tuple[int, dict
 
     Returns the bytes that only the cache needs, and those of each rule. Raises StorageError.
     """
+    names = CachedNames(names.rules)  # they may be replaced while this counts
     total, by_rule = 0, {rule.prefix: 0 for rule in names.rules}
     known: dict[RepositoryName, str | None] = {}
     for read in (cache_space.held_blobs, cache_space.held_manifests):

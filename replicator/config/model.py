@@ -14,7 +14,7 @@ from replicator.config.nodes import NodeSettings
 from replicator.config.secrets import SecretRef
 from replicator.config.storage import FilesystemSettings, SqliteSettings
 from replicator.config.units import Duration
-from replicator.config.upstreams import DestinationRegistrySettings, PeerSettings, UpstreamSettings
+from replicator.config.upstreams import CacheSecretSettings, DestinationRegistrySettings, PeerSettings, UpstreamSettings
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Settings(Model):
     """Principals of AWS accounts, who sign requests to the ECR API; looked at again while the daemon runs."""
     upstreams: tuple[UpstreamSettings, ...] = ()
     """Other people's registries, to pull from."""
+    secrets: tuple[CacheSecretSettings, ...] = ()
+    """Credentials for cache rules that are made through the API, instead of AWS Secrets Manager."""
     registries: tuple[DestinationRegistrySettings, ...] = ()
     """Other people's registries, to replicate to (extension)."""
     peers: tuple[PeerSettings, ...] = ()

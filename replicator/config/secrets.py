@@ -92,6 +92,12 @@ class SecretRef(Model):
         """The secret itself, where the file may say it."""
         return None
 
+    def is_there(self, environ: Mapping[str, str]) -> bool:
+        """Tell whether there is anything where the secret is said to be, whatever it may be."""
+        if self.file is not None:
+            return self.file.is_file()
+        return self.literal is not None or self.env in environ
+
 
 class DevelopmentSecretRef(SecretRef):
     """Where a secret is, or the secret itself, for nodes that nobody but this machine reaches."""

@@ -24,6 +24,7 @@ from replicator.config.secrets import SecretRef
 from replicator.config.units import Duration, Size
 from replicator.core.upstream_presets import PRESETS, UpstreamPreset
 
+ARN_OF_SECRET = r"^arn:aws(-\w+)*:secretsmanager:[a-zA-Z0-9-:]+:secret:ecr-pullthroughcache/[a-zA-Z0-9/_+=.@-]+$"
 HELPER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 PresetName = Literal[
@@ -102,6 +103,17 @@ class PairSettings(Model):
     """User name there."""
     password: SecretRef
     """Password: `{env: NAME}` or `{file: path}`."""
+
+
+class CacheSecretSettings(Model):
+    """Credentials that cache rules name by an ARN, as they name a secret of AWS Secrets Manager."""
+
+    arn: Annotated[str, Field(min_length=50, max_length=612, pattern=ARN_OF_SECRET)]
+    """ARN of the secret, `arn:aws:secretsmanager:REGION:ACCOUNT:secret:ecr-pullthroughcache/NAME`; unique."""
+    username: Annotated[str, Field(min_length=1, max_length=512)]
+    """User name at the upstream."""
+    access_token: SecretRef
+    """Access token or password there: `{env: NAME}` or `{file: path}`; a file is read again when it is refused."""
 
 
 class ProxySettings(Model):

@@ -254,6 +254,26 @@ def cache_rule_not_found(prefix: str, registry: str) -> str:
     return f"The pull through cache rule with prefix '{prefix}' does not exist in the registry with id '{registry}'"
 
 
+def cache_rules_exceeded(limit: int) -> str:
+    """Say that a registry takes no more pull-through cache rules."""
+    return f"The registry already has the maximum allowed number of pull through cache rules which is '{limit}'"
+
+
+def unsupported_upstream(url: str) -> str:
+    """Say that a pull-through cache rule cannot lead to a registry."""
+    return f"The upstream registry '{url[:200]}' is not supported for pull through cache"
+
+
+def upstream_needs_credentials(url: str) -> str:
+    """Say that a pull-through cache rule needs credentials."""
+    return f"The upstream registry '{url[:200]}' requires authentication: the rule needs a credentialArn"
+
+
+def secret_not_found(arn: str) -> str:
+    """Say that there is no such secret."""
+    return f"The secret with ARN '{arn}' does not exist"
+
+
 def no_signing_configuration(registry: str) -> str:
     """Say that a registry has no signing configuration."""
     return f"Signing configuration does not exist in the registry with id '{registry}'"

@@ -1,7 +1,7 @@
 """The pull-through cache of one node: its clients of upstreams and peers, what it fills, and its background work.
 
-Every upstream has one client, however many rules name it, so that its limits, its circuit breaker and its pauses hold
-for all of them. A peer is asked as the registry that a rule stands for, so it has a client for each of those.
+The rules in force may change while it works. A peer is asked as the registry that a rule stands for, so it has a client
+for each of those.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from replicator.cache.space import CacheSpace, SpaceLimits
 from replicator.cache.sweep import FreshnessSweep, SweepSettings
 from replicator.daemon.cache_operators import cache_use_cases
 from replicator.daemon.observers import CacheRecorder
+from replicator.daemon.upstream_clients import UpstreamClients
 from replicator.daemon.upstream_gauges import UpstreamGauges
 from replicator.registry.listings import Listings
 from replicator.storage.metadata.ballast import BallastFile
@@ -28,7 +29,7 @@ from replicator.upstream.auth import BearerAuthorizer
 from replicator.upstream.client import UpstreamClient, open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from replicator.config.nodes import NodeSettings
@@ -50,7 +51,7 @@ def new_via() -> str:
 
 @dataclass(frozen=True, slots=True)
 class CacheParts:
-    """The cache of one node, built but not started. `clients` are those of all upstreams and peers."""
+    """The cache of one node, built but not started. `clients` are those of all upstreams and peers in use."""
 
     recorder: CacheRecorder
     pull_through: PullThrough
@@ -59,12 +60,17 @@ class CacheParts:
     prefetch: Prefetch
     space: CacheSpace
     gauges: UpstreamGauges
-    clients: tuple[UpstreamClient, ...]
+    clients: UpstreamClients
     use_cases: CacheUseCases
 
     def services(self) -> dict[str, Service]:
         """Return the background work by name."""
-        return {"freshness": self.sweep.run, "prefetch": self.prefetch.run, "space": self.space.run}
+        return {
+            "freshness": self.sweep.run,
+            "prefetch": self.prefetch.run,
+            "space": self.space.run,
+            "upstreams": self.clients.run,
+        }
 
     async def close(self) -> None:
         """Give up what is under way, then close the clients."""
@@ -72,8 +78,7 @@ class CacheParts:
         await self.use_cases.warmer.close()
         await self.pull_through.close()
         await self.space.close()
-        for client in self.clients:
-            await client.close()
+        await self.clients.close()
 
 
 class CacheBuilder:
@@ -97,10 +102,12 @@ class CacheBuilder:
     def build(self, pulls: Pulls, tokens: PeerTokens, via: str) -> CacheParts:
         """Return the parts; nothing is opened or started. Raises ConfigurationError."""
         registry, settings = self._registry, self._node.cache
-        used = {name: self._metrics.upstream(str(self._node.id), name) for name in self._names()}
+        used = _Used(partial(self._metrics.upstream, str(self._node.id)))
         recorder = CacheRecorder(self._metrics.cache(str(self._node.id)), used)
-        clients = self._clients(used, via)
         peers = self._peers(tokens, used, via)
+        of_peers = dict.fromkeys(one for some in peers.values() for one in some)
+        every_client = UpstreamClients(partial(self._client, used, via), registry.clock, of_peers)
+        clients = every_client.use(_sources(self._rules))
         limits = CacheLimits(settings.stale_wait, settings.cold_wait)
         pull_through = PullThrough(
             registry,
@@ -113,9 +120,8 @@ class CacheBuilder:
             FillLimits(max_blob_size=_least(registry.settings.max_blob_size, settings.max_size)),
             peers=peers,
         )
-        every_client = tuple(dict.fromkeys((*clients.values(), *(one for some in peers.values() for one in some))))
         space = self._space(pull_through)
-        health = {name: self._metrics.upstream_health(str(self._node.id), name) for name in used}
+        registry.on_settings(_Follower(registry, every_client, pull_through, space).follow)
         return CacheParts(
             recorder=recorder,
             pull_through=pull_through,
@@ -125,7 +131,7 @@ class CacheBuilder:
             ),
             prefetch=Prefetch(registry, pull_through.completion),
             space=space,
-            gauges=UpstreamGauges(every_client, health),
+            gauges=UpstreamGauges(every_client, partial(self._metrics.upstream_health, str(self._node.id))),
             clients=every_client,
             use_cases=cache_use_cases(registry, pulls, pull_through, space, every_client),
         )
@@ -148,23 +154,14 @@ class CacheBuilder:
             registry.database.on_full(space.make_room)
         return space
 
-    def _names(self) -> Iterator[str]:
-        for rule in self._rules:
-            yield from rule.sources
-            yield from map(str, rule.peers)
-
-    def _clients(self, used: Mapping[str, UpstreamMetrics], via: str) -> dict[str, UpstreamClient]:
+    def _client(self, used: Mapping[str, UpstreamMetrics], via: str, name: str) -> UpstreamClient:
         clock, endpoints = self._registry.clock, self._endpoints
-        names = dict.fromkeys(name for rule in self._rules for name in rule.sources)
-        return {
-            name: open_client(
-                endpoints.upstream(name, via),
-                clock,
-                used[name].request,
-                credentials=endpoints.upstream_credentials(name, clock),
-            )
-            for name in names
-        }
+        return open_client(
+            endpoints.client_endpoint(name, via),
+            clock,
+            used[name].request,
+            credentials=endpoints.client_credentials(name, clock),
+        )
 
     def _peers(
         self, tokens: PeerTokens, used: Mapping[str, UpstreamMetrics], via: str
@@ -181,6 +178,42 @@ class CacheBuilder:
                     known[key] = UpstreamClient(endpoint, authorizer, self._registry.clock, used[str(peer)].request)
                 found[rule.prefix] = (*found.get(rule.prefix, ()), known[key])
         return found
+
+
+class _Used(dict[str, "UpstreamMetrics"]):
+    """What counts the use of each upstream, by name, made when it is used first."""
+
+    def __init__(self, make: Callable[[str], UpstreamMetrics]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> UpstreamMetrics:
+        self[name] = made = self._make(name)
+        return made
+
+
+class _Follower:
+    """Has a cache work by the rules in force, whenever the settings were replaced."""
+
+    def __init__(
+        self, registry: RegistryNode, clients: UpstreamClients, pull_through: PullThrough, space: CacheSpace
+    ) -> None:
+        self._registry = registry
+        self._clients = clients
+        self._pull_through = pull_through
+        self._space = space
+
+    def follow(self) -> None:
+        """Take over the rules of the settings. Raises ConfigurationError when one leads where there is nothing."""
+        rules = self._registry.settings.cache_rules
+        if rules != self._pull_through.upstreams.rules:
+            self._pull_through.change_rules(rules, self._clients.use(_sources(rules)))
+            self._space.change_rules(rules)
+
+
+def _sources(rules: Iterable[CacheRule]) -> Iterator[str]:
+    for rule in rules:
+        yield from rule.sources
 
 
 def _namespace(rule: CacheRule) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from replicator.config.upstreams import UpstreamSettings
 from replicator.core.destinations import RegistryRef
 from replicator.core.errors import ConfigurationError
+from replicator.core.pull_through_rules import kind_of, parse_client_name
 from replicator.replication.worker import WorkerLimits
 from replicator.upstream.addresses import Network
 from replicator.upstream.endpoint import ClientCertificate, ProxySettings, UpstreamEndpoint
@@ -41,7 +43,38 @@ class Endpoints:
 
         Its name may lead to public addresses and to those networks only that the file permits.
         """
-        settings = self._settings.upstream(name)
+        return self._upstream(self._settings.upstream(name), via)
+
+    def upstream_credentials(self, name: str, clock: Clock) -> CredentialSource | None:
+        """Return what finds out who we are there, where that may change; raises ConfigurationError."""
+        return self._secrets.credential_source(self._settings.upstream(name), clock)
+
+    def client_endpoint(self, client: str, via: str | None = None) -> UpstreamEndpoint:
+        """Return the registry that a cache rule leads to, by the name of its client; raises ConfigurationError.
+
+        It is an upstream of the configuration, or else the host of a well-known registry.
+        """
+        upstream, arn = parse_client_name(client)
+        endpoint = self._upstream(self._found(upstream), via)
+        return replace(endpoint, name=client, credentials=endpoint.credentials if arn is None else None)
+
+    def client_credentials(self, client: str, clock: Clock) -> CredentialSource | None:
+        """Return what finds out who we are there, where that may change; raises ConfigurationError."""
+        upstream, arn = parse_client_name(client)
+        if arn is None:
+            return self._secrets.credential_source(self._found(upstream), clock)
+        return self._secrets.rule_credential_source(self._settings, client, arn, clock)
+
+    def _found(self, name: str) -> UpstreamSettings:
+        known = next((one for one in self._settings.upstreams if one.name == name), None)
+        if known is not None:
+            return known
+        kind = kind_of(name)
+        if kind is None:
+            raise ConfigurationError(f"there is no upstream {name} in this configuration")
+        return UpstreamSettings.model_validate({"name": name, "url": f"https://{name}", "preset": kind})
+
+    def _upstream(self, settings: UpstreamSettings, via: str | None) -> UpstreamEndpoint:
         known = settings.known_as
         endpoint = self._remote(settings)
         certificate = settings.client_certificate
@@ -56,10 +89,6 @@ class Endpoints:
             via=via,
             breaker=True,
         )
-
-    def upstream_credentials(self, name: str, clock: Clock) -> CredentialSource | None:
-        """Return what finds out who we are there, where that may change; raises ConfigurationError."""
-        return self._secrets.credential_source(self._settings.upstream(name), clock)
 
     def registry_credentials(self, clock: Clock) -> dict[RegistryRef, CredentialSource]:
         """Return what finds out who we are to registries that images are sent to, where that may change."""

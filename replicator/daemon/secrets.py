@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.config.secrets import SecretRef, resolve_secret
+from replicator.core import texts
+from replicator.core.errors import ConfigurationError, SecretInaccessible, SecretNotFound, SecretUndecipherable
 from replicator.registry.identities import AccessKey, Identity
 from replicator.registry_api.authentication import User
 from replicator.upstream.credential_helpers import HelperCredentials
@@ -85,6 +87,31 @@ class SecretStore:
             revealed(known.session_token),
             known.endpoint,
         )
+
+    def rule_credentials(self, settings: Settings, arn: str) -> Credentials:
+        """Return the credentials in a secret that cache rules name; reads a file.
+
+        Raises SecretNotFound, SecretInaccessible, SecretUndecipherable.
+        """
+        known = next((one for one in settings.secrets if one.arn == arn), None)
+        if known is None:
+            raise SecretNotFound(texts.secret_not_found(arn))
+        try:
+            return Credentials(known.username, self._revealed(known.access_token))
+        except ConfigurationError as error:
+            kind = SecretUndecipherable if known.access_token.is_there(self._environ) else SecretInaccessible
+            raise kind(f"the secret with ARN '{arn}' cannot be used: {error}") from error
+
+    def rule_credential_source(self, settings: Settings, name: str, arn: str, clock: Clock) -> CredentialSource:
+        """Return what finds the credentials in a secret that a cache rule names."""
+
+        def read() -> Credentials:
+            try:
+                return self.rule_credentials(settings, arn)
+            except (SecretNotFound, SecretInaccessible, SecretUndecipherable) as error:
+                raise ConfigurationError(str(error)) from error
+
+        return KeptCredentials(name, ReadAgain(name, read), clock)
 
     def pair(self, known: PairSettings) -> Credentials:
         """Return who we are to a proxy."""

@@ -7,26 +7,33 @@ from typing import TYPE_CHECKING
 from replicator.core.circuit_breaker import BreakerState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from replicator.telemetry.upstream_health import UpstreamHealthMetrics
     from replicator.upstream.client import UpstreamClient, UpstreamHealth
 
 
 class UpstreamGauges:
-    """Shows the clients of one node by the names of their endpoints; `shown` has one view for each name.
+    """Shows the clients of one node by the names of their endpoints; `show` returns the view for a name.
 
-    A peer that is asked as several registries has several clients: it is as bad as the worst of them.
+    A peer that is asked as several registries has several clients: it is as bad as the worst of them. An upstream that
+    has no client any more is shown as one that nothing is wrong with.
     """
 
-    def __init__(self, clients: Sequence[UpstreamClient], shown: Mapping[str, UpstreamHealthMetrics]) -> None:
-        self._clients = {name: [one for one in clients if one.endpoint.name == name] for name in shown}
-        self._shown = dict(shown)
+    def __init__(self, clients: Sequence[UpstreamClient], show: Callable[[str], UpstreamHealthMetrics]) -> None:
+        self._clients = clients
+        self._show = show
+        self._shown: dict[str, UpstreamHealthMetrics] = {}
 
     def refresh(self) -> None:
         """Show what the clients know now; nobody is asked anything."""
-        for name, shown in self._shown.items():
-            _show(shown, [client.health for client in self._clients[name]])
+        found: dict[str, list[UpstreamHealth]] = {name: [] for name in self._shown}
+        for client in self._clients:
+            found.setdefault(client.endpoint.name, []).append(client.health)
+        for name, health in found.items():
+            if name not in self._shown:
+                self._shown[name] = self._show(name)
+            _show(self._shown[name], health)
 
 
 def _show(shown: UpstreamHealthMetrics, found: Sequence[UpstreamHealth]) -> None:

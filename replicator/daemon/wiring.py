@@ -25,6 +25,7 @@ from replicator.daemon.node_parts import Daemon, NodeParts
 from replicator.daemon.observers import ReplicationRecorder, RequestRecorder
 from replicator.daemon.readiness import ReadinessProbe
 from replicator.daemon.replication_parts import ReplicationBuilder
+from replicator.daemon.rule_upstreams import DaemonUpstreams
 from replicator.daemon.status import NodeStatus
 from replicator.daemon.store_factory import ballast_path, make_blob_store, make_database
 from replicator.maintenance.janitor import Janitor
@@ -191,6 +192,7 @@ class _NodeBuilder:
             {*endpoints.nodes(), *endpoints.registries()},
             shared.file,
             accepts_unknown=self._settings.replication.unknown_destinations is UnknownDestinations.ACCEPT,
+            upstreams=DaemonUpstreams(shared.settings, endpoints, shared.secrets, clock),
         )
         storage_classes = StorageClasses(registry)
         self._control[self._settings.id] = ControlBuilder(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.registry.run_time_account import RunTimeAccount
+from replicator.registry.run_time_cache_rules import NoUpstreams, RunTimeCacheRules
 from replicator.registry.run_time_documents import RunTimeDocuments
 from replicator.registry.run_time_policy import RunTimePolicy
 from replicator.registry.run_time_pull_times import RunTimePullTimes
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
     from replicator.core.destinations import DestinationId
     from replicator.registry.node import RegistryNode
+    from replicator.registry.run_time_cache_rules import RuleUpstreams
 
 
 class RunTimeSettings:
     """The settings of one node that can change. `load` them before anything else runs, then `run` under a supervisor.
 
     `known` are the destinations that replication rules may name, others too with `accepts_unknown`; `file` is the
-    configuration file as errors name it. What the node's settings say at first is taken for the file's.
+    configuration file as errors name it, `upstreams` what cache rules may lead to. What the node's settings say at
+    first is taken for the file's.
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class RunTimeSettings:
         file: str = "the configuration file",
         *,
         accepts_unknown: bool = False,
+        upstreams: RuleUpstreams | None = None,
     ) -> None:
         self.documents = RunTimeDocuments(node, file)
         self.replication = RunTimeReplication(self.documents, known, accepts_unknown=accepts_unknown)
         self.policy = RunTimePolicy(self.documents)
         self.templates = RunTimeTemplates(self.documents)
+        self.cache_rules = RunTimeCacheRules(self.documents, upstreams or NoUpstreams())
         self.account = RunTimeAccount(self.documents)
         self.pull_times = RunTimePullTimes(self.documents)
         self.signing = RunTimeSigning(self.documents)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from replicator.registry.pull_times import PullTimes
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
+    from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
     from replicator.registry.uploads import Uploads
     from replicator.registry_api.endpoint import Endpoint
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Services:
     """The use cases an edge serves."""
 
-    settings: RegistrySettings
+    node: RegistryNode
     pulls: PullSource
     pushes: Pushes
     uploads: Uploads
@@ -36,6 +37,11 @@ class Services:
     peer_reads: PeerReads
     pull_times: PullTimes | None = None
     """Where pulls are noted; nowhere, if absent."""
+
+    @property
+    def settings(self) -> RegistrySettings:
+        """The node's settings as they are now."""
+        return self.node.settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ async def port(node: CachingNode, clock: FakeClock) -> AsyncIterator[int]:
 @asynccontextmanager
 async def served(node: CachingNode, clock: FakeClock) -> AsyncIterator[int]:
     services = Services(
-        node.node.settings, node.cache, node.pushes, node.uploads, Listings(node.node), PeerReads(node.node)
+        node.node, node.cache, node.pushes, node.uploads, Listings(node.node), PeerReads(node.node)
     )
     peers = PeerAuthenticator(PeerTokens(NODE, b"a secret between nodes", clock))
     api = RegistryApi(services, OpenAuthenticator(peers), clock, lambda _: None)

@@ -153,7 +153,7 @@ async def cached_edge(
         stack.push_async_callback(cache.close)
         listings = CachedListings(node, Listings(node), cache.upstreams, limits)
         stack.push_async_callback(listings.close)
-        services = Services(settings, cache, Pushes(node), Uploads(node), listings, PeerReads(node))
+        services = Services(node, cache, Pushes(node), Uploads(node), listings, PeerReads(node))
         nodes = PeerAuthenticator(tokens)
         authenticator = (
             OpenAuthenticator(nodes) if users is None else UserAuthenticator(users.users, users.anonymous, nodes, clock)

@@ -281,7 +281,7 @@ class Node:
         self.replicas = Replicas(self.registry, self.peer_uploads, self.recorder)
         self.read_through = ReadThrough(self.registry, self.pull_through, self.replicas, self._early_sources)
         services = Services(
-            settings,
+            self.registry,
             self.read_through,
             self.pushes,
             self.uploads,

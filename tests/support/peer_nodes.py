@@ -101,7 +101,7 @@ async def serve_peer(
         served = PeerNode(node, listening.getsockname()[1], uploads, pulls, sessions)
         peers = PeerAuthenticator(PeerTokens(NODE, PEER_SECRET, clock))
         authenticator = OpenAuthenticator(peers) if users is None else UserAuthenticator(users, (), peers, clock)
-        services = Services(node.settings, pulls, Pushes(node), sessions, Listings(node), PeerReads(node))
+        services = Services(node, pulls, Pushes(node), sessions, Listings(node), PeerReads(node))
         api = RegistryApi(services, authenticator, clock, served.observe)
         api.decide_by(node.policies)
         peer_api = PeerApi(Replicas(node, uploads), uploads, authenticator, clock, served.observe)

@@ -148,7 +148,7 @@ async def serve_node(
     """Serve a node until the block ends; without `users` everybody may do everything."""
     clock = clock or SystemClock()
     async with open_node(directory, clock, store=store, settings=settings) as node:
-        services = Services(node.settings, Pulls(node), Pushes(node), Uploads(node), Listings(node), PeerReads(node))
+        services = Services(node, Pulls(node), Pushes(node), Uploads(node), Listings(node), PeerReads(node))
         tokens = PeerTokens(NODE, PEER_SECRET, clock)
         listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         listening.setblocking(False)

@@ -47,7 +47,8 @@ class Scene:
         counted = self.metrics.replication(str(SOURCE))
         self.lag = LagWatch(SOURCE, RULES, counted, clock)
         self.recorder = ReplicationRecorder(counted, clock, self.lag)
-        storage, upstreams = self.metrics.storage(str(SOURCE)), UpstreamGauges((), {})
+        storage = self.metrics.storage(str(SOURCE))
+        upstreams = UpstreamGauges((), partial(self.metrics.upstream_health, str(SOURCE)))
         self.gauges = NodeGauges(node, clock, storage, counted, self.lag, upstreams)
 
     async def enqueue(self, rule: ReplicationRule, number: int = 1, priority: int = Priority.PUSH) -> None:

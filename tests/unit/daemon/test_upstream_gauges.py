@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,7 +34,7 @@ async def test_what_clients_know_is_shown_when_it_is_looked_at() -> None:
     clock, metrics = FakeClock(), Metrics("1")
     async with FakeRegistry() as registry:
         client = open_client(endpoint_of(registry, breaker=True), clock)
-        gauges = UpstreamGauges((client,), {"fake": metrics.upstream_health("n", "fake")})
+        gauges = UpstreamGauges((client,), partial(metrics.upstream_health, "n"))
         try:
             gauges.refresh()
             assert (shown(metrics, "circuit_open"), shown(metrics, "rate_limit")) == (0, None)
