@@ -28,6 +28,8 @@ class Call:
     registry: EcrRegistry
     key: AccessKey | None = None
     """With which the request was signed; None where signatures are not looked at."""
+    origin: str | None = None
+    """The address that the client used, such as `http://registry.example:5000`; None where it says nothing usable."""
 
     @property
     def repository(self) -> RepositoryName:

@@ -23,7 +23,14 @@ from replicator.control_api.call import Call
 from replicator.control_api.errors import EcrError, answer_to, not_supported, server_exception
 from replicator.control_api.input import Input
 from replicator.control_api.operations import HANDLERS
-from replicator.control_api.request import MAX_BODY, parse_document, parse_target, read_body, unknown_operation
+from replicator.control_api.request import (
+    MAX_BODY,
+    origin_of,
+    parse_document,
+    parse_target,
+    read_body,
+    unknown_operation,
+)
 from replicator.control_api.sigv4 import RequestHead
 from replicator.control_api.validation import validated
 from replicator.core import texts
@@ -132,7 +139,7 @@ class ControlApi:
         handler = HANDLERS[service].get(operation.name)
         if handler is None:
             raise not_supported(operation)
-        return await handler(Call(operation.name, members, principal, registry, caller.key))
+        return await handler(Call(operation.name, members, principal, registry, caller.key, origin_of(request)))
 
     def _claim(self, visit: _Visit, target: Target) -> Claim:
         request = visit.request

@@ -96,7 +96,7 @@ async def get_download_url_for_layer(call: Call) -> Document:
         if not is_digest(digest):
             await call.registry.repositories.get(call.repository)
             raise LayerNotFound(texts.LAYER_NOT_FOUND)
-        url = await call.registry.layers.get_url(call.caller, call.repository, Digest(digest))
+        url = await call.registry.layers.get_url(call.caller, call.repository, Digest(digest), call.origin)
     except UpstreamError as error:
         raise EcrError("UnableToGetUpstreamLayerException", texts.upstream_layer_failed(str(error))) from error
     return {"downloadUrl": url, "layerDigest": digest}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -36,6 +37,8 @@ _LIMITS = {
     "PutImage": 12 * 2**20,  # a manifest of 4 MiB, whose quotes are escaped
     "UploadLayerPart": 29 * 2**20,  # a part of 20 MiB in Base64
 }
+
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
 class ClientGone(ConnectionError):
@@ -116,3 +119,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _too_large() -> EcrError:
     return EcrError("RequestEntityTooLargeException", "", status=413)
+
+
+def origin_of(request: web.BaseRequest) -> str | None:
+    """Return scheme, host and port as the client addressed them, or None where the Host header is unusable."""
+    host = request.headers.get("Host", "")
+    return f"{request.scheme}://{host}" if host and _HOST.fullmatch(host) else None

@@ -152,7 +152,7 @@ class _NodeBuilder:
         self._control = control
         self._name = str(settings.id)
         self._authorizations = AuthorizationTokens(shared.identities, settings.region)
-        self._layer_urls = LayerUrls(registries[settings.id], settings.public_url or shared.urls[settings.id])
+        self._layer_urls = LayerUrls(registries[settings.id], settings.public_url, shared.urls[settings.id])
 
     def build(self) -> NodeParts:
         shared, clock, metrics = self._shared, self._shared.clock, self._shared.metrics

@@ -40,19 +40,24 @@ class SignedLayer:
 
 
 class LayerUrls:
-    """Makes and checks the URLs of one node."""
+    """Makes and checks the URLs of one node.
 
-    def __init__(self, node: RegistryNode, base_url: str) -> None:
+    They begin with its `public_url`, or without one with the address that the caller used, or else the `local_url`.
+    """
+
+    def __init__(self, node: RegistryNode, public_url: str | None, local_url: str) -> None:
         self._node = node
-        self._base_url = base_url.rstrip("/")
+        self._public_url = public_url
+        self._local_url = local_url
         self._key: bytes | None = None
 
-    async def sign(self, repository: RepositoryName, digest: Digest) -> str:
+    async def sign(self, repository: RepositoryName, digest: Digest, origin: str | None = None) -> str:
         """Return a URL of a layer; raises a StorageError."""
         expires = int(self._node.clock.now()) + LIFETIME
         signature = await self._signature(repository, digest, expires)
         query = urlencode({"expires": expires, "signature": signature})
-        return f"{self._base_url}{PATH}{repository}/{digest}?{query}"
+        base = (self._public_url or origin or self._local_url).rstrip("/")
+        return f"{base}{PATH}{repository}/{digest}?{query}"
 
     async def verify(self, path: str, query: str) -> SignedLayer:
         """Return what a URL leads to; raises Denied for one that is not ours, was changed or has had its time."""

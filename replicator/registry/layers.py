@@ -82,8 +82,12 @@ class Layers:
         availability = Availability.ARCHIVED if is_archived else Availability.AVAILABLE
         return LayerState(known.digest, availability, blob.size, _media_type(reference, known.digest))
 
-    async def get_url(self, principal: Principal, repository: RepositoryName, digest: Digest) -> str:
+    async def get_url(
+        self, principal: Principal, repository: RepositoryName, digest: Digest, origin: str | None = None
+    ) -> str:
         """Return where a layer of an image can be had without credentials; fetched first, where the cache has to.
+
+        `origin` is the address by which the caller reached this node.
 
         Raises LayerNotFound, LayerInaccessible where no image that can be pulled has it, RepositoryNotFound, an
         AccessError, an UpstreamError or a StorageError.
@@ -97,7 +101,7 @@ class Layers:
             await self._pulls.get_blob_size(principal, repository, digest)
         except BlobNotFound as error:
             raise LayerNotFound(texts.LAYER_NOT_FOUND) from error
-        return await self._urls.sign(repository, digest)
+        return await self._urls.sign(repository, digest, origin)
 
 
 def _media_type(reference: LayerReference | None, digest: Digest) -> str | None:

@@ -345,6 +345,25 @@ class TestDownloads:
         assert (status, b"<Code>InvalidRange</Code>" in body) == (416, True)
         assert get(url, method="DELETE")[0] == 405
 
+    def test_the_url_begins_with_the_address_that_the_client_used(self, ecr: EcrNodes) -> None:
+        client = client_of(ecr)
+        push_image(ecr, client, [b"bytes"])
+        members = {"repositoryName": "app", "layerDigest": sha256(b"bytes")}
+        for host, start_of_url in (
+            ("registry.example:5000", "http://registry.example:5000/_ecr/layers/app/"),
+            ("bad host/", ecr.url() + "/_ecr/layers/app/"),
+        ):
+            reply = ecr.signed("GetDownloadUrlForLayer", members, headers={"Host": host})
+            assert reply.json()["downloadUrl"].startswith(start_of_url)
+
+    def test_a_configured_address_comes_first(self, tmp_path: Path) -> None:
+        settings = node(public_url="https://registry.example")
+        with ecr_nodes(tmp_path, nodes=[settings]) as running:
+            client = client_of(running)
+            push_image(running, client, [b"bytes"])
+            answer = client.get_download_url_for_layer(repositoryName="app", layerDigest=sha256(b"bytes"))
+            assert answer["downloadUrl"].startswith("https://registry.example/_ecr/layers/app/")
+
     def test_a_url_is_good_for_an_hour_and_for_one_layer(self, ecr: EcrNodes) -> None:
         client = client_of(ecr)
         push_image(ecr, client, [b"one", b"two"])
