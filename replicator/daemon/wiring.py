@@ -46,8 +46,8 @@ from replicator.registry_api.api import RegistryApi
 from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
 from replicator.registry_api.cache_api import CacheApi
 from replicator.registry_api.call import Services
-from replicator.registry_api.layer_downloads import LayerDownloads
 from replicator.registry_api.events_api import EventsApi
+from replicator.registry_api.layer_downloads import LayerDownloads
 from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
 from replicator.registry_api.replication_api import ReplicationApi
@@ -207,7 +207,7 @@ class _NodeBuilder:
             replication,
         ).build()
         services = Services(
-            registry.settings,
+            registry,
             replication.read_through,
             pushes,
             uploads,
