@@ -52,51 +52,72 @@ def evaluation(
     policy: LifecyclePolicy, images: Sequence[ImageSnapshot], now: float
 ) -> Generator[None, None, list[LifecycleAction]]:
     """Return what `evaluate` does, in pieces: whoever drives this may do something else whenever it yields."""
+    standing = yield from _by_class(images)
     shielded: set[str] = set()
     actions: list[LifecycleAction] = []
     for rule in sorted(policy.rules, key=lambda one: one.priority):
-        selected = yield from _selected(rule, images)
+        selected = yield from _selected(rule, standing[rule.storage_class])
         due = yield from _due(rule, selected, now)
-        actions.extend(LifecycleAction(image, rule) for image in due if image.digest not in shielded)
-        yield
-        shielded.update(image.digest for image in selected)
-        yield
+        for some in _pieces(due):
+            actions.extend(LifecycleAction(image, rule) for image in some if image.digest not in shielded)
+            yield
+        for some in _pieces(selected):
+            shielded.update(image.digest for image in some)
+            yield
     return actions
 
 
-def _selected(rule: LifecycleRule, images: Sequence[ImageSnapshot]) -> Generator[None, None, list[ImageSnapshot]]:
+def _pieces(images: Sequence[ImageSnapshot]) -> Iterator[Sequence[ImageSnapshot]]:
+    return (images[start : start + PIECE] for start in range(0, len(images), PIECE))
+
+
+def _by_class(
+    images: Sequence[ImageSnapshot],
+) -> Generator[None, None, dict[StorageClass, list[ImageSnapshot]]]:
+    """Return the images that policies look at by storage class: no referrers, and none on its way back."""
+    found: dict[StorageClass, list[ImageSnapshot]] = {one: [] for one in StorageClass}
+    for some in _pieces(images):
+        for image in some:
+            if not image.is_referrer and image.status in _CLASSES:
+                found[_CLASSES[image.status]].append(image)
+        yield
+    return found
+
+
+def _selected(rule: LifecycleRule, images: Sequence[ImageSnapshot]) -> Generator[None, None, Sequence[ImageSnapshot]]:
     """Return the images that the rule's selection matches, shielded ones, too."""
-    selected = []
+    if rule.tag_status is TagStatus.ANY:
+        return images
+    selected: list[ImageSnapshot] = []
+    if rule.tag_status is TagStatus.UNTAGGED:
+        for some in _pieces(images):
+            selected += [image for image in some if not image.tags]
+            yield
+        return selected
+    wanted = len(rule.patterns or rule.prefixes)
     work = 0
     for image in images:
-        if not image.is_referrer and _CLASSES.get(image.status) is rule.storage_class:
-            matches, cost = yield from _has_tags(rule, image.tags)
-            work += cost
-            if matches:
-                selected.append(image)
-        work += 1
+        work += 1 + wanted * len(image.tags)
         if work >= PIECE:
             work = 0
             yield
+        if image.tags and (yield from _has_tags(rule, image.tags)):
+            selected.append(image)
     return selected
 
 
-def _has_tags(rule: LifecycleRule, tags: tuple[Tag, ...]) -> Generator[None, None, tuple[bool, int]]:
-    """Tell whether an image of these tags is selected, and what finding out has cost since the last breath."""
-    if rule.tag_status is TagStatus.ANY:
-        return True, 0
-    if rule.tag_status is TagStatus.UNTAGGED:
-        return not tags, 0
+def _has_tags(rule: LifecycleRule, tags: tuple[Tag, ...]) -> Generator[None, None, bool]:
+    """Tell whether every pattern, or prefix, of the rule is that of one of the tags."""
     matches: Callable[[str, str], bool] = matches_wildcard if rule.patterns else _has_prefix
     work = 0
     for wanted in rule.patterns or rule.prefixes:
         if not any(matches(wanted, tag) for tag in tags):
-            return False, work
+            return False
         work += len(tags)
         if work >= PIECE:
             work = 0
             yield
-    return bool(tags), work
+    return True
 
 
 def _has_prefix(prefix: str, tag: str) -> bool:
