@@ -24,11 +24,12 @@ from replicator.storage.metadata import image_states, images
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from replicator.core.digest import Digest
     from replicator.core.image_requests import RequestedImage
     from replicator.core.names import RepositoryName
     from replicator.registry.node import RegistryNode
-    from replicator.storage.metadata.image_states import DueImage
     from replicator.storage.metadata.statement import Steps
 
 _log = get_logger(__name__)
@@ -106,18 +107,25 @@ class StorageClasses:
     async def finish_due(self) -> None:
         """Make active what is to be active by now; raises StorageError."""
         while due := await self._node.database.read(image_states.due(self._node.clock.now(), _AT_ONCE)):
-            for image in due:
-                await self._node.commit(image.repository, partial(self._finish, image))
+            # What a repository gets back comes at once: an index with what it lists.
+            for repository in dict.fromkeys(image.repository for image in due):
+                digests = [image.digest for image in due if image.repository == repository]
+                await self._node.commit(repository, partial(self._finish_all, repository, digests))
             self._node.announce_jobs(JobKind.REPLICATE)
 
-    def _finish(self, image: DueImage) -> Steps[None]:
+    def _finish_all(self, repository: RepositoryName, digests: Sequence[Digest]) -> Steps[None]:
+        for digest in digests:
+            yield from self._finish(repository, digest)
+
+    def _finish(self, repository: RepositoryName, digest: Digest) -> Steps[None]:
         now, by = self._node.clock.now(), self._node.settings.node
-        known = yield from images.find_register(image.repository, image.digest)
+        known = yield from images.find_register(repository, digest)
+        # A new one: where the copy is archived, this is what brings it back.
         revision = next_revision(known.revision if known else None, by, now)
-        if (yield from image_states.finish_activation(image.repository, image.digest, revision)):
+        if (yield from image_states.finish_activation(repository, digest, revision)):
             active = StorageClassChange(StorageClass.STANDARD.value, now)
-            yield from record_storage_class(self._node, image.repository, image.digest, active, now)
-            yield from replicate_again(self._node, image.repository, image.digest, now)
+            yield from record_storage_class(self._node, repository, digest, active, now)
+            yield from replicate_again(self._node, repository, digest, now)
 
     async def run(self) -> None:
         """Make active what is due, every so often, until cancelled."""
