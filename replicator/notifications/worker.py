@@ -193,13 +193,14 @@ class SinkWorker:
         age = now - leased.enqueued_at
         is_over = isinstance(error, ReceiverGone) or leased.attempts >= policy.max_attempts or age >= policy.max_age
         fields = {"node": self._node_name, "sink": self.name, "attempt": leased.attempts, "error": text}
-        self._observer.failed()
         if is_over:
             if await self._node.database.write(lambda: event_deliveries.bury(leased, now, text)):
                 self._observer.buried()
+            self._observer.failed()
             _log.error("event could not be delivered and was given up", **fields)
             return
         await self._node.database.write(lambda: event_deliveries.release(leased, now + delay, text))
+        self._observer.failed()
         _log.warning("event could not be delivered", **fields, retry_in_seconds=round(delay, 3))
 
     def _delay(self, leased: LeasedDelivery, error: Exception) -> float:

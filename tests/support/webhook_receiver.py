@@ -111,8 +111,8 @@ class WebhookReceiver:
         if action == SILENT:
             await self._over.wait()
         if action in {RESET, SILENT}:
-            assert request.transport is not None
-            request.transport.abort()
+            if request.transport is not None:  # the client may have gone first
+                request.transport.abort()
             return web.Response()
         return web.Response(status=action, headers=self.headers, text="what a receiver says, a secret even")
 
