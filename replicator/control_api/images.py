@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from replicator.control_api.call import present
 from replicator.control_api.errors import invalid_parameter
 from replicator.control_api.pages import page_of
+from replicator.control_api.scanning import scan_members
 from replicator.core.digest import parse_digest
 from replicator.core.errors import InvalidDigest, InvalidTag
 from replicator.core.image_requests import RequestedImage
@@ -96,12 +97,12 @@ async def describe_images(call: Call) -> Document:
             if field in call.input:
                 raise invalid_parameter(field, f"{field} cannot be used together with imageIds")
         found = await call.registry.images.describe(call.repository, wanted, selection.status)
-        return {"imageDetails": [_show_detail(call, one) for one in found]}
+        return {"imageDetails": await _show_details(call, found)}
     page = page_of(call)
     after = parse_position(page.after)
     listed = await call.registry.images.list_details(call.repository, selection, after, page.size + 1)
     shown, token = page.cut(listed, lambda one: str(one.position))
-    return present(imageDetails=[_show_detail(call, one) for one in shown], nextToken=token)
+    return present(imageDetails=await _show_details(call, shown), nextToken=token)
 
 
 def requested_images(call: Call) -> list[RequestedImage]:
@@ -140,6 +141,11 @@ def _show_failures(failures: Sequence[ImageFailure]) -> list[Document]:
         }
         for one in failures
     ]
+
+
+async def _show_details(call: Call, found: Sequence[ImageDetail]) -> list[Document]:
+    scans = await call.registry.scans.summaries(call.repository, [one.digest for one in found])
+    return [{**_show_detail(call, one), **scan_members(scans.get(one.digest))} for one in found]
 
 
 def _show_detail(call: Call, image: ImageDetail) -> Document:

@@ -44,7 +44,7 @@ from replicator.storage.metadata import images, repositories, scans
 from replicator.storage.metadata.scans import StoredFinding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
@@ -126,6 +126,12 @@ class Scans:
         page = tuple(findings[:size])
         return ScanPage(found, state, summary.severities, page, page[-1].position if len(findings) > size else None)
 
+    async def summaries(
+        self, repository: RepositoryName, digests: Sequence[Digest]
+    ) -> Mapping[Digest, scans.ScanSummary]:
+        """Return how the scans of images by the registry's scan type stand, of those that have one."""
+        return await self._node.database.read(_summaries(repository, digests))
+
     async def record(self, repository: RepositoryName, report: ScanReport) -> None:
         """Store what a scanner says of an image, in place of what one of its type said before.
 
@@ -155,6 +161,18 @@ class Scans:
         if state.completed_at is not None:
             counts = yield from scans.severities(repository, report.digest, report.scan_type)
             yield from record_scan(self._node, repository, report.digest, state.status, counts, now)
+
+
+def _summaries(repository: RepositoryName, digests: Sequence[Digest]) -> Steps[Mapping[Digest, scans.ScanSummary]]:
+    found: dict[Digest, scans.ScanSummary] = {}
+    if not (yield from scans.has_any(repository)):
+        return found
+    scanning = yield from in_force()
+    for digest in digests:
+        summary = yield from scans.find_summary(repository, digest, scanning.scan_type)
+        if summary is not None:
+            found[digest] = summary
+    return found
 
 
 def summary_of(repository: RepositoryName, digest: Digest) -> Steps[scans.ScanSummary | None]:

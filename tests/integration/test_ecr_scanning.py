@@ -357,6 +357,26 @@ class TestFindings:
         names = [one["name"] for page in pages for one in page["imageScanFindings"]["findings"]]
         assert names == [one.name for one in FOUND]
 
+    def test_images_are_described_with_their_scans(self, ecr: EcrNodes, client: Any) -> None:
+        other, never = build_image([b"other"]), build_image([b"never"])
+        for image in (IMAGE, other, never):
+            push(ecr, image)
+        record(ecr, REPORT)
+        start(client, imageDigest=other.digest)
+        described = client.describe_images(repositoryName=APP)["imageDetails"]
+        found = {one["imageDigest"]: one for one in described}
+        assert found[IMAGE.digest]["imageScanStatus"]["status"] == "COMPLETE"
+        assert found[IMAGE.digest]["imageScanFindingsSummary"] == {
+            "imageScanCompletedAt": ecr.now,
+            "vulnerabilitySourceUpdatedAt": datetime.fromtimestamp(1_700_000_000.5, UTC),
+            "findingSeverityCounts": COUNTS,
+        }
+        assert found[other.digest]["imageScanStatus"] == {"status": "FAILED", "description": UNSUPPORTED}
+        assert "imageScanFindingsSummary" not in found[other.digest]
+        assert not {"imageScanStatus", "imageScanFindingsSummary"} & set(found[never.digest])
+        (named,) = client.describe_images(repositoryName=APP, imageIds=[{"imageDigest": IMAGE.digest}])["imageDetails"]
+        assert named == found[IMAGE.digest]
+
     def test_a_scan_that_found_nothing(self, ecr: EcrNodes, client: Any) -> None:
         push(ecr, IMAGE)
         record(ecr, ScanReport(IMAGE.digest, ScanType.BASIC, ScanStatus.COMPLETE))

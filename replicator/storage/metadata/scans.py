@@ -83,6 +83,7 @@ _NTH_SINCE = Statement(
     .limit(1)
     .offset(sa.bindparam("number", type_=sa.Integer))
 )
+_ANY = Statement(sa.select(_s.digest).where(_s.repository == _of_image["repository"]).limit(1))
 _FORGET_SCANS = Statement(sa.delete(image_scans).where(*_scan_of_image))
 _FORGET_FINDINGS = Statement(sa.delete(image_findings).where(*_finding_of_image))
 
@@ -101,7 +102,14 @@ def find_summary(repository: RepositoryName, digest: Digest, scan_type: ScanType
     state = yield from find(repository, digest, scan_type)
     if state is None:
         return None
+    if not state.status.has_findings:
+        return ScanSummary(state, {})
     return ScanSummary(state, (yield from severities(repository, digest, scan_type)))
+
+
+def has_any(repository: RepositoryName) -> Steps[bool]:
+    """Tell whether an image of a repository was ever scanned."""
+    return bool((yield from _ANY(of_repository=repository)))
 
 
 def put(repository: RepositoryName, digest: Digest, state: ScanState) -> Steps[None]:
