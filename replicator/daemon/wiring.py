@@ -265,8 +265,8 @@ class _NodeBuilder:
         for edge in (registry, operators, caching, telling):
             edge.decide_by(policies)
         control = ControlApi(self._settings.id, self._control, self._callers(), clock, observe, limit)
-        pulls = replication.read_through
-        layers = LayerDownloads(self._layer_urls, pulls, authenticator, clock, observe, limit)
+        found = self._control[self._settings.id].layers
+        layers = LayerDownloads(self._layer_urls, found, authenticator, clock, observe, limit)
         return HttpServer(
             self._listener, registry.handle, operations.handle, peers.handle, control.handle, layers.handle
         )

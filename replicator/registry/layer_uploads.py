@@ -88,8 +88,9 @@ class LayerUploads:
             raise UploadOutOfOrder(text, offset=offset)
         if session.parts >= quotas.layer_parts:
             raise LimitExceeded(texts.layer_parts_exceeded(session.id, quotas.layer_parts))
-        if offset + length > quotas.layer_size:
-            raise LimitExceeded(texts.layer_size_exceeded(session.id, quotas.layer_size))
+        limit = min(quotas.layer_size, self._node.settings.max_blob_size or quotas.layer_size)
+        if offset + length > limit:
+            raise LimitExceeded(texts.layer_size_exceeded(session.id, limit))
 
     async def finish(
         self, principal: Principal, repository: RepositoryName, upload: str, digests: Sequence[str]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.core import texts
+from replicator.core.access import UNRESTRICTED
 from replicator.core.errors import BlobNotFound, LayerInaccessible, LayerNotFound
 from replicator.core.image_status import ImageStatus
 from replicator.core.manifest import parse_manifest
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replicator.core.access import Principal
+    from replicator.core.cache_status import PullTrace
+    from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
     from replicator.registry.layer_urls import LayerUrls
@@ -92,16 +95,24 @@ class Layers:
         Raises LayerNotFound, LayerInaccessible where no image that can be pulled has it, RepositoryNotFound, an
         AccessError, an UpstreamError or a StorageError.
         """
-        [known] = await self._node.database.read(self._look(repository, (digest,)))
-        if known.reference is None and known.blob is None:
-            raise LayerNotFound(texts.LAYER_NOT_FOUND)
-        if known.reference is None or known.reference.status is not ImageStatus.ACTIVE:
-            raise LayerInaccessible(texts.LAYER_INACCESSIBLE)
+        await self._check_accessible(repository, digest)
         try:
             await self._pulls.get_blob_size(principal, repository, digest)
         except BlobNotFound as error:
             raise LayerNotFound(texts.LAYER_NOT_FOUND) from error
         return await self._urls.sign(repository, digest, origin)
+
+    async def open(self, repository: RepositoryName, digest: Digest, trace: PullTrace | None = None) -> BlobContent:
+        """Open a layer for whoever has its URL. Raises like `get_url`, but for an AccessError, and BlobNotFound."""
+        await self._check_accessible(repository, digest)
+        return await self._pulls.open_blob(UNRESTRICTED, repository, digest, trace)
+
+    async def _check_accessible(self, repository: RepositoryName, digest: Digest) -> None:
+        [known] = await self._node.database.read(self._look(repository, (digest,)))
+        if known.reference is None and known.blob is None:
+            raise LayerNotFound(texts.LAYER_NOT_FOUND)
+        if known.reference is None or known.reference.status is not ImageStatus.ACTIVE:
+            raise LayerInaccessible(texts.LAYER_INACCESSIBLE)
 
 
 def _media_type(reference: LayerReference | None, digest: Digest) -> str | None:

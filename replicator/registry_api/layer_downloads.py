@@ -8,7 +8,6 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.byte_range import ByteRange, parse_range
 from replicator.core.errors import AccessError, NotFound, RangeNotSatisfiable, ReplicatorError, Throttled, Unsupported
 from replicator.registry_api.answer_body import send_body
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from replicator.core.content import BlobContent
     from replicator.core.rate_limit import RateLimit
     from replicator.registry.layer_urls import LayerUrls
-    from replicator.registry.pulls import PullSource
+    from replicator.registry.layers import Layers
     from replicator.registry_api.authentication import Authenticator
     from replicator.telemetry.requests import Observer
 
@@ -40,7 +39,7 @@ class LayerDownloads(Edge):
     def __init__(
         self,
         urls: LayerUrls,
-        pulls: PullSource,
+        layers: Layers,
         authenticator: Authenticator,
         clock: Clock,
         observe: Observer,
@@ -48,7 +47,7 @@ class LayerDownloads(Edge):
     ) -> None:
         super().__init__(authenticator, clock, observe, rate_limit)
         self._urls = urls
-        self._pulls = pulls
+        self._layers = layers
 
     def headers_of(self, visit: Visit) -> dict[str, str]:
         """Return the request's id as S3 names it."""
@@ -63,7 +62,7 @@ class LayerDownloads(Edge):
             raise Unsupported("The specified method is not allowed against this resource.", allow=("GET", "HEAD"))
         layer = await self._urls.verify(path_of(request), request.raw_path.partition("?")[2])
         # Whoever asked for the URL might have it; what it leads to may have gone since.
-        async with await self._pulls.open_blob(UNRESTRICTED, layer.repository, layer.digest, visit.trace) as blob:
+        async with await self._layers.open(layer.repository, layer.digest, visit.trace) as blob:
             return await self._send(visit, blob)
 
     async def _send(self, visit: Visit, blob: BlobContent) -> web.StreamResponse:

@@ -212,6 +212,13 @@ class TestUploads:
             send(client, upload, b"x" * 16, 16 * number)
         assert code(send, client, upload, b"x", 64) == "LimitExceededException"
 
+    def test_a_blob_is_no_larger_than_the_node_takes(self, tmp_path: Path) -> None:
+        with ecr_nodes(tmp_path, nodes=[node(uploads={"max_blob_size": "300KiB"})]) as running:
+            client = client_of(running)
+            upload = start(client)
+            assert code(send, client, upload, b"x" * (301 * 1024)) == "LimitExceededException"
+            assert send(client, upload, b"x" * (300 * 1024))["lastByteReceived"] == 300 * 1024 - 1
+
     def test_an_upload_without_bytes(self, ecr: EcrNodes) -> None:
         client = client_of(ecr)
         upload = start(client)
@@ -475,6 +482,11 @@ class TestThroughTheCache:
                 )
                 states = [one["layerAvailability"] for one in answer["layers"]]
                 assert states == ["AVAILABLE", "UNAVAILABLE"]
+                client.delete_repository(repositoryName="hub/library/app", force=True)
+                assert get(url)[0] == 404
+                assert running.send("GET", "/v2/hub/library/app/manifests/latest").body == image.manifest
+                url = client.get_download_url_for_layer(**wanted)["downloadUrl"]
+                assert (get(url)[:2], upstream.downloads(image.layers[0])) == ((200, b"one"), 2)
                 unknown = {**wanted, "layerDigest": sha256(b"unknown")}
                 assert code(client.get_download_url_for_layer, **unknown) == "LayersNotFoundException"
                 upstream.registry.faults.on("*/blobs/*", Fault(status=503))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,6 +106,20 @@ class TestCreating:
             f"The repository with name 'app' already exists in the registry with id '{ACCOUNT}'",
         )
         assert client.describe_repositories()["repositories"][0]["imageTagMutability"] == "IMMUTABLE"
+
+    def test_of_many_at_once_one_makes_it(self, ecr: EcrNodes) -> None:
+        clients = [ecr.client() for _ in range(6)]
+
+        def make(client: Any) -> str:
+            try:
+                client.create_repository(repositoryName="app")
+            except ClientError as error:
+                return str(error.response["Error"]["Code"])
+            return "made"
+
+        with ThreadPoolExecutor(6) as pool:
+            outcomes = Counter(pool.map(make, clients))
+        assert outcomes == {"made": 1, "RepositoryAlreadyExistsException": 5}
 
     @pytest.mark.parametrize("name", ["a--b", "ab", "a__b/c.d", "a" * 256])
     def test_names_that_ecr_takes(self, client: Any, name: str) -> None:
