@@ -285,13 +285,14 @@ async def test_over_any_restarts_each_event_arrives_and_each_image_is_in_order(
     receiver.behave = lambda _: chance.choice([200, 200, 500, 503, RESET])
     sent: dict[Digest, list[str]] = {A: [], B: [], C: []}
     for life in range(6):
+        before = len(receiver.received)
         async with telling(tmp_path, receiver, clock=clock) as scene, running(scene.worker):
             for number in range(6):
                 digest = chance.choice([A, B, C])
                 tag = f"v{life}-{number}"
                 sent[digest].append(tag)
                 await scene.happen(digest, tag)
-            await receiver.until_received(len(receiver.received) + 1)
+            await receiver.until_received(before + 1)
         clock.advance(600.0)
     receiver.behave = lambda _: 200
     async with telling(tmp_path, receiver, clock=clock) as scene, running(scene.worker):
