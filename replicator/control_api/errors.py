@@ -51,6 +51,7 @@ CODES: Mapping[type[ReplicatorError], str] = {
     errors.TemplateNotFound: "TemplateNotFoundException",
     errors.TemplateExists: "TemplateAlreadyExistsException",
     errors.PullTimeExclusionNotFound: "ExclusionNotFoundException",
+    errors.CredentialsUnavailable: "UnableToGetUpstreamImageException",
     errors.ImageExists: "ImageAlreadyExistsException",
     errors.ImageReferenced: "InvalidParameterException",
     errors.StorageClassRefused: "ImageStorageClassUpdateNotSupportedException",

@@ -400,6 +400,10 @@ class UpstreamDenied(UpstreamError):
     """the upstream refuses our credentials."""
 
 
+class CredentialsUnavailable(UpstreamDenied):
+    """the credentials for the upstream could not be had."""
+
+
 class PermissionMissing(UpstreamDenied):
     """the peer's registry policy does not allow our account to replicate there."""
 

@@ -114,6 +114,11 @@ def layer_size_exceeded(upload: str, limit: int) -> str:
     return f"The upload with id '{upload}' already has the maximum allowed layer size which is '{limit}' bytes"
 
 
+def upstream_image_failed(why: str) -> str:
+    """Say that an image could not be had from an upstream."""
+    return f"There was an issue getting the upstream image matching the upstream registry: {why}"
+
+
 def upstream_layer_failed(why: str) -> str:
     """Say that a layer could not be had from an upstream."""
     return f"There was an issue getting the upstream layer matching the upstream registry: {why}"

@@ -14,6 +14,7 @@ from replicator.core import texts
 from replicator.core.digest import Digest
 from replicator.core.errors import (
     AccessError,
+    CredentialsUnavailable,
     ImageInaccessible,
     ImageReferenced,
     InvalidDigest,
@@ -104,7 +105,10 @@ class Images:
     async def get(
         self, principal: Principal, repository: RepositoryName, wanted: Sequence[RequestedImage]
     ) -> tuple[list[FoundImage], list[ImageFailure]]:
-        """Return images, and what is wrong with the others; a cached repository fetches what it lacks."""
+        """Return images, and what is wrong with the others; a cached repository fetches what it lacks.
+
+        Raises CredentialsUnavailable where it cannot, because nobody has what the upstream wants to see.
+        """
         found: list[FoundImage] = []
         failures: list[ImageFailure] = []
         for one in wanted:
@@ -123,6 +127,8 @@ class Images:
     ) -> FoundImage | ImageFailure:
         try:
             manifest = await self._pulls.get_manifest(principal, repository, wanted.reference)
+        except CredentialsUnavailable as error:
+            raise CredentialsUnavailable(texts.upstream_image_failed(str(error))) from error
         except (ManifestNotFound, UpstreamError, AccessError) as error:
             return _failure(wanted, error)
         if wanted.digest not in {None, manifest.digest}:

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from replicator.core.errors import ConfigurationError, UpstreamDenied
+from replicator.core.errors import ConfigurationError, CredentialsUnavailable, UpstreamDenied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,13 +96,13 @@ class KeptCredentials:
         """Replace what is kept; when that fails, keep it while it holds."""
         now = self._clock.monotonic()
         if self._failure is not None and now - self._failure[0] < PAUSE:
-            raise UpstreamDenied(self._failure[1])
+            raise CredentialsUnavailable(self._failure[1])
         try:
             found = await self._found()
         except UpstreamDenied as error:
             if self._kept is None or now >= self._kept.ends_at:
                 self._failure = (self._clock.monotonic(), str(error))
-                raise
+                raise CredentialsUnavailable(str(error)) from error
             self._kept = _Kept(self._kept.credentials, now + PAUSE, self._kept.ends_at)
             return
         self._failure = None
