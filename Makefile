@@ -18,7 +18,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links --no-emit-package replicator
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-17s %s\n", $$1, $$2}' Makefile
 	@echo 'Variables: ARGS="..." goes to the tool of test, test-fast, conformance, bench and lock; WORKERS=0 runs tests in one process.'
 
 venv: .venv/.installed ## Make .venv, or bring it up to date with the pins
@@ -73,6 +73,9 @@ fuzz-ecr: venv ## Ask the ECR API FUZZ=20000 random requests made from its model
 ecr-model: venv ## Make the models of the ECR API anew from the botocore that is installed
 	$(BIN)/python -m tests.ecr_model
 
+ecr-compatibility: venv ## Make the table of the ECR API's operations anew
+	$(BIN)/python -m tests.ecr_compatibility
+
 bench: venv tools ## Run the benchmarks
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
@@ -102,4 +105,4 @@ clean: ## Remove caches and build results (not .venv)
 	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find replicator tests deploy -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help venv tools run demo test test-fast simulate chaos-cache conformance cover faults fuzz-ecr ecr-model bench format format-check lint types imports check lock clean
+.PHONY: help venv tools run demo test test-fast simulate chaos-cache conformance cover faults fuzz-ecr ecr-model ecr-compatibility bench format format-check lint types imports check lock clean
