@@ -13,8 +13,9 @@ from replicator.core.errors import ManifestNotFound, ScanLimit, ScanningMismatch
 from replicator.core.names import RepositoryName
 from replicator.core.scanning import EnhancedFinding, Finding, ScanReport, ScanStatus, ScanType, Severity
 from replicator.registry.scans import Scans
+from replicator.storage.metadata import scans
 from tests.support.ecr_images import put_manifest, upload
-from tests.support.ecr_node import ACCOUNT, REGION, ecr_nodes
+from tests.support.ecr_node import ACCOUNT, REGION, ecr_nodes, node
 from tests.support.images import build_image, build_index, walk
 
 if TYPE_CHECKING:
@@ -195,13 +196,13 @@ class TestManualScans:
         images = [build_image([str(number).encode()]) for number in range(3)]
         for image in images:
             push(ecr, image)
-        scans = Scans(ecr.node().registry, scans_per_window=2)
+        limited = Scans(ecr.node().registry, scans_per_window=2)
         for image in images[:2]:
-            ecr.run(scans.start(NAME, image.digest, None))
+            ecr.run(limited.start(NAME, image.digest, None))
         with pytest.raises(ScanLimit):
-            ecr.run(scans.start(NAME, images[2].digest, None))
+            ecr.run(limited.start(NAME, images[2].digest, None))
         ecr.advance(DAY)
-        assert ecr.run(scans.start(NAME, images[2].digest, None)) == images[2].digest
+        assert ecr.run(limited.start(NAME, images[2].digest, None)) == images[2].digest
 
     def test_what_cannot_be_scanned(self, ecr: EcrNodes, client: Any) -> None:
         index = build_index([IMAGE])
@@ -278,6 +279,45 @@ class TestScansOnPush:
         ecr.advance(1)
         push(ecr, IMAGE, "later")
         assert findings(client)["imageScanStatus"]["status"] == "FAILED"
+
+    def test_a_restored_image_is_scanned_again(self, ecr: EcrNodes, client: Any) -> None:
+        configure(client, "BASIC", "SCAN_ON_PUSH", "*")
+        push(ecr, IMAGE)
+        record(ecr, ScanReport(IMAGE.digest, ScanType.BASIC, ScanStatus.COMPLETE))
+        image_id = {"imageDigest": IMAGE.digest}
+        client.update_image_storage_class(repositoryName=APP, imageId=image_id, targetStorageClass="ARCHIVE")
+        with pytest.raises(client.exceptions.ScanNotFoundException):
+            findings(client)
+        push(ecr, IMAGE)
+        assert findings(client)["imageScanStatus"]["status"] == "FAILED"
+
+    def test_the_images_of_an_index_are_scanned_and_it_is_not(self, ecr: EcrNodes, client: Any) -> None:
+        index = build_index([IMAGE])
+        push(ecr, index, "index")
+        configure(client, "BASIC", "SCAN_ON_PUSH", "*")
+        push(ecr, index, "again")
+        assert findings(client)["imageScanStatus"]["status"] == "FAILED"
+        with pytest.raises(client.exceptions.ScanNotFoundException):
+            client.describe_image_scan_findings(repositoryName=APP, imageId={"imageTag": "index"})
+
+    def test_a_replica_is_scanned_where_it_arrives(self, tmp_path: Path) -> None:
+        eu = f"{ACCOUNT}/eu-west-1"
+        with ecr_nodes(tmp_path / "two", nodes=[node(), node("eu-west-1")]) as two:
+            here, there = two.client(), two.client(region="eu-west-1", node=eu)
+            destination = {"region": "eu-west-1", "registryId": ACCOUNT}
+            here.put_replication_configuration(replicationConfiguration={"rules": [{"destinations": [destination]}]})
+            configure(there, "BASIC", "SCAN_ON_PUSH", "team")
+            here.create_repository(repositoryName=APP)
+            push(two, IMAGE, "v1")
+
+            async def is_scanned() -> bool:
+                database = two.node(eu).registry.database
+                return await database.read(scans.find(NAME, IMAGE.digest, ScanType.BASIC)) is not None
+
+            two.until(is_scanned)
+            assert findings(there)["imageScanStatus"]["status"] == "FAILED"
+            with pytest.raises(here.exceptions.ScanNotFoundException):
+                findings(here)
 
     def test_enhanced(self, ecr: EcrNodes, client: Any) -> None:
         client.put_registry_scanning_configuration(scanType="ENHANCED")
