@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,9 +13,6 @@ from replicator.config.loader import check_settings, load_settings
 from replicator.config.references import secrets_of
 from replicator.core.access import EVERYTHING
 from replicator.core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEV = "arn:aws:iam::123456789012:user/dev"
 CANARY = "canary-5f2a91-canary-5f2a91"
@@ -190,3 +188,16 @@ def test_nobody_else_is_called_like_a_token_s_user(tmp_path: Path) -> None:
     assert found == [
         "nodes[0].auth.users[0].name: AWS is who logs in with an authorization token; expected another name"
     ]
+
+
+def test_the_example_of_the_reference_is_right(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text().partition("### Identities")[2]
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "secrets").mkdir()
+    for name in ("ci-1", "ci-2"):
+        (tmp_path / "secrets" / name).write_text(CANARY)
+    path = write(tmp_path)
+    path.write_text(path.read_text().partition("identities:")[0] + example)
+    [found] = load_settings(path, {}).identities
+    assert [one.id for one in found.access_keys] == ["AKIACI1", "AKIACI2"]
+    assert len(found.to_policies()) == 1

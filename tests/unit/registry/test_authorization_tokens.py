@@ -64,7 +64,7 @@ def test_clients_can_split_user_and_password() -> None:
 
 def test_a_token_is_for_its_region() -> None:
     token, _ = tokens(region=EU).issue(KEY, NOW)
-    assert tokens(region=EU).verify(token, NOW)
+    assert tokens(region=EU).verify(token, NOW).identity == KEY.identity
     with pytest.raises(Unauthenticated):
         tokens().verify(token, NOW)
 
@@ -84,7 +84,7 @@ def test_a_token_dies_with_its_access_key() -> None:
 
 def test_a_temporary_key_s_token_dies_with_the_session() -> None:
     token, _ = tokens().issue(access_key(session_token="one"), NOW)
-    assert tokens(access_key(session_token="one")).verify(token, NOW)
+    assert tokens(access_key(session_token="one")).verify(token, NOW).identity == KEY.identity
     for changed in (access_key(session_token="two"), access_key()):
         with pytest.raises(Unauthenticated):
             tokens(changed).verify(token, NOW)
