@@ -63,7 +63,7 @@ class RegistryNode:
     _policy_listeners: list[Callable[[RepositoryName, str | None], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pull_times = PullTimes(self)
+        self.pull_times = PullTimes(self.database, self.clock, lambda: self.settings)
         self.policies = NodePolicies(self)
 
     async def commit(self, repository: RepositoryName, body: Body[T]) -> T:

@@ -16,12 +16,14 @@ from replicator.storage.metadata import image_states
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from replicator.core.access import Principal
+    from replicator.core.clock import Clock
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
-    from replicator.registry.node import RegistryNode
+    from replicator.registry.settings import RegistrySettings
+    from replicator.storage.metadata.database import Database
     from replicator.storage.metadata.statement import Steps
 
 _log = get_logger(__name__)
@@ -37,10 +39,12 @@ _MANY = 50_000
 
 
 class PullTimes:
-    """The last pulls of images that are not written down yet. `run` under a supervisor; `close` at the end."""
+    """The last pulls of a node's images that are not written down yet. `run` under a supervisor; `close` at the end."""
 
-    def __init__(self, node: RegistryNode) -> None:
-        self._node = node
+    def __init__(self, database: Database, clock: Clock, settings: Callable[[], RegistrySettings]) -> None:
+        self._database = database
+        self._clock = clock
+        self._settings = settings
         self._pulled: dict[tuple[RepositoryName, Digest], float] = {}
 
     def note(self, principal: Principal, repository: RepositoryName, digest: Digest) -> None:
@@ -48,10 +52,10 @@ class PullTimes:
         if principal.kind is PrincipalKind.NODE:
             return
         arn = principal.caller_arn
-        if arn is not None and is_excluded(arn, self._node.settings.pull_time_exclusions):
+        if arn is not None and is_excluded(arn, self._settings().pull_time_exclusions):
             return
         if len(self._pulled) < _MANY or (repository, digest) in self._pulled:
-            self._pulled[repository, digest] = self._node.clock.now()
+            self._pulled[repository, digest] = self._clock.now()
 
     def last(self, repository: RepositoryName, digest: Digest, written: float | None) -> float | None:
         """Return when an image was pulled last, given what is written of it."""
@@ -61,7 +65,7 @@ class PullTimes:
     async def run(self) -> None:
         """Write pulls down every so often, until cancelled."""
         while True:
-            await self._node.clock.sleep(WRITE_EVERY)
+            await self._clock.sleep(WRITE_EVERY)
             await self._try_to_write()
 
     async def close(self) -> None:
@@ -72,14 +76,14 @@ class PullTimes:
         try:
             await self.write()
         except StorageError as error:
-            node = str(self._node.settings.node)
+            node = str(self._settings().node)
             _log.warning("times of pulls could not be written", node=node, error=str(error))
 
     async def write(self) -> None:
         """Write down what was gathered, a bounded number in a transaction; raises StorageError, and keeps the rest."""
         while self._pulled:
             batch = [(*key, self._pulled[key]) for key in list(self._pulled)[:_BATCH]]
-            await self._node.database.write(lambda batch=batch: _touch_all(batch))  # type: ignore[misc]
+            await self._database.write(lambda batch=batch: _touch_all(batch))  # type: ignore[misc]
             for repository, digest, at in batch:
                 if self._pulled.get((repository, digest)) == at:
                     del self._pulled[repository, digest]
