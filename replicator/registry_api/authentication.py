@@ -213,8 +213,10 @@ class UserAuthenticator:
         return self._found(_principal(user), now + TOKEN_LIFETIME)
 
     def _by_token(self, token: str) -> _Known:
-        if self._authorizations is not None and self._authorizations.is_token(token):
-            return self._by_authorization(self._authorizations, token)
+        if self._authorizations is not None:
+            token = _without_user(token)
+            if self._authorizations.is_token(token):
+                return self._by_authorization(self._authorizations, token)
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated("the token is not valid here")
         try:
@@ -267,6 +269,17 @@ class _Known:
 
 def _principal(user: User) -> Principal:
     return Principal(user.name, PrincipalKind.USER, policies_of(user.grants))
+
+
+def _without_user(token: str) -> str:
+    """Return the token in an `authorizationToken` as the API gives it, which ECR Public takes as a bearer token too."""
+    if "." in token:
+        return token
+    try:
+        name, _, password = base64.b64decode(token, validate=True).decode().partition(":")
+    except ValueError:
+        return token
+    return password if name == TOKEN_USER else token
 
 
 def _split(header: str | None) -> tuple[str, str]:

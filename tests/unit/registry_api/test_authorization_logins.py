@@ -95,6 +95,16 @@ def test_a_bearer_token_ends_with_the_credential() -> None:
         login.authenticator.authenticate(f"Bearer {bearer.token}")
 
 
+def test_what_the_api_gives_is_a_bearer_token_as_it_is() -> None:
+    """As ECR Public takes it: the user's name and the password in Base64."""
+    login = Login()
+    given = basic("AWS", login.password()).removeprefix("Basic ")
+    assert login.authenticator.authenticate(f"Bearer {given}").arn == DEV
+    for other in (basic("dev", login.password()), basic("AWS", "password"), basic("AWS", "")):
+        with pytest.raises(Unauthenticated):
+            login.authenticator.authenticate(other.replace("Basic", "Bearer"))
+
+
 def test_a_login_ends_when_its_key_is_taken_away() -> None:
     login = Login()
     header = basic("AWS", login.password())
