@@ -299,13 +299,13 @@ class Principal:
         kind = "resource-based" if outcome in _BY_RESOURCE else "identity-based"
         is_explicit = outcome in {Outcome.DENIED_BY_IDENTITY, Outcome.DENIED_BY_RESOURCE}
         why = texts.explicit_deny(kind) if is_explicit else texts.nothing_allows(kind, action)
-        return texts.access_denied(self.caller_arn or self.name, action, self._resource(repository), why)
+        return texts.access_denied(self.caller_arn or self.name, action, self.resource_arn(repository), why)
 
     def _decide(self, action: str, repository: RepositoryName | None) -> Decision:
         arn = self.caller_arn
         account = self._account if arn is not None else None
         question = Question(
-            Caller(arn, account), self._relation, action, self._resource(repository), lambda: self._facts(repository)
+            Caller(arn, account), self._relation, action, self.resource_arn(repository), lambda: self._facts(repository)
         )
         return decide(question, (*self.policies, *_policies_at(self.resources, action, repository)))
 
@@ -323,7 +323,8 @@ class Principal:
             return Relation.OWN_ACCOUNT
         return Relation.OTHER_ACCOUNT
 
-    def _resource(self, repository: RepositoryName | None) -> str:
+    def resource_arn(self, repository: RepositoryName | None) -> str:
+        """Return what a question about `repository`, or about the registry itself (None), is about."""
         if repository is None:
             return "*"
         if self.resources is None:
@@ -401,6 +402,11 @@ EVERYTHING = Policy(
 
 UNRESTRICTED = Principal("anonymous", PrincipalKind.ANONYMOUS, (EVERYTHING,), is_root=True)
 """The caller of a node that runs without authentication: the root of the account, which only a Deny stops."""
+
+
+def assumed_root(arn: str, account: AccountId) -> Principal:
+    """Return the root of an account whose own policies are not known here, and are taken to allow everything."""
+    return Principal(arn, PrincipalKind.USER, (EVERYTHING,), arn=arn, account=account)
 
 
 def node_principal(node: NodeId) -> Principal:

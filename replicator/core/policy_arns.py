@@ -55,6 +55,14 @@ def account_of_root(arn: str) -> AccountId | None:
     return None if found is None else AccountId(found[1])
 
 
+def account_of(arn: str) -> AccountId | None:
+    """Return the account of a principal's ARN, or None when it is none."""
+    found = next(
+        (found for form in (_ROOT, _USER, _ROLE, _SESSION, _FEDERATED) if (found := form.fullmatch(arn))), None
+    )
+    return None if found is None else AccountId(found[1])
+
+
 def role_of(arn: str) -> Role | None:
     """Return the role that an ARN names, or whose session it names."""
     found = _ROLE.fullmatch(arn) or _SESSION.fullmatch(arn)

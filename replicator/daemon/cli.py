@@ -18,6 +18,7 @@ from replicator import __version__
 from replicator.core.errors import ReplicatorError
 from replicator.daemon.cache_cli import cache_app
 from replicator.daemon.events_cli import events_app
+from replicator.daemon.policy_cli import policy_app
 from replicator.daemon.replication_cli import CaOption, ConfigOption, UserOption, register
 
 app = typer.Typer(
@@ -146,3 +147,4 @@ def login(
 register(app)
 app.add_typer(cache_app, name="cache")
 app.add_typer(events_app, name="events")
+app.add_typer(policy_app, name="policy")

@@ -12,6 +12,7 @@ from replicator.config.nodes import Sparse
 from replicator.config.replication import UnknownDestinations
 from replicator.control_api.callers import OpenCallers, SignedCallers
 from replicator.control_api.edge import ControlApi
+from replicator.core.access import UNRESTRICTED, Principal, PrincipalKind, policies_of
 from replicator.core.account_settings import AccountSettings
 from replicator.core.rate_limit import RateLimit
 from replicator.daemon.cache_parts import CacheBuilder, new_via
@@ -50,6 +51,7 @@ from replicator.registry_api.events_api import EventsApi
 from replicator.registry_api.layer_downloads import LayerDownloads
 from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
+from replicator.registry_api.policy_api import PolicyApi
 from replicator.registry_api.replication_api import ReplicationApi
 
 if TYPE_CHECKING:
@@ -251,6 +253,7 @@ class _NodeBuilder:
         operators = ReplicationApi(replication.use_cases, authenticator, clock, observe, limit)
         caching = CacheApi(cache.use_cases, authenticator, clock, observe, limit, self._settings.public_url)
         telling = EventsApi(events.operators, authenticator, clock, observe, limit)
+        explaining = PolicyApi(self._find_principal, policies, authenticator, clock, observe, limit)
         operations = Operations(
             authenticator,
             readiness.check,
@@ -260,6 +263,7 @@ class _NodeBuilder:
             operators.handle,
             caching.handle,
             telling.handle,
+            explaining.handle,
         )
         operations.decide_by(policies, clock)
         for edge in (registry, operators, caching, telling):
@@ -270,6 +274,18 @@ class _NodeBuilder:
         return HttpServer(
             self._listener, registry.handle, operations.handle, peers.handle, control.handle, layers.handle
         )
+
+    def _find_principal(self, name: str) -> Principal | None:
+        """Return somebody whom this node knows, for explanations."""
+        if self._settings.auth is None and not self._shared.settings.identities:
+            return None if name.startswith("arn:") else UNRESTRICTED
+        if name == "anonymous":
+            return Principal(name, PrincipalKind.ANONYMOUS, policies_of(self._settings.anonymous_grants()))
+        users = () if self._settings.auth is None else self._settings.auth.users
+        grants = next((one.to_grants() for one in users if one.name == name), None)
+        if grants is not None:
+            return Principal(name, PrincipalKind.USER, policies_of(grants))
+        return self._shared.identities.find_principal(name)
 
     def _authenticator(self, tokens: PeerTokens) -> Authenticator:
         settings = self._settings

@@ -72,6 +72,11 @@ class IdentityDirectory:
         """Return a key; None when nobody has it, or nobody has it any more."""
         return self._keys.get(access_key_id)
 
+    def find_principal(self, arn: str) -> Principal | None:
+        """Return the caller of an ARN that has a key; None when nobody has."""
+        found = next((key.identity for key in self._keys.values() if key.identity.arn == arn), None)
+        return None if found is None else principal_of(found)
+
     def is_made_of(self, keys: Iterable[AccessKey]) -> bool:
         """Tell whether to replace the keys by these would change nothing."""
         return {key.id: _content(key) for key in keys} == {name: _content(key) for name, key in self._keys.items()}

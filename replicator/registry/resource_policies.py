@@ -7,7 +7,7 @@ remembered for longer than that. A stored policy that cannot be read lets nobody
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from replicator.core.access import DecisionMemory
@@ -17,11 +17,13 @@ from replicator.storage.metadata import repositories
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from replicator.core.account_settings import PolicyScope
+    from replicator.core.clock import Clock
     from replicator.core.names import NodeId, RepositoryName
-    from replicator.registry.node import RegistryNode
+    from replicator.registry.settings import RegistrySettings
+    from replicator.storage.metadata.database import Database
     from replicator.storage.metadata.repositories import Repository
 
 _log = get_logger(__name__)
@@ -37,10 +39,30 @@ _NOBODY = Policy(
 )
 
 
+class PolicyHome(Protocol):
+    """The node whose policies these are."""
+
+    settings: RegistrySettings
+    database: Database
+    clock: Clock
+
+    def on_policy(self, listener: Callable[[RepositoryName, str | None], None]) -> None:
+        """Call `listener` with the policy that a repository was given, None where it was taken away."""
+        ...
+
+    def on_settings(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the settings were replaced."""
+        ...
+
+    def on_removed(self, listener: Callable[[RepositoryName], None]) -> None:
+        """Call `listener` with the name of every repository that was deleted."""
+        ...
+
+
 class NodePolicies:
     """The policies of one node, as `Principal` asks for them. `load` them when the store is open, then `run`."""
 
-    def __init__(self, node: RegistryNode) -> None:
+    def __init__(self, node: PolicyHome) -> None:
         self._node = node
         self._policies: dict[RepositoryName, Policy] = {}
         self._tags: dict[RepositoryName, Mapping[str, str]] = {}

@@ -36,6 +36,7 @@ class Readiness:
 REPLICATION_PREFIX = "/_replicator/v1/replication/"
 CACHE_PREFIX = "/_replicator/v1/cache/"
 EVENTS_PREFIX = "/_replicator/v1/events/"
+POLICY_PREFIX = "/_replicator/v1/policy/"
 
 _CHALLENGE = 'Basic realm="replicator"'
 
@@ -54,7 +55,7 @@ ServeBelow = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Operations:
     """Serves `/healthz`, `/readyz`, `/metrics` and `/_replicator/v1/` of one node.
 
-    `replication`, `cache` and `events` serve what operators ask of these, below prefixes of their own.
+    `replication`, `cache`, `events` and `policy` serve what operators ask of these, below prefixes of their own.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Operations:
         replication: ServeBelow | None = None,
         cache: ServeBelow | None = None,
         events: ServeBelow | None = None,
+        policy: ServeBelow | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._check = check
@@ -74,7 +76,7 @@ class Operations:
         self._get_status = get_status
         self._rate_limit = rate_limit
         self._policies: tuple[ResourcePolicies, Clock] | None = None
-        below = {REPLICATION_PREFIX: replication, CACHE_PREFIX: cache, EVENTS_PREFIX: events}
+        below = {REPLICATION_PREFIX: replication, CACHE_PREFIX: cache, EVENTS_PREFIX: events, POLICY_PREFIX: policy}
         self._below = {prefix: serve for prefix, serve in below.items() if serve is not None}
         self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/healthz": self._healthz,
