@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from replicator.core.image_status import ImageStatus
+from replicator.core.errors import ImageInaccessible
+from replicator.core.image_requests import RequestedImage
+from replicator.core.image_status import ImageStatus, StorageClass
 from replicator.core.names import RepositoryName
+from replicator.registry.storage_classes import StorageClasses
 from replicator.storage.metadata import image_states
+from tests.support.clock import FakeClock
 from tests.support.ecr_images import push, put_manifest
 from tests.support.ecr_node import ecr_nodes, node
 from tests.support.images import build_image, build_index
+from tests.support.pull_through_node import ALPINE, LATEST, caching_node
+from tests.support.upstreams import FakeRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,3 +236,16 @@ class TestReplication:
 async def _is_active(ecr: EcrNodes, name: str | None = None) -> bool:
     read = image_states.find_status(RepositoryName(REPOSITORY), ONE.digest)
     return await ecr.node(name).registry.database.read(read) is ImageStatus.ACTIVE
+
+
+async def test_an_archived_image_of_the_cache_is_not_fetched_again(tmp_path: Path) -> None:
+    clock = FakeClock(1_000_000.0)
+    async with FakeRegistry() as upstream, caching_node(tmp_path, {"hub": upstream}, clock) as cached:
+        image = upstream.add_image("library/alpine", "latest")
+        await cached.manifest()
+        assert (asked := upstream.count()) > 0
+        await StorageClasses(cached.node).move(ALPINE, RequestedImage(tag="latest"), StorageClass.ARCHIVE)
+        for reference in (LATEST, image.digest):
+            with pytest.raises(ImageInaccessible):
+                await cached.manifest(reference)
+        assert upstream.count() == asked
