@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from replicator.core.account_settings import AccountSettingName, AccountSettings
 from replicator.core.errors import (
     DeclaredInFile,
     InvalidInput,
+    InvalidPolicy,
     RegistryPolicyNotFound,
     SigningConfigurationNotFound,
     StorageError,
@@ -20,7 +22,7 @@ from replicator.core.errors import (
 from replicator.core.errors import TemplateExists as Exists
 from replicator.core.errors import TemplateNotFound as NotThere
 from replicator.core.mutability import MutabilityRule, TagMutability
-from replicator.core.names import AccountId, NodeId, Region
+from replicator.core.names import AccountId, NodeId, Region, RepositoryName
 from replicator.core.registry_policy import Permission, PolicyStatement, RegistryPolicy
 from replicator.core.replication import ReplicationRule
 from replicator.core.replication_configuration import RegistryRule
@@ -28,7 +30,6 @@ from replicator.core.signing import SigningConfiguration, SigningRule
 from replicator.core.templates import ROOT, CreationCause, CreationTemplate
 from replicator.registry.node import RegistryNode
 from replicator.registry.run_time_documents import REFRESH
-from replicator.registry.run_time_policy import MAX_POLICY
 from replicator.registry.run_time_replication import RULES
 from replicator.registry.run_time_settings import RunTimeSettings
 from replicator.registry.settings import RegistrySettings
@@ -38,6 +39,8 @@ from replicator.storage.metadata.registry_documents import RegistryDocument
 from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from replicator.storage.metadata.database import Database
 
 ACCOUNT, FRIEND = AccountId("111111111111"), AccountId("222222222222")
@@ -46,7 +49,20 @@ FILE = "/etc/replicator.yaml"
 EMPTY = RegistrySettings(HERE)
 PROFILE = "arn:aws:signer:us-east-1:111111111111:/signing-profiles/release"
 TO_EU, TO_AP = RegistryRule((EU,), ("team/",)), RegistryRule((AP,), delete_replication=True)
-ALLOWED = PolicyStatement(FRIEND, frozenset({Permission.REPLICATE_IMAGE}), ("team/*", "base"))
+POLICY_TEXT = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "friends",
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{FRIEND}:root"},
+                "Action": ["ecr:ReplicateImage"],
+                "Resource": [f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/team/*"],
+            }
+        ],
+    }
+)
 TEMPLATE = CreationTemplate(
     "team",
     frozenset({CreationCause.REPLICATION, CreationCause.CREATE_ON_PUSH}),
@@ -147,39 +163,69 @@ class TestReplicationConfiguration:
 
 
 class TestRegistryPolicy:
-    async def test_statements_are_in_force_until_they_are_deleted(self, database: Database) -> None:
+    async def test_a_policy_is_in_force_until_it_is_deleted(self, database: Database) -> None:
         one = await opened(database)
-        with pytest.raises(RegistryPolicyNotFound):
-            one.policy.get()
-        with pytest.raises(RegistryPolicyNotFound):
-            await one.policy.delete()
-        await one.policy.put([ALLOWED])
+        for ask in (one.policy.delete, _get(one)):
+            with pytest.raises(RegistryPolicyNotFound, match=f"in the registry with id '{ACCOUNT}'"):
+                await ask()
+        await one.policy.put(POLICY_TEXT)
         for each in (one, await opened(database)):
-            assert each.policy.get().statements == (ALLOWED,)
-            assert settings_of(each).registry_policy == RegistryPolicy(ACCOUNT, (ALLOWED,))
-        assert (await one.policy.delete()).statements == (ALLOWED,)
+            assert each.policy.get() == POLICY_TEXT
+            assert lacks(each, FRIEND) is None
+        assert await one.policy.delete() == POLICY_TEXT
         for each in (one, await opened(database)):
-            assert settings_of(each).registry_policy == RegistryPolicy(ACCOUNT)
+            assert lacks(each, FRIEND) is Permission.REPLICATE_IMAGE
 
-    async def test_statements_of_the_file_are_kept(self, database: Database) -> None:
-        declared = (PolicyStatement(AccountId("333333333333")),)
-        one = await opened(database, replace(EMPTY, registry_policy=RegistryPolicy(ACCOUNT, declared)))
-        put = await one.policy.put([ALLOWED])
-        assert (put.statements, put.declared) == ((ALLOWED,), declared)
-        assert settings_of(one).registry_policy == RegistryPolicy(ACCOUNT, (*declared, ALLOWED))
+    async def test_what_the_file_accepts_stays_in_force(self, database: Database) -> None:
+        stranger = AccountId("333333333333")
+        declared = RegistryPolicy(ACCOUNT, (PolicyStatement(stranger),))
+        one = await opened(database, replace(EMPTY, registry_policy=declared))
+        await one.policy.put(POLICY_TEXT)
+        assert lacks(one, FRIEND) is lacks(one, stranger) is None
         await one.policy.delete()
-        assert one.policy.get().statements == ()
+        assert lacks(one, stranger) is None
         with pytest.raises(DeclaredInFile, match=FILE):
             await one.policy.delete()
-        assert settings_of(one).registry_policy == RegistryPolicy(ACCOUNT, declared)
+        assert lacks(one, FRIEND) is Permission.REPLICATE_IMAGE
 
-    async def test_a_policy_has_statements_and_is_not_too_long(self, database: Database) -> None:
+    async def test_what_is_no_policy_changes_nothing(self, database: Database) -> None:
         one = await opened(database)
-        for statements in ([], [replace(ALLOWED, repositories=("a" * 256,) * (MAX_POLICY // 256))]):
-            with pytest.raises(InvalidInput):
-                await one.policy.put(statements)
-        with pytest.raises(RegistryPolicyNotFound):
-            one.policy.get()
+        await one.policy.put(POLICY_TEXT)
+        for text in ("", "{}", "[]", POLICY_TEXT.replace("Allow", "Maybe"), POLICY_TEXT.replace("Resource", "Place")):
+            with pytest.raises(InvalidPolicy, match="Invalid registry policy provided"):
+                await one.policy.put(text)
+        assert one.policy.get() == POLICY_TEXT
+
+    async def test_scope_v1_takes_its_own_actions_only_and_keeps_what_was_there(self, database: Database) -> None:
+        one, pulls = await opened(database), POLICY_TEXT.replace("ecr:ReplicateImage", "ecr:BatchGetImage")
+        await one.policy.put(pulls)
+        await one.account.put(AccountSettingName.REGISTRY_POLICY_SCOPE, "V1")
+        assert (await opened(database)).policy.get() == pulls
+        with pytest.raises(InvalidPolicy):
+            await one.policy.put(pulls)
+        await one.policy.put(POLICY_TEXT)
+
+    async def test_statements_that_an_earlier_version_kept_are_a_policy(self, database: Database) -> None:
+        before = {"account": FRIEND, "permissions": ["ecr:ReplicateImage"], "repositories": ["team/*", "base"]}
+        content = json.dumps({"statements": [before]})
+        await database.write(lambda: registry_documents.put("registry-policy", content, 1.0))
+        one = await opened(database)
+        assert lacks(one, FRIEND) is None
+        assert lacks(one, FRIEND, "elsewhere") is Permission.REPLICATE_IMAGE
+        assert json.loads(one.policy.get())["Statement"][0]["Action"] == ["ecr:ReplicateImage"]
+
+
+def _get(one: RunTimeSettings) -> Callable[[], Awaitable[str]]:
+    async def get() -> str:
+        return one.policy.get()
+
+    return get
+
+
+def lacks(one: RunTimeSettings, account: AccountId, repository: str = "team/app") -> Permission | None:
+    """Return what an account lacks to replicate into a repository that exists."""
+    policy = settings_of(one).registry_policy or RegistryPolicy(ACCOUNT)
+    return policy.missing(HERE, NodeId(account, EU.region), RepositoryName(repository), exists=True)
 
 
 class TestTemplates:

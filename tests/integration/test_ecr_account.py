@@ -61,7 +61,7 @@ def test_an_unknown_setting_or_value_is_refused(ecr: EcrNodes, name: str, value:
 
 def test_blobs_are_mounted_only_while_the_setting_says_so(ecr: EcrNodes) -> None:
     client = ecr.client()
-    push(ecr, IMAGE, "team/app", "v1")
+    push(ecr, "team/app", IMAGE, "v1")
     blob = next(iter(IMAGE.blobs))
     path = f"/v2/team/other/blobs/uploads/?mount={blob}&from=team/app"
     client.put_account_setting(name="BLOB_MOUNTING", value="DISABLED")
@@ -110,8 +110,8 @@ def test_an_image_that_a_rule_matches_is_not_signed_and_says_why(ecr: EcrNodes) 
             ]
         }
     )
-    push(ecr, IMAGE, "team/app", "v1")
-    push(ecr, IMAGE, "elsewhere", "v1")
+    push(ecr, "team/app", IMAGE, "v1")
+    push(ecr, "elsewhere", IMAGE, "v1")
     found = client.describe_image_signing_status(repositoryName="team/app", imageId={"imageTag": "v1"})
     assert found["imageId"] == {"imageDigest": IMAGE.digest, "imageTag": "v1"}
     (status,) = found["signingStatuses"]
@@ -127,6 +127,6 @@ def test_an_image_that_a_rule_matches_is_not_signed_and_says_why(ecr: EcrNodes) 
         f" 'team/app' in the registry with id '{ACCOUNT}'"
     )
     client.delete_signing_configuration()
-    push(ecr, IMAGE, "team/app", "v2")
+    push(ecr, "team/app", IMAGE, "v2")
     again = client.describe_image_signing_status(repositoryName="team/app", imageId={"imageTag": "v2"})
     assert again["signingStatuses"] == []

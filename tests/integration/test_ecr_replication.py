@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.support.ecr_images import push
+from tests.support.ecr_images import push, put_manifest
 from tests.support.ecr_node import ACCOUNT, OTHER_ACCOUNT, ecr_nodes, node
 from tests.support.images import build_image, build_index
 
@@ -76,7 +76,7 @@ def test_a_put_replaces_everything_and_images_go_by_it(ecr: EcrNodes) -> None:
     rules = [to(EU, filters=("team/", "te")), to(EU, AP, deleteReplication={"enabled": True})]
     assert put(ecr, *rules) == {"rules": rules}
     assert in_force(ecr) == rules
-    push(ecr, IMAGE, REPOSITORY, "v1")
+    push(ecr, REPOSITORY, IMAGE, "v1")
     until_complete(ecr, EU, AP, imageTag="v1")
     assert statuses(ecr, imageTag="v1") == statuses(ecr, imageDigest=IMAGE.digest) == {EU: "COMPLETE", AP: "COMPLETE"}
     for region in (EU, AP):
@@ -88,7 +88,7 @@ def test_a_put_replaces_everything_and_images_go_by_it(ecr: EcrNodes) -> None:
 def test_a_filter_is_a_literal_start_of_the_name(ecr: EcrNodes) -> None:
     put(ecr, to(EU, filters=("tea", "base/")))
     for repository in ("team/app", "base", "xtea"):
-        push(ecr, IMAGE, repository, "v1")
+        push(ecr, repository, IMAGE, "v1")
     until_complete(ecr, EU, imageTag="v1")
     client = ecr.client()
     for repository in ("base", "xtea"):
@@ -126,7 +126,7 @@ def test_an_unknown_destination_that_is_accepted_fails_at_once_and_for_good(tmp_
     accepting = node(US, replication={"unknown_destinations": "accept"})
     with ecr_nodes(tmp_path, nodes=[accepting]) as ecr:
         put(ecr, to(EU))
-        push(ecr, IMAGE, REPOSITORY, "v1")
+        push(ecr, REPOSITORY, IMAGE, "v1")
 
         async def has_failed() -> bool:
             rows = await ecr.node().replication.use_cases.status.of_image(REPOSITORY, "v1")
@@ -149,8 +149,8 @@ def test_the_status_of_what_is_not_there(ecr: EcrNodes) -> None:
         return str(error.value.response["Error"]["Code"])
 
     assert failure(imageTag="v1") == "RepositoryNotFoundException"
-    push(ecr, IMAGE, REPOSITORY, "v1")
-    push(ecr, OTHER, REPOSITORY, "v2")
+    push(ecr, REPOSITORY, IMAGE, "v1")
+    push(ecr, REPOSITORY, OTHER, "v2")
     for image_id in (
         {"imageTag": "v9"},
         {"imageDigest": INDEX.digest},
@@ -176,8 +176,9 @@ def test_rules_of_the_file_are_shown_and_may_be_put_back(tmp_path: Path) -> None
 
 def test_a_backfill_brings_what_was_there(ecr: EcrNodes) -> None:
     client = ecr.client()
-    push(ecr, INDEX, REPOSITORY, "v1")
-    push(ecr, IMAGE, REPOSITORY, "v2")
+    push(ecr, REPOSITORY, OTHER)
+    push(ecr, REPOSITORY, IMAGE, "v2")
+    assert put_manifest(ecr, REPOSITORY, INDEX, "v1").status == 201
     destination = {"region": EU, "registryId": ACCOUNT}
     with pytest.raises(client.exceptions.ValidationException):
         client.start_replication_backfill(destination=destination)

@@ -154,7 +154,7 @@ def test_a_push_makes_a_repository_by_the_template_that_fits_best(ecr: EcrNodes)
         prefix="team/sub", appliedFor=["REPLICATION"], imageTagMutability="MUTABLE"
     )
     for repository in ("team/app", "team/sub/app", "teams/app"):
-        push(ecr, IMAGE, repository, "v1")
+        push(ecr, repository, IMAGE, "v1")
     found = {one["repositoryName"]: one for one in client.describe_repositories()["repositories"]}
     assert {name: one["imageTagMutability"] for name, one in found.items()} == {
         "team/app": "IMMUTABLE_WITH_EXCLUSION",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ import pytest
 from replicator.core import texts
 from replicator.core.errors import InvalidInput
 from replicator.core.mutability import MutabilityRule, TagMutability
-from replicator.core.registry_policy import Permission, PolicyStatement
 from replicator.core.replication import ReplicationState
 from replicator.core.replication_configuration import RegistryRule
 from replicator.core.templates import CreationCause, CreationTemplate
@@ -28,6 +28,17 @@ EU, US, AP = "eu-west-1", "us-east-1", "ap-south-1"
 REPOSITORY = "team/app"
 IMAGE, NEWER, NEWEST = (build_image([text]) for text in (b"image", b"newer", b"newest"))
 WITHOUT_RULES = NodePlan(US, destinations=())
+
+
+def policy(source: str, *actions: str) -> str:
+    """Return a registry policy that lets an account do something in the team's repositories."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{source}:root"},
+        "Action": actions,
+        "Resource": "arn:aws:ecr:*:*:repository/team/*",
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 async def put(nodes: Cluster, *regions: str, filters: tuple[str, ...] = ()) -> None:
@@ -131,12 +142,11 @@ async def test_a_foreign_account_comes_in_while_a_statement_lets_it(tmp_path: Pa
         await nodes.until_attempts(US, 1, "failed")
         assert await failure("v1") == "AccessDenied:ecr:ReplicateImage"
         source = us.plan.id.account
-        only_images = PolicyStatement(source, frozenset({Permission.REPLICATE_IMAGE}), ("team/*",))
-        await eu.run_time_settings.policy.put([only_images])
+        await eu.run_time_settings.policy.put(policy(source, "ecr:ReplicateImage"))
         await us.push(NEWER, REPOSITORY, "v2")
         await nodes.until_attempts(US, 2, "failed")
         assert await failure("v2") == "AccessDenied:ecr:CreateRepository"
-        await eu.run_time_settings.policy.put([PolicyStatement(source, repositories=("team/*",))])
+        await eu.run_time_settings.policy.put(policy(source, "ecr:ReplicateImage", "ecr:CreateRepository"))
         await nodes.heal_with_time(900.0)
         await eu.check(IMAGE, REPOSITORY, "v1")
         await eu.check(NEWER, REPOSITORY, "v2")
