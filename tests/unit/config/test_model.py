@@ -113,7 +113,7 @@ def test_grants_become_the_cores_values() -> None:
     assert one.anonymous_grants() == (Grant(frozenset({Right.PULL}), ("hub/*",)),)
     assert one.auth is not None
     [grant] = one.auth.users[0].to_grants()
-    assert (grant.rights, grant.repositories) == (frozenset({Right.DELETE}), ("*",))
+    assert (grant.rights, grant.repositories) == (frozenset({Right.PUSH, Right.DELETE}), ("*",))
     assert node().anonymous_grants() == ()
 
 
