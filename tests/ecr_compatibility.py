@@ -25,7 +25,8 @@ TITLES: Mapping[str, str] = {"ecr": "Amazon ECR (2015-09-21)", "ecr-public": "Am
 _FILE = "What the configuration file declares cannot be changed here."
 _ENCRYPTION = "The encryption is recorded and shown; what encrypts the store is the operator's choice."
 _NO_SCANNER = "There is no scanner yet: a scan ends at once as that of an unsupported image, and findings stay empty."
-_NO_SIGNER = "Recorded and shown; nothing is signed, and no image has a signing status."
+_NO_SIGNER = "Nothing here can sign: what a rule has signed ends as FAILED, and says why."
+_UNKNOWN = "Refuses destinations that the file does not know, unless it says `unknown_destinations: accept`."
 _NOT_CARRIED_OUT = "Checked, stored and previewed; carrying it out is still to come."
 
 DIFFERENCES: Mapping[str, Mapping[str, str]] = {
@@ -46,7 +47,7 @@ DIFFERENCES: Mapping[str, Mapping[str, str]] = {
         "PutLifecyclePolicy": _NOT_CARRIED_OUT,
         "PutRegistryPolicy": _FILE,
         "PutRegistryScanningConfiguration": _NO_SCANNER,
-        "PutReplicationConfiguration": f"Refuses destinations that the file does not know, unless it says `unknown_destinations: accept`. {_FILE}",
+        "PutReplicationConfiguration": f"{_UNKNOWN} {_FILE}",
         "PutSigningConfiguration": _NO_SIGNER,
         "SetRepositoryPolicy": "Condition operators and keys that are not evaluated are refused, never passed over.",
         "StartImageScan": _NO_SCANNER,

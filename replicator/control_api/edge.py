@@ -20,7 +20,7 @@ from aiohttp import web
 
 from replicator.control_api.authorization import authorize, context_of, is_by_identity_only
 from replicator.control_api.call import Call
-from replicator.control_api.errors import EcrError, answer_to, not_supported, server_exception
+from replicator.control_api.errors import EcrError, answer_to, not_supported, of_operation, server_exception
 from replicator.control_api.input import Input
 from replicator.control_api.operations import HANDLERS
 from replicator.control_api.request import (
@@ -94,7 +94,7 @@ class ControlApi:
         try:
             response = _rendered(await self._serve(visit))
         except EcrError as error:
-            response = _refusal(error)
+            response = visit.refusal(error)
         except ReplicatorError as error:
             response = self._failure(visit, error)
         except TimeoutError:
@@ -194,7 +194,7 @@ class ControlApi:
     def _failure(self, visit: _Visit, error: ReplicatorError) -> web.Response:
         answer = answer_to(error)
         if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return _refusal(answer)
+            return visit.refusal(answer)
         _log.warning(
             "request could not be served",
             request_id=visit.id,
@@ -238,18 +238,24 @@ def _members(operation: Operation, body: bytes) -> Document:
 class _Visit:
     """What is known of a request so far; kept for its log line whatever happens."""
 
-    __slots__ = ("id", "principal", "request", "route")
+    __slots__ = ("id", "operation", "principal", "request", "route")
 
     def __init__(self, request: web.BaseRequest) -> None:
         self.request = request
         self.id = str(uuid.uuid4())
         self.route = "ecr_unknown"
         self.principal: Principal | None = None
+        self.operation: Operation | None = None
 
     def name(self, target: Target) -> None:
         """Name the route in metrics and logs after the operation."""
+        self.operation = target.operation
         operation = "unknown" if target.operation is None else target.operation.name
         self.route = f"{(target.service or 'ecr').replace('-', '_')}_{operation}"
+
+    def refusal(self, error: EcrError) -> web.Response:
+        """Return the answer to an error, as one that the operation has."""
+        return _refusal(error if self.operation is None else of_operation(error, self.operation))
 
 
 def _rendered(document: Mapping[str, object], status: int = 200) -> web.Response:

@@ -79,6 +79,23 @@ CODES: Mapping[type[ReplicatorError], str] = {
 
 
 _NOT_SUPPORTED = ("UnsupportedCommandException", "ValidationException")
+_INVALID = ("InvalidParameterException", "ValidationException")
+
+COMMON = frozenset(
+    {
+        "AccessDeniedException",
+        "IncompleteSignatureException",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "RequestEntityTooLargeException",
+        "RequestTimeoutException",
+        "SerializationException",
+        "ThrottlingException",
+        "UnknownOperationException",
+        "UnrecognizedClientException",
+    }
+)
+"""Errors that all AWS services share; they are in no model."""
 
 
 class EcrError(Exception):
@@ -114,6 +131,14 @@ def answer_to(error: ReplicatorError) -> EcrError:
 def server_exception() -> EcrError:
     """Return the answer to a fault that is not the caller's."""
     return EcrError("ServerException", "The server could not process the request.", status=500)
+
+
+def of_operation(error: EcrError, operation: Operation) -> EcrError:
+    """Return an error that the operation has: what its model does not know is an invalid request with the same text."""
+    if error.code in operation.errors or error.code in COMMON:
+        return error
+    code = next((one for one in _INVALID if one in operation.errors), "ServerException")
+    return EcrError(code, str(error), status=error.status)
 
 
 def not_supported(operation: Operation) -> EcrError:
