@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CODES: Mapping[type[ReplicatorError], str] = {
     ReplicatorError: "ServerException",
     errors.InvalidInput: "InvalidParameterException",
+    errors.NotFound: "InvalidParameterException",
+    errors.Unsupported: "InvalidParameterException",
     errors.LayerMismatch: "InvalidLayerException",
     errors.EmptyUpload: "EmptyUploadException",
     errors.LayerPartTooSmall: "LayerPartTooSmallException",
