@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from replicator.core import texts
 from replicator.core.cache_rules import ROOT, CacheRule
@@ -104,11 +103,7 @@ def parse_client_name(name: str) -> tuple[str, str | None]:
 
 def host_of(url: str) -> str:
     """Return the host of an upstream as a caller writes it, with or without a scheme; raises UnsupportedUpstream."""
-    text = url.strip().lower()
-    try:
-        host = urlsplit(text if "://" in text else f"//{text}").netloc
-    except ValueError:
-        host = ""
+    host = url.strip().lower().removeprefix("https://").removeprefix("http://").removesuffix("/")
     if _HOST.fullmatch(host) is None:
         raise UnsupportedUpstream(texts.unsupported_upstream(url))
     return host
@@ -117,7 +112,7 @@ def host_of(url: str) -> str:
 def kind_of(host: str) -> str | None:
     """Return ECR's name for the upstream at a host, or None when it is none of ECR's."""
     for kind, preset in PRESETS.items():
-        if preset.url is not None and host in {urlsplit(preset.url).netloc, *preset.namespaces}:
+        if preset.url is not None and host in {host_of(preset.url), *preset.namespaces}:
             return kind
     if _ECR_HOST.fullmatch(host):
         return "ecr"
