@@ -140,7 +140,8 @@ class CacheApi(OperatorApi):
     async def _purge(self, asked: Asked) -> web.StreamResponse:
         fields = await body_fields(asked.request, "image", "repository", "reference", "force")
         repository, reference = await self._image_of(asked, fields)
-        asked.authorize(Action.PURGE_CACHE, repository)
+        for action in (Action.PURGE_CACHE, Action.BATCH_DELETE_IMAGE):
+            asked.authorize(action, repository)  # whoever may not delete images may not purge them either
         purged = await self._cases.space.purge(repository, reference, force=fields.flag("force"))
         self._cases.forget(repository, reference)
         _log.info(
