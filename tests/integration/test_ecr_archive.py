@@ -46,7 +46,7 @@ def client(ecr: EcrNodes) -> Any:
     return ecr.client()
 
 
-def move(client: Any, target: str, **image_id: str) -> dict[str, Any]:
+def move(client: Any, target: str, **image_id: str) -> Any:
     return client.update_image_storage_class(repositoryName=REPOSITORY, imageId=image_id, targetStorageClass=target)
 
 

@@ -38,7 +38,7 @@ def client(ecr: EcrNodes) -> Any:
     return ecr.client()
 
 
-def put(client: Any, built: Built, tag: str | None = None, **more: str) -> dict[str, Any]:
+def put(client: Any, built: Built, tag: str | None = None, **more: str) -> Any:
     tagged = {"imageTag": tag} if tag else {}
     return client.put_image(
         repositoryName=REPOSITORY,

@@ -157,7 +157,7 @@ async def test_by_the_cache(tmp_path: Path, setting: TagMutability) -> None:
         FakeRegistry() as upstream,
         caching_node(tmp_path, {"hub": upstream}, clock, settings=settings, rules=[checked_first]) as cached,
     ):
-        old = upstream.add_image("library/alpine", names[0], [b"old"])
+        old = new = upstream.add_image("library/alpine", names[0], [b"old"])
         for tag in names:
             upstream.add_image("library/alpine", tag, [b"old"])
             await cached.manifest(Tag(tag))

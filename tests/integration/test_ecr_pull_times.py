@@ -140,7 +140,8 @@ class TestExclusions:
                 assert (answer["principalArn"], answer["createdAt"].timestamp()) == (arn, ecr.clock.now())
             clock = ecr.clock
         with ecr_nodes(tmp_path, clock=clock) as ecr:
-            client, found, more = ecr.client(), [], {}
+            client, found = ecr.client(), []
+            more: dict[str, str] = {}
             while True:
                 page = client.list_pull_time_update_exclusions(maxResults=2, **more)
                 found.append(page["pullTimeUpdateExclusions"])
