@@ -65,7 +65,12 @@ class OpenCallers:
         self._region = region
 
     def claim(self, head: RequestHead, service: str | None) -> Claim:
-        """Return the root; raises EcrError for a signature that is malformed, or meant for another region."""
+        """Return the root; raises EcrError for a signature that is malformed, or meant for another region.
+
+        A web page, which a browser would let ask in its user's place, is nobody: tools send no Origin.
+        """
+        if "Origin" in head.headers:
+            raise EcrError("AccessDeniedException", "A web page may not ask this.")
         if "Authorization" in head.headers or "X-Amz-Signature" in head.target:
             _check_scope(read_signature(head), self._region, service)
         return _OpenClaim()

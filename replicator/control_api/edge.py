@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 
@@ -57,7 +58,10 @@ T = TypeVar("T")
 
 _log = get_logger(__name__)
 
-_LARGE_AT_ONCE = 8
+_LARGE_AT_ONCE = 6
+_LARGE_OF_ONE_ADDRESS = 3
+"""Large bodies of one address at once: a sender that is slow on purpose must not hold up the others."""
+
 _QUICK = 128 * 1024
 """Bytes that are worked on at once; more of them would hold up everybody else."""
 
@@ -83,6 +87,7 @@ class ControlApi:
         self._registries = registries
         self._callers = callers
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._clock = clock
         self._observe = observe
         self._rate_limit = rate_limit
@@ -163,12 +168,13 @@ class ControlApi:
 
     @asynccontextmanager
     async def _room(self, request: web.BaseRequest, target: Target) -> AsyncIterator[None]:
-        """Hold what a request is held under: those with large bodies wait for each other."""
+        """Hold what a request is held under: large bodies wait for each other, first of all for their own sender's."""
         size = request.content_length
         if target.limit <= MAX_BODY or (size is not None and size <= MAX_BODY):
             yield
             return
-        async with self._large:
+        turns = self._turns.setdefault(request.remote or "", asyncio.Semaphore(_LARGE_OF_ONE_ADDRESS))
+        async with turns, self._large:
             yield
 
     @property

@@ -82,7 +82,7 @@ class Reply:
         return document["__type"], document["message"]
 
 
-@dataclass
+@dataclass(repr=False)
 class EcrNodes:
     """Running nodes, and everything of them that a test may look at."""
 

@@ -64,7 +64,7 @@ _TEXTS: Mapping[str, tuple[str, ...]] = {
     "LifecyclePolicyText": (json.dumps(_LIFECYCLE), json.dumps(_LIFECYCLE) + " " * 100, "{" + " " * 100, "[" * 120),
     "LifecyclePolicyTextForRepositoryCreationTemplate": (json.dumps(_LIFECYCLE), "", "{}"),
     "Prefix": ("ROOT", "fuzz", "fuzz/", "team/x"),
-    "PullThroughCacheRuleRepositoryPrefix": ("ROOT", "hub", "fuzz", "quay"),
+    "PullThroughCacheRuleRepositoryPrefix": ("hub", "hub/", "quay", "x/y"),
     "Url": ("registry-1.docker.io", "quay.io", "public.ecr.aws", "example.com", "127.0.0.1", "https://ghcr.io/x"),
     "AccountSettingName": ("BLOB_MOUNTING", "REGISTRY_POLICY_SCOPE", "BASIC_SCAN_TYPE_VERSION", "other"),
     "AccountSettingValue": ("ENABLED", "DISABLED", "V1", "V2", "AWS_NATIVE", "other"),

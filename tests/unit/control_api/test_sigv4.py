@@ -275,6 +275,17 @@ class TestScope:
         assert refusal(head, service="ecr-public", region="eu-west-1")[0] == "UnsupportedCommandException"
 
 
+class TestOpenNode:
+    def test_everybody_is_the_root(self) -> None:
+        stranger = AccessKey("AKIDUNKNOWN", KEY.identity, "a secret")
+        claim = OpenCallers(Region("us-east-1")).claim(signed(key=stranger), "ecr")
+        assert claim.check("any").principal.is_root
+
+    def test_but_a_web_page(self) -> None:
+        with pytest.raises(EcrError, match="A web page may not ask this"):
+            OpenCallers(Region("us-east-1")).claim(changed(signed(), Origin="https://example.com"), "ecr")
+
+
 class TestMalformed:
     def test_without_any_signature(self) -> None:
         head = changed(signed(), "Authorization")
