@@ -34,11 +34,12 @@ from replicator.core.cache_rules import (
 )
 from replicator.core.errors import InvalidName
 from replicator.core.names import parse_repository
+from replicator.core.quotas import DEFAULT_QUOTAS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-MAX_RULES = 50
+MAX_RULES = DEFAULT_QUOTAS.cache_rules
 MAX_PATTERNS = 100
 MAX_SOURCES = 10
 _MIN_PREFIX = 2

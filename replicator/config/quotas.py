@@ -50,14 +50,18 @@ class QuotaSettings(Model):
     """Most repository filters of one of those rules."""
     pull_time_exclusions: Quota = 100
     """Most principals whose pulls leave the time of the last pull alone."""
-    image_scans_per_day: Quota = 1
-    """Most basic scans of one image within 24 hours."""
+    backfills: Quota = 10
+    """Most backfills of replication that are under way at a time."""
+    image_scans_per_day: Annotated[int, Field(ge=0, le=1)] = 1
+    """Most basic scans of one image within 24 hours: 1, or 0 for none at all."""
     scans_per_day: Quota = 100_000
     """Most basic scans of the registry within 24 hours."""
     public_repositories: Quota = 10_000
     """Most public repositories of the registry."""
     public_layer_parts: Quota = 1_000
     """Most parts of a layer of a public repository."""
+    public_layer_size: Size = 10_000 * MIB
+    """Largest layer of a public repository."""
 
     def to_quotas(self) -> Quotas:
         """Return the core's value."""

@@ -29,6 +29,7 @@ from replicator.config.base import (
 from replicator.config.units import DURATION_OR_OFF_SCHEMA, OFF, Duration, Size, positive_duration
 from replicator.core.destinations import DestinationId, RegistryRef
 from replicator.core.names import NodeId
+from replicator.core.quotas import DEFAULT_QUOTAS
 from replicator.core.registry_policy import Permission, PolicyStatement
 from replicator.core.replication import (
     DEFAULT_LAG_TARGET,
@@ -36,9 +37,11 @@ from replicator.core.replication import (
     Rename,
     ReplicationRule,
 )
-from replicator.core.replication_configuration import MAX_DESTINATIONS, MAX_FILTERS, MAX_RULES
 
 _LEAST_URGENT = 9
+_MAX_RULES = DEFAULT_QUOTAS.replication_rules
+_MAX_DESTINATIONS = DEFAULT_QUOTAS.replication_destinations
+_MAX_FILTERS = DEFAULT_QUOTAS.replication_filters
 
 PrefixFilter = Annotated[str, Field(min_length=2, max_length=256, pattern=REPOSITORY_START)]
 NamePart = Annotated[str, Field(max_length=256, pattern=REPOSITORY_PART)]
@@ -111,19 +114,19 @@ class ReplicationRuleSettings(Model):
 
     name: Name
     """Name of the rule in logs, metrics and the replication status; unique within the node."""
-    destinations: Annotated[tuple[TargetSettings, ...], Field(min_length=1, max_length=MAX_DESTINATIONS)]
+    destinations: Annotated[tuple[TargetSettings, ...], Field(min_length=1, max_length=_MAX_DESTINATIONS)]
     """Who gets the images: nodes, peers or registries of this file, at most 25 different ones over all rules."""
-    filters: Annotated[tuple[PrefixFilter, ...], Field(max_length=MAX_FILTERS)] = ()
+    filters: Annotated[tuple[PrefixFilter, ...], Field(max_length=_MAX_FILTERS)] = ()
     """Prefixes of repository names, taken literally (no slash is implied); with `repositories`, what either covers."""
-    repositories: Annotated[tuple[RepositoryPattern, ...], Field(max_length=MAX_FILTERS)] = ()
+    repositories: Annotated[tuple[RepositoryPattern, ...], Field(max_length=_MAX_FILTERS)] = ()
     """Repository names, `*` standing for any characters; every repository, if both are absent or empty (extension)."""
-    exclude_repositories: Annotated[tuple[RepositoryPattern, ...], Field(max_length=MAX_FILTERS)] = ()
+    exclude_repositories: Annotated[tuple[RepositoryPattern, ...], Field(max_length=_MAX_FILTERS)] = ()
     """Repository names that the rule does not cover, `*` standing for any characters (extension)."""
-    tags: Annotated[tuple[TagPattern, ...], Field(max_length=MAX_FILTERS)] = ()
+    tags: Annotated[tuple[TagPattern, ...], Field(max_length=_MAX_FILTERS)] = ()
     """Tags that go, `*` standing for any characters; every tag and untagged images, if absent (extension)."""
-    exclude_tags: Annotated[tuple[TagPattern, ...], Field(max_length=MAX_FILTERS)] = ()
+    exclude_tags: Annotated[tuple[TagPattern, ...], Field(max_length=_MAX_FILTERS)] = ()
     """Tags that do not go, `*` standing for any characters (extension)."""
-    rename: Annotated[tuple[RenameSettings, ...], Field(max_length=MAX_FILTERS)] = ()
+    rename: Annotated[tuple[RenameSettings, ...], Field(max_length=_MAX_FILTERS)] = ()
     """Other names at the destinations: the first whose prefix fits counts; the same name, if none does (extension)."""
     platforms: tuple[PlatformText, ...] = ()
     """Platforms copied of an index, `os/architecture[/variant]`; untagged images go only as its part (extension)."""
@@ -216,7 +219,7 @@ class ReplicationSettings(Model):
 
     accept_from: tuple[AcceptSettings, ...] = ()
     """Other accounts whose nodes may replicate into this registry; nodes of the own account always may."""
-    rules: Annotated[tuple[ReplicationRuleSettings, ...], Field(json_schema_extra={"maxItems": MAX_RULES})] = ()
+    rules: Annotated[tuple[ReplicationRuleSettings, ...], Field(json_schema_extra={"maxItems": _MAX_RULES})] = ()
     """What goes where; at most 10 rules. A replica is replicated again only by a rule with `chain`."""
     limits: tuple[DestinationLimitSettings, ...] = ()
     """Shares of single destinations; without one, a destination takes what the others leave (extension)."""
@@ -230,9 +233,9 @@ class ReplicationSettings(Model):
     @field_validator("rules")
     @classmethod
     def _at_most(cls, rules: tuple[ReplicationRuleSettings, ...]) -> tuple[ReplicationRuleSettings, ...]:
-        if len(rules) > MAX_RULES:
+        if len(rules) > _MAX_RULES:
             raise ValueError(
-                f"expected at most {MAX_RULES} rules, got {len(rules)}: {rules[MAX_RULES].name} is too many"
+                f"expected at most {_MAX_RULES} rules, got {len(rules)}: {rules[_MAX_RULES].name} is too many"
             )
         return rules
 

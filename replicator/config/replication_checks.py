@@ -14,8 +14,8 @@ from replicator.config.rule_samples import covered_names, covers, name_below, na
 from replicator.core.destinations import DestinationId, RegistryRef
 from replicator.core.errors import InvalidInput
 from replicator.core.names import MAX_REPOSITORY_LENGTH, NodeId
+from replicator.core.quotas import DEFAULT_QUOTAS
 from replicator.core.replication import destinations_of
-from replicator.core.replication_configuration import MAX_DESTINATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from replicator.core.names import RepositoryName
     from replicator.core.registry_policy import Permission
 
+_MAX_DESTINATIONS = DEFAULT_QUOTAS.replication_destinations
 _FEW = 64
 """Characters of a name that a renaming should leave room for."""
 
@@ -70,9 +71,9 @@ def _number_of_destinations(settings: Settings) -> Iterator[Finding]:
         for j, rule in enumerate(node.replication.rules):
             before = len(distinct)
             distinct.update(one.id for one in rule.destinations)
-            if before <= MAX_DESTINATIONS < len(distinct):
+            if before <= _MAX_DESTINATIONS < len(distinct):
                 message = (
-                    f"expected at most {MAX_DESTINATIONS} different destinations over all rules, got {len(distinct)}"
+                    f"expected at most {_MAX_DESTINATIONS} different destinations over all rules, got {len(distinct)}"
                 )
                 yield Finding(("nodes", i, "replication", "rules", j, "destinations"), message)
 

@@ -65,7 +65,7 @@ def _changed(call: Call, before: CreationTemplate) -> CreationTemplate:
         encryption=read_encryption(given) or before.encryption,
         resource_tags=_tags(call) if "resourceTags" in given else before.resource_tags,
         repository_policy=_given(call, "repositoryPolicy", before.repository_policy, _check_policy),
-        lifecycle_policy=_given(call, "lifecyclePolicy", before.lifecycle_policy, _checked_lifecycle_policy),
+        lifecycle_policy=_given(call, "lifecyclePolicy", before.lifecycle_policy, partial(_checked_lifecycle, call)),
         custom_role_arn=_given(call, "customRoleArn", before.custom_role_arn),
     )
 
@@ -83,8 +83,8 @@ def _check_policy(text: str) -> str:
     return text
 
 
-def _checked_lifecycle_policy(text: str) -> str:
-    return parse_lifecycle_policy(text).text
+def _checked_lifecycle(call: Call, text: str) -> str:
+    return parse_lifecycle_policy(text, call.registry.node.settings.quotas.lifecycle_rules).text
 
 
 def _tags(call: Call) -> tuple[tuple[str, str], ...]:

@@ -14,9 +14,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-MAX_IN_PROGRESS = 10
-"""Backfills of one registry that are not over."""
-
 RETENTION = 90 * 24 * 3600.0
 """Seconds for which a backfill that is over is listed."""
 

@@ -22,6 +22,7 @@ from replicator.core.lifecycle import (
     StorageClass,
     TagStatus,
 )
+from replicator.core.quotas import DEFAULT_QUOTAS
 
 if TYPE_CHECKING:
     import enum
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     E = TypeVar("E", bound=enum.StrEnum)
 
-MAX_RULES = 50
 MIN_TEXT, MAX_TEXT = 100, 30_720
 """Characters of a policy that is put or previewed; that of a template may be shorter."""
 MIN_ARCHIVED_DAYS = 90
@@ -48,17 +48,18 @@ _ACTION, _ACTION_REQUIRED = ("type", "targetStorageClass"), ("type",)
 _TYPE_NAMES = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"))
 
 
-def parse_lifecycle_policy(text: str) -> LifecyclePolicy:
+def parse_lifecycle_policy(text: str, max_rules: int | None = DEFAULT_QUOTAS.lifecycle_rules) -> LifecyclePolicy:
     """Return the policy that `text` states; raises InvalidLifecyclePolicy, in ECR's words.
 
-    The length of the text is the caller's to check: it differs between an operation and a template.
+    The length of the text is the caller's to check: it differs between an operation and a template. None for
+    `max_rules`, as for a policy that was accepted before, takes any number of rules.
     """
     document = _load(text)
     rules = document.get("rules")
     if not isinstance(rules, list):
         _refuse_missing(["rules"])
     _check_members(document, ("rules",), ("rules",))
-    _check_length(rules, MAX_RULES)
+    _check_length(rules, max_rules)
     for rule in rules:
         _check_type(rule, "object")
     parsed = [_rule(rule) for rule in rules]
@@ -225,11 +226,11 @@ def _check_members(members: Mapping[str, object], known: Collection[str], requir
         _refuse(f"object instance has properties which are not allowed by the schema: ({json.dumps(unknown)})'")
 
 
-def _check_length(rules: Sequence[object], most: int) -> None:
+def _check_length(rules: Sequence[object], most: int | None) -> None:
     count = len(rules)
     if not count:
         _refuse("array is too short: must have at least 1 elements but instance has 0 elements'")
-    if count > most:
+    if most is not None and count > most:
         _refuse(f"array is too long: must have at most {most} elements but instance has {count} elements'")
 
 

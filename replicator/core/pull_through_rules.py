@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from replicator.core.names import NodeId
 
-MAX_RULES = 50
 NEEDS_CREDENTIALS = frozenset(
     {
         "docker-hub",

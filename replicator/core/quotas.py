@@ -28,7 +28,19 @@ class Quotas:
     signing_rules: int = 10
     signing_filters: int = 100
     pull_time_exclusions: int = 100
+    backfills: int = 10
     image_scans_per_day: int = 1
     scans_per_day: int = 100_000
     public_repositories: int = 10_000
     public_layer_parts: int = 1_000
+    public_layer_size: int = 10_000 * MIB
+
+    def layer_limits(self, *, is_public: bool) -> tuple[int, int]:
+        """Return how many parts, and how many bytes, a layer of a private or public repository has at most."""
+        if is_public:
+            return self.public_layer_parts, self.public_layer_size
+        return self.layer_parts, self.layer_size
+
+
+DEFAULT_QUOTAS = Quotas()
+"""Those of Amazon ECR."""

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 from replicator.core import texts
 from replicator.core.errors import InvalidInput
 from replicator.core.names import NodeId
+from replicator.core.quotas import DEFAULT_QUOTAS
 from replicator.core.replication import ReplicationRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from replicator.core.destinations import DestinationId
+    from replicator.core.quotas import Quotas
 
-MAX_RULES = 10
-MAX_DESTINATIONS = 25
-MAX_FILTERS = 100
 _MIN_FILTER = 2
 _MAX_FILTER = 256
 _FILTER = re.compile(r"(?:[a-z0-9]+(?:[._-][a-z0-9]*)*/)*[a-z0-9]*(?:[._-][a-z0-9]*)*")
@@ -63,6 +62,7 @@ def check_rules(
     source: NodeId,
     known: Collection[DestinationId] | None,
     others: Sequence[ReplicationRule] = (),
+    quotas: Quotas = DEFAULT_QUOTAS,
 ) -> None:
     """Raise InvalidInput for a configuration of `source` that breaks a limit, or leads nowhere or back to itself.
 
@@ -70,16 +70,15 @@ def check_rules(
     besides and count towards the limits.
     """
     besides = f" and {len(others)} of the configuration file" if others else ""
-    if len(rules) + len(others) > MAX_RULES:
-        raise _invalid(f"expected at most {MAX_RULES} replication rules, got {len(rules)}{besides}")
+    if len(rules) + len(others) > quotas.replication_rules:
+        raise _invalid(f"expected at most {quotas.replication_rules} replication rules, got {len(rules)}{besides}")
     for number, rule in enumerate(rules, start=1):
         _check_destinations(f"replication rule {number}", rule.destinations, source, known)
-        _check_filters(f"replication rule {number}", rule.filters)
+        _check_filters(f"replication rule {number}", rule.filters, quotas.replication_filters)
     distinct = _destinations(rules) | _destinations(others)
-    if len(distinct) > MAX_DESTINATIONS:
-        raise _invalid(
-            f"expected at most {MAX_DESTINATIONS} different destinations over all rules, got {len(distinct)}"
-        )
+    limit = quotas.replication_destinations
+    if len(distinct) > limit:
+        raise _invalid(f"expected at most {limit} different destinations over all rules, got {len(distinct)}")
 
 
 def _destinations(rules: Iterable[RegistryRule | ReplicationRule]) -> set[DestinationId]:
@@ -98,9 +97,9 @@ def _check_destinations(
             raise _invalid(f"{what}: {destination} is named twice")
 
 
-def _check_filters(what: str, filters: Sequence[str]) -> None:
-    if len(filters) > MAX_FILTERS:
-        raise _invalid(f"{what}: expected at most {MAX_FILTERS} filters, got {len(filters)}")
+def _check_filters(what: str, filters: Sequence[str], most: int) -> None:
+    if len(filters) > most:
+        raise _invalid(f"{what}: expected at most {most} filters, got {len(filters)}")
     for text in filters:
         if not _MIN_FILTER <= len(text) <= _MAX_FILTER or _FILTER.fullmatch(text) is None:
             raise _invalid(

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 SCAN_WINDOW = 24 * 60 * 60.0
 """Seconds in which an image is scanned once, on push or by hand."""
-SCANS_PER_WINDOW = 100_000
 """Scans by hand of one registry in such a time."""
 
 

@@ -15,9 +15,8 @@ from replicator.core.mutability import matches_wildcard
 
 if TYPE_CHECKING:
     from replicator.core.names import Region, RepositoryName
+    from replicator.core.quotas import Quotas
 
-MAX_RULES = 10
-MAX_FILTERS = 100
 NO_SIGNER = "SignerNotAvailable"
 """Failure code: there is nothing here that could sign."""
 NO_SIGNER_REASON = "this registry has no signer: it keeps the signing configuration, and signs nothing"
@@ -47,13 +46,13 @@ class SigningConfiguration:
         return tuple(dict.fromkeys(rule.profile for rule in self.rules if rule.matches(repository)))
 
 
-def check_signing(configuration: SigningConfiguration, region: Region) -> None:
+def check_signing(configuration: SigningConfiguration, region: Region, quotas: Quotas) -> None:
     """Raise InvalidInput for a configuration that breaks a limit, or names a profile of another region."""
-    if len(configuration.rules) > MAX_RULES:
-        raise _invalid(f"expected at most {MAX_RULES} rules, got {len(configuration.rules)}")
+    if len(configuration.rules) > quotas.signing_rules:
+        raise _invalid(f"expected at most {quotas.signing_rules} rules, got {len(configuration.rules)}")
     for rule in configuration.rules:
-        if len(rule.filters) > MAX_FILTERS:
-            raise _invalid(f"expected at most {MAX_FILTERS} filters, got {len(rule.filters)}")
+        if len(rule.filters) > quotas.signing_filters:
+            raise _invalid(f"expected at most {quotas.signing_filters} filters, got {len(rule.filters)}")
         found = _PROFILE.fullmatch(rule.profile)
         if found is None or found[1] != region:
             raise _invalid(f"expected a signing profile of region {region}, got {rule.profile[:200]!r}")

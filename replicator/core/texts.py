@@ -259,6 +259,11 @@ def cache_rule_not_found(prefix: str, registry: str) -> str:
     return f"The pull through cache rule with prefix '{prefix}' does not exist in the registry with id '{registry}'"
 
 
+def templates_exceeded(limit: int) -> str:
+    """Say that a registry takes no more repository creation templates."""
+    return f"The registry already has the maximum allowed number of repository creation templates which is '{limit}'"
+
+
 def cache_rules_exceeded(limit: int) -> str:
     """Say that a registry takes no more pull-through cache rules."""
     return f"The registry already has the maximum allowed number of pull through cache rules which is '{limit}'"

@@ -40,9 +40,9 @@ class LifecyclePolicies:
 
         Raises InvalidLifecyclePolicy, RepositoryNotFound or a StorageError; nothing is changed then.
         """
-        account = self._node.settings.node.account
-        policy = parse_lifecycle_policy(text)
-        await self._node.database.write(partial(_put, repository, account, policy.text))
+        settings = self._node.settings
+        policy = parse_lifecycle_policy(text, settings.quotas.lifecycle_rules)
+        await self._node.database.write(partial(_put, repository, settings.node.account, policy.text))
         return StoredPolicy(policy.text)
 
     async def get(self, repository: RepositoryName) -> StoredPolicy:

@@ -90,7 +90,7 @@ class LifecyclePreviews:
         StorageError; the former preview is still there then.
         """
         if text is not None:
-            parse_lifecycle_policy(text)
+            parse_lifecycle_policy(text, self._node.settings.quotas.lifecycle_rules)
         preview = await self._node.database.write(partial(self._start, repository, text, self._node.clock.now()))
         self._mine.add(preview)
         self._started.set()
@@ -175,7 +175,7 @@ class LifecyclePreviews:
 
     async def _evaluate(self, preview: Preview) -> None:
         try:
-            policy = parse_lifecycle_policy(preview.policy)
+            policy = parse_lifecycle_policy(preview.policy, max_rules=None)
         except InvalidLifecyclePolicy as error:
             _log.error(
                 "a lifecycle policy preview cannot be evaluated", repository=preview.repository, error=str(error)

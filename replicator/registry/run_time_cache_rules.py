@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from replicator.core import texts
 from replicator.core.errors import CacheRuleExists, CacheRuleLimit, CacheRuleNotFound, UnsupportedUpstream
 from replicator.core.pull_through_rules import (
-    MAX_RULES,
     KnownUpstream,
     PullThroughRule,
     check_rule,
@@ -96,15 +95,15 @@ class RunTimeCacheRules:
         check_rule(rule, upstream, kind, self._documents.declared.node)
         await self._check_secret(rule.credential_arn)
         made = replace(rule, kind=upstream.kind or kind, created_at=self._documents.node.clock.now())
-        declared = self._documents.declared.cache_rules
+        declared, limit = self._documents.declared.cache_rules, self._documents.declared.quotas.cache_rules
 
         def edit(content: str | None) -> str:
             before = read_cache_rules(content)
             taken = {one.prefix for one in declared} | {one.path for one in before}
             if made.path in taken:
                 raise CacheRuleExists(texts.cache_rule_exists(made.prefix, self._account))
-            if len(taken) >= MAX_RULES:
-                raise CacheRuleLimit(texts.cache_rules_exceeded(MAX_RULES))
+            if len(taken) >= limit:
+                raise CacheRuleLimit(texts.cache_rules_exceeded(limit))
             return write_cache_rules((*before, made))
 
         await self._documents.change(CACHE_RULES, edit)

@@ -82,10 +82,12 @@ class RunTimeReplication:
         Raises InvalidInput, StorageError, and DeclaredInFile for a rule that the file has for the same filters and
         destination, and where only the file's rules are left to turn off.
         """
-        declared = self._documents.declared.replication_rules
+        settings = self._documents.declared
+        declared = settings.replication_rules
         # Who changes one rule puts all of them, as they were told.
         rules = [rule for rule in rules if not any(rule.equals(one) for one in declared)]
-        check_rules(rules, self._documents.declared.node, None if self._accepts_unknown else self._known, declared)
+        known = None if self._accepts_unknown else self._known
+        check_rules(rules, settings.node, known, declared, settings.quotas)
         for rule in rules:
             self._refuse_repetition(rule)
         names = {rule.name for rule in declared}

@@ -31,7 +31,8 @@ class RunTimeSigning:
 
     async def put(self, configuration: SigningConfiguration) -> None:
         """Replace the configuration; images pushed from now on go by it. Raises InvalidInput, StorageError."""
-        check_signing(configuration, self._documents.declared.node.region)
+        declared = self._documents.declared
+        check_signing(configuration, declared.node.region, declared.quotas)
         await self._documents.change(SIGNING, lambda _: _written(configuration))
 
     async def delete(self) -> SigningConfiguration:

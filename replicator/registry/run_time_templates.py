@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.core import texts
 from replicator.core.encryption import Encryption, EncryptionType
-from replicator.core.errors import TemplateExists, TemplateNotFound
+from replicator.core.errors import LimitExceeded, TemplateExists, TemplateNotFound
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.templates import CreationCause, CreationTemplate, check_template
 from replicator.registry.run_time_documents import read_document
@@ -48,17 +48,21 @@ class RunTimeTemplates:
     async def create(self, template: CreationTemplate) -> CreationTemplate:
         """Add a template, and return it with its time.
 
-        Raises InvalidInput, TemplateExists, DeclaredInFile when the file has one, StorageError.
+        Raises InvalidInput, TemplateExists, LimitExceeded, DeclaredInFile when the file has one, StorageError.
         """
         check_template(template)
         self._refuse(template.path)
         now = self._documents.node.clock.now()
         made = replace(template, created_at=now, updated_at=now)
+        paths = {one.path for one in self._documents.declared.templates}
+        limit = self._documents.declared.quotas.creation_templates
 
         def edit(content: str | None) -> str:
             before = read_templates(content)
             if any(one.path == template.path for one in before):
                 raise TemplateExists(texts.template_exists(template.prefix, self._account))
+            if len(paths | {one.path for one in before}) >= limit:
+                raise LimitExceeded(texts.templates_exceeded(limit))
             return write_templates((*before, made))
 
         await self._documents.change(TEMPLATES, edit)

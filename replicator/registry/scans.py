@@ -25,7 +25,6 @@ from replicator.core.scanning import (
     ACTIVE_DESCRIPTION,
     COMPLETE_DESCRIPTION,
     SCAN_WINDOW,
-    SCANS_PER_WINDOW,
     UNSUPPORTED_DESCRIPTION,
     WITHOUT_SCANNER,
     EnhancedFinding,
@@ -69,9 +68,8 @@ class ScanPage:
 class Scans:
     """The scans of one node's images; of one image there is at most one by hand or push in `SCAN_WINDOW` seconds."""
 
-    def __init__(self, node: RegistryNode, scans_per_window: int = SCANS_PER_WINDOW) -> None:
+    def __init__(self, node: RegistryNode) -> None:
         self._node = node
-        self._scans_per_window = scans_per_window
 
     async def start(self, repository: RepositoryName, digest: Digest | None, tag: Tag | None) -> Digest:
         """Start the scan of an image by hand; return the image's digest.
@@ -91,16 +89,10 @@ class Scans:
             raise ImageArchived(texts.image_archived(found, repository))
         if not _can_be_scanned(manifest):
             raise UnsupportedImageType(texts.image_type_unsupported(manifest.media_type))
-        yield from self._check_limits(repository, found, now)
+        if not (yield from _has_quota(self._node, repository, found, ScanType.BASIC, now)):
+            raise ScanLimit(texts.SCAN_QUOTA_EXCEEDED)
         yield from _begin(self._node, repository, found, ScanType.BASIC, now)
         return found
-
-    def _check_limits(self, repository: RepositoryName, digest: Digest, now: float) -> Steps[None]:
-        former = yield from scans.find(repository, digest, ScanType.BASIC)
-        if former is not None and now - former.requested_at < SCAN_WINDOW:
-            raise ScanLimit(texts.SCAN_QUOTA_EXCEEDED)
-        if (yield from scans.has_at_least(self._scans_per_window, ScanType.BASIC, now - SCAN_WINDOW)):
-            raise ScanLimit(texts.SCAN_QUOTA_EXCEEDED)
 
     async def read(
         self, repository: RepositoryName, digest: Digest | None, tag: Tag | None, after: int, size: int
@@ -199,12 +191,26 @@ def scan_on_arrival(node: RegistryNode, repository: RepositoryName, digest: Dige
 def _scan_once(
     node: RegistryNode, repository: RepositoryName, digest: Digest, scan_type: ScanType, now: float
 ) -> Steps[None]:
-    former = yield from scans.find(repository, digest, scan_type)
-    if former is not None and now - former.requested_at < SCAN_WINDOW:
+    if not (yield from _has_quota(node, repository, digest, scan_type, now)):
         return
     manifest = yield from images.find(repository, digest)
     if manifest is not None and manifest.is_active and _can_be_scanned(manifest):
         yield from _begin(node, repository, digest, scan_type, now)
+
+
+def _has_quota(
+    node: RegistryNode, repository: RepositoryName, digest: Digest, scan_type: ScanType, now: float
+) -> Steps[bool]:
+    """Tell whether an image may be scanned now: enhanced scans have no quotas but that of one in `SCAN_WINDOW`."""
+    former = yield from scans.find(repository, digest, scan_type)
+    if former is not None and now - former.requested_at < SCAN_WINDOW:
+        return False
+    if scan_type is ScanType.ENHANCED:
+        return True
+    quotas = node.settings.quotas
+    if not quotas.image_scans_per_day:
+        return False
+    return not (yield from scans.has_at_least(quotas.scans_per_day, scan_type, now - SCAN_WINDOW))
 
 
 def _begin(

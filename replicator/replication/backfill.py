@@ -89,7 +89,7 @@ class Backfills:
         """Start to bring everything that the rules send to `destination`, or one repository of it; return the id.
 
         Raises InvalidInput when no rule names the destination (or covers the repository), RepositoryNotFound,
-        BackfillInProgress when one to it is under way, BackfillLimit when there are ten.
+        BackfillInProgress when one to it is under way, BackfillLimit when there are as many as the quota.
         """
         self._check_rules(destination, repository)
         backfill = self._new(cause, str(destination), repository)
@@ -276,8 +276,9 @@ def _create(node: RegistryNode, backfill: StoredBackfill) -> Steps[None]:
             raise BackfillInProgress(f"a backfill to {backfill.destination} is in progress")
         if backfill.repository is not None:
             yield from require_repository(node, backfill.repository)
-    if len(running) >= core.MAX_IN_PROGRESS:
-        raise BackfillLimit(f"{core.MAX_IN_PROGRESS} backfills are in progress")
+    limit = node.settings.quotas.backfills
+    if len(running) >= limit:
+        raise BackfillLimit(f"{limit} backfills are in progress")
     yield from backfills.create(backfill)
 
 

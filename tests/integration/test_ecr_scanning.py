@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from replicator.core.digest import digest_of
-from replicator.core.errors import ManifestNotFound, ScanLimit, ScanningMismatch
+from replicator.core.errors import ManifestNotFound, ScanningMismatch
 from replicator.core.names import RepositoryName
 from replicator.core.scanning import EnhancedFinding, Finding, ScanReport, ScanStatus, ScanType, Severity
 from replicator.registry.scans import Scans
@@ -191,18 +191,6 @@ class TestManualScans:
         push(ecr, IMAGE)
         with pytest.raises(client.exceptions.LimitExceededException):
             start(client, imageDigest=IMAGE.digest)
-
-    def test_a_registry_scans_so_many_images_a_day(self, ecr: EcrNodes, client: Any) -> None:
-        images = [build_image([str(number).encode()]) for number in range(3)]
-        for image in images:
-            push(ecr, image)
-        limited = Scans(ecr.node().registry, scans_per_window=2)
-        for image in images[:2]:
-            ecr.run(limited.start(NAME, image.digest, None))
-        with pytest.raises(ScanLimit):
-            ecr.run(limited.start(NAME, images[2].digest, None))
-        ecr.advance(DAY)
-        assert ecr.run(limited.start(NAME, images[2].digest, None)) == images[2].digest
 
     def test_what_cannot_be_scanned(self, ecr: EcrNodes, client: Any) -> None:
         index = build_index([IMAGE])

@@ -160,6 +160,8 @@ def severities(repository: RepositoryName, digest: Digest, scan_type: ScanType) 
 
 def has_at_least(number: int, scan_type: ScanType, since: float) -> Steps[bool]:
     """Tell whether so many scans were asked for since a time; no more of them are looked at."""
+    if not number:
+        return True
     rows = yield from _NTH_SINCE(of_type=scan_type.value, since=since, number=number - 1)
     return bool(rows)
 

@@ -9,12 +9,10 @@ from replicator.core.destinations import DestinationId, RegistryRef
 from replicator.core.errors import InvalidInput, InvalidName
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import AccountId, NodeId, Region
+from replicator.core.quotas import DEFAULT_QUOTAS, Quotas
 from replicator.core.registry_policy import ALL_PERMISSIONS, PolicyStatement, check_statements
 from replicator.core.replication import Rename, ReplicationRule
 from replicator.core.replication_configuration import (
-    MAX_DESTINATIONS,
-    MAX_FILTERS,
-    MAX_RULES,
     RegistryRule,
     check_rules,
 )
@@ -26,6 +24,8 @@ HARBOR = RegistryRef("harbor")
 NODES = tuple(NodeId(ACCOUNT, Region(f"eu-west-{number}")) for number in range(1, 40))
 EU = NODES[0]
 KNOWN: set[DestinationId] = {*NODES, HERE, HARBOR}
+MAX_RULES, MAX_DESTINATIONS = DEFAULT_QUOTAS.replication_rules, DEFAULT_QUOTAS.replication_destinations
+MAX_FILTERS = DEFAULT_QUOTAS.replication_filters
 PUSH = frozenset({CreationCause.CREATE_ON_PUSH})
 
 
@@ -67,6 +67,18 @@ def test_the_numbers_of_rules_destinations_and_filters_are_limited() -> None:
     check(RegistryRule(NODES[:half]), RegistryRule(NODES[:MAX_DESTINATIONS]))
     with pytest.raises(InvalidInput, match="expected at most 25 different destinations over all rules, got 26"):
         check(RegistryRule(NODES[:half]), RegistryRule(NODES[half : MAX_DESTINATIONS + 1]))
+
+
+def test_the_limits_are_those_of_the_quotas() -> None:
+    quotas = Quotas(replication_rules=2, replication_destinations=2, replication_filters=1)
+    rule = RegistryRule(NODES[:2], ("team/",))
+    check_rules([rule, rule], HERE, KNOWN, quotas=quotas)
+    with pytest.raises(InvalidInput, match="expected at most 2 replication rules, got 3"):
+        check_rules([rule] * 3, HERE, KNOWN, quotas=quotas)
+    with pytest.raises(InvalidInput, match="expected at most 2 different destinations over all rules, got 3"):
+        check_rules([RegistryRule(NODES[:3])], HERE, KNOWN, quotas=quotas)
+    with pytest.raises(InvalidInput, match="expected at most 1 filters, got 2"):
+        check_rules([RegistryRule(NODES[:1], ("team/", "app/"))], HERE, KNOWN, quotas=quotas)
 
 
 def test_rules_of_the_file_count_towards_the_limits() -> None:
