@@ -51,8 +51,8 @@ class PullTimes:
         """Note that somebody pulls an image now."""
         if principal.kind is PrincipalKind.NODE:
             return
-        arn = principal.caller_arn
-        if arn is not None and is_excluded(arn, self._settings().pull_time_exclusions):
+        exclusions = self._settings().pull_time_exclusions
+        if exclusions and (arn := principal.caller_arn) is not None and is_excluded(arn, exclusions):
             return
         if len(self._pulled) < _MANY or (repository, digest) in self._pulled:
             self._pulled[repository, digest] = self._clock.now()
