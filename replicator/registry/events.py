@@ -23,6 +23,7 @@ from replicator.core.events import (
     image_scan,
     pull_through_action,
     replication_action,
+    scan_resource_change,
     storage_class_change,
 )
 from replicator.storage.metadata import events, images, repositories, tags
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from replicator.core.digest import Digest
     from replicator.core.errors import ReplicatorError
-    from replicator.core.events import Event, StorageClassChange
+    from replicator.core.events import Event, ScanFrequencyChange, StorageClassChange
     from replicator.core.names import NodeId, RepositoryName, Tag
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.images import StoredImage
@@ -174,6 +175,11 @@ def record_scan(
         return
     names = yield from tags.of_digest(repository, digest)
     yield from record_event(node, image_scan(repository, digest, names, status, severities), now)
+
+
+def record_scan_frequency(node: RegistryNode, change: ScanFrequencyChange, scan_type: str, now: float) -> Steps[None]:
+    """Tell that a repository is scanned at another frequency from now on."""
+    yield from record_event(node, scan_resource_change(node.settings.node, change, scan_type), now)
 
 
 def record_replication(

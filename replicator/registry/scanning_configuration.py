@@ -11,7 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.core.errors import StorageVersion
+from replicator.core.events import ScanFrequencyChange
 from replicator.core.scanning import RegistryScanning, RepositoryScanning, ScanFrequency, ScanningRule, ScanType
+from replicator.registry.events import record_scan_frequency
 from replicator.storage.metadata import registry_documents, repositories
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.statement import Steps
 
 DOCUMENT = "scanning-configuration"
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +47,37 @@ class ScanningConfiguration:
         return await self._node.database.read(in_force())
 
     async def put(self, scanning: RegistryScanning) -> None:
-        """Replace the configuration; images that are here are not scanned for it. Raises StorageError."""
-        content, now = _write(scanning), self._node.clock.now()
-        await self._node.database.write(partial(registry_documents.put, DOCUMENT, content, now))
+        """Replace the configuration; images that are here are not scanned for it. Raises StorageError.
+
+        Of every repository that is scanned at another frequency then, it is told.
+        """
+        await self._node.database.write(partial(_put, self._node, scanning, self._node.clock.now()))
+        self._node.announce_events()
 
     async def of_repositories(
         self, names: Sequence[RepositoryName]
     ) -> tuple[list[ScannedRepository], list[RepositoryName]]:
         """Return how repositories are scanned, and the names of which there is none; raises StorageError."""
         return await self._node.database.read(_of_repositories(names))
+
+
+def _put(node: RegistryNode, scanning: RegistryScanning, now: float) -> Steps[None]:
+    before = yield from in_force()
+    yield from registry_documents.put(DOCUMENT, _write(scanning), now)
+    if not node.settings.event_sinks:
+        return
+    names = yield from repositories.names_after("", _PAGE)
+    while names:
+        for name in names:
+            change = _change(name, before, scanning)
+            if change is not None:
+                yield from record_scan_frequency(node, change, scanning.scan_type, now)
+        names = yield from repositories.names_after(names[-1], _PAGE)
+
+
+def _change(name: RepositoryName, before: RegistryScanning, now: RegistryScanning) -> ScanFrequencyChange | None:
+    former, new = before.of_repository(name).frequency, now.of_repository(name).frequency
+    return None if former is new else ScanFrequencyChange(name, new.value, former.value)
 
 
 def in_force() -> Steps[RegistryScanning]:

@@ -156,15 +156,10 @@ class Scans:
 
 
 def _summaries(repository: RepositoryName, digests: Sequence[Digest]) -> Steps[Mapping[Digest, scans.ScanSummary]]:
-    found: dict[Digest, scans.ScanSummary] = {}
     if not (yield from scans.has_any(repository)):
-        return found
+        return {}
     scanning = yield from in_force()
-    for digest in digests:
-        summary = yield from scans.find_summary(repository, digest, scanning.scan_type)
-        if summary is not None:
-            found[digest] = summary
-    return found
+    return (yield from scans.summaries(repository, digests, scanning.scan_type))
 
 
 def summary_of(repository: RepositoryName, digest: Digest) -> Steps[scans.ScanSummary | None]:

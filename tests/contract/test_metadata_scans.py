@@ -59,3 +59,20 @@ async def test_how_many_scans_were_asked_for_lately(database: Database) -> None:
     await database.write(partial(scans.put, APP, IMAGE, ScanState(ENHANCED, ScanStatus.ACTIVE, 30.0)))
     for number, since, expected in ((1, 9.0, True), (2, 9.0, True), (3, 9.0, False), (2, 10.0, False)):
         assert await database.read(scans.has_at_least(number, BASIC, since)) is expected
+
+
+async def test_the_scans_of_many_images_are_summed_up_at_once(database: Database) -> None:
+    images = [digest_of(str(number).encode()) for number in range(150)]
+    unfinished = ScanState(BASIC, ScanStatus.IN_PROGRESS, 20.0)
+    for number, image in enumerate(images):
+        await database.write(partial(scans.put, APP, image, unfinished if number % 3 else DONE))
+    for image in (images[0], images[120]):
+        await database.write(partial(scans.add_findings, APP, image, BASIC, FINDINGS))
+    await database.write(partial(scans.put, RepositoryName("other"), OTHER, DONE))
+    await database.write(partial(scans.put, APP, OTHER, ScanState(ENHANCED, ScanStatus.ACTIVE, 1.0)))
+    found = await database.read(scans.summaries(APP, [*images, OTHER], BASIC))
+    assert found.keys() == set(images)
+    for number, image in enumerate(images):
+        assert found[image] == await database.read(scans.find_summary(APP, image, BASIC)), number
+    assert found[images[120]] == ScanSummary(DONE, {"HIGH": 2, "LOW": 3})
+    assert await database.read(scans.summaries(APP, [], BASIC)) == {}

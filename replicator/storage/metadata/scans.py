@@ -83,6 +83,22 @@ _NTH_SINCE = Statement(
     .limit(1)
     .offset(sa.bindparam("number", type_=sa.Integer))
 )
+_AT_ONCE = 100
+"""Images that one statement is asked about: a page of the default size."""
+_of_several = _s.digest.in_([sa.bindparam(f"digest_{number}") for number in range(_AT_ONCE)])
+_STATE = (_s.scan_type, _s.status, _s.requested_at, _s.description, _s.completed_at, _s.source_updated_at)
+_SUMMARIES = Statement(
+    sa.select(_s.digest, *_STATE, _f.severity, sa.func.count(_f.position))
+    .select_from(
+        image_scans.outerjoin(
+            image_findings,
+            sa.and_(_f.repository == _s.repository, _f.digest == _s.digest, _f.scan_type == _s.scan_type),
+        )
+    )
+    .where(_s.repository == _of_image["repository"], _s.scan_type == _of_type, _of_several)
+    .group_by(_s.digest, *_STATE, _f.severity)
+    .order_by(_s.digest, _f.severity)
+)
 _ANY = Statement(sa.select(_s.digest).where(_s.repository == _of_image["repository"]).limit(1))
 _FORGET_SCANS = Statement(sa.delete(image_scans).where(*_scan_of_image))
 _FORGET_FINDINGS = Statement(sa.delete(image_findings).where(*_finding_of_image))
@@ -105,6 +121,24 @@ def find_summary(repository: RepositoryName, digest: Digest, scan_type: ScanType
     if not state.status.has_findings:
         return ScanSummary(state, {})
     return ScanSummary(state, (yield from severities(repository, digest, scan_type)))
+
+
+def summaries(
+    repository: RepositoryName, digests: Sequence[Digest], scan_type: ScanType
+) -> Steps[dict[Digest, ScanSummary]]:
+    """Return how the scans of images stand, with what they counted, of those that were scanned in this way."""
+    found: dict[Digest, ScanSummary] = {}
+    for start in range(0, len(digests), _AT_ONCE):
+        asked = digests[start : start + _AT_ONCE]
+        names = {f"digest_{number}": asked[number % len(asked)] for number in range(_AT_ONCE)}
+        rows = yield from _SUMMARIES(of_repository=repository, of_type=scan_type.value, **names)
+        for digest, found_type, status, *rest, severity, count in rows:
+            state = ScanState(ScanType(found_type), ScanStatus(status), *rest)
+            counts = dict(found[digest].severities) if digest in found else {}
+            if severity is not None and state.status.has_findings:
+                counts[severity] = int(count)
+            found[digest] = ScanSummary(state, counts)
+    return found
 
 
 def has_any(repository: RepositoryName) -> Steps[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +18,13 @@ from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.peer_messages import Deletion, OfferedTag
 from replicator.core.reference import parse_reference
+from replicator.core.scanning import RegistryScanning, ScanFrequency, ScanningRule, ScanType
 from replicator.registry.pushes import Pushes
+from replicator.registry.scanning_configuration import ScanningConfiguration
 from replicator.registry.settings import RegistrySettings
-from replicator.storage.metadata import events
+from replicator.storage.metadata import events, repositories
 from replicator.storage.metadata.images import StoredManifest
+from replicator.storage.metadata.repositories import Repository
 from tests.support.clock import FakeClock
 from tests.support.images import build_image
 from tests.support.replica_scene import SOURCE, V1, Scene, pointing, revision
@@ -222,3 +226,44 @@ async def test_what_comes_and_goes_by_replication_is_told_at_the_destination(ope
         "source-region": SOURCE.region,
         "image-tag": "v1",
     }
+
+
+async def test_repositories_that_are_scanned_at_another_frequency_are_told_each(node: RegistryNode) -> None:
+    for number in range(3):
+        made = Repository(RepositoryName(f"team/app{number}"), 1.0, "push", MutabilityRule())
+        await node.database.write(partial(repositories.create, made))
+    await node.database.write(
+        partial(
+            repositories.create, Repository(RepositoryName("team/open"), 1.0, "api", MutabilityRule(), is_public=True)
+        )
+    )
+    heard: list[None] = []
+    node.on_events(lambda: heard.append(None))
+    scanning = ScanningConfiguration(node)
+    on_push = RegistryScanning(ScanType.BASIC, (ScanningRule(ScanFrequency.SCAN_ON_PUSH, ("app0", "app1")),))
+    for _ in range(2):
+        await scanning.put(on_push)
+    assert heard
+    changes = [one["detail"]["repositories"] for one in await told(node)]
+    assert changes == [
+        [
+            {
+                "repository-name": f"team/app{number}",
+                "repository-arn": f"arn:aws:ecr:{NODE.region}:{NODE.account}:repository/team/app{number}",
+                "scan-frequency": "SCAN_ON_PUSH",
+                "previous-scan-frequency": "MANUAL",
+            }
+        ]
+        for number in range(2)
+    ]
+    continuous = ScanningRule(ScanFrequency.CONTINUOUS_SCAN, ("app1",))
+    await scanning.put(RegistryScanning(ScanType.ENHANCED, (continuous,)))
+    later = (await told(node))[2:]
+    assert {one["detail-type"] for one in later} == {"ECR Scan Resource Change"}
+    assert [(one["detail"]["action-type"], one["detail"]["scan-type"]) for one in later] == [
+        ("SCAN_FREQUENCY_CHANGE", "ENHANCED")
+    ] * 2
+    assert [tuple(one["detail"]["repositories"][0].values())[2:] for one in later] == [
+        ("MANUAL", "SCAN_ON_PUSH"),
+        ("CONTINUOUS_SCAN", "SCAN_ON_PUSH"),
+    ]
