@@ -2,8 +2,8 @@
 
 A tag that nobody has pulled yet is listed as well, and so is one that was cached and that the upstream has lost. When
 no upstream answers, what is remembered of it is merged, or else what lies here is the answer. An upstream's failure is
-an error only where nothing at all is known. Access is checked first; a peer is shown what lies here, lest nodes count
-each other's guesses as content.
+an error only where nothing at all is known. Access is checked first. Who may not have anything fetched is shown what
+lies here, and so is a peer, lest nodes count each other's guesses as content.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from bisect import bisect_right
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from replicator.cache.import_rights import may_import
 from replicator.cache.limits import CacheLimits
 from replicator.cache.own_repositories import OwnRepositories
 from replicator.cache.remote_lists import ListLimits, RemoteLists
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.errors import Denied, RepositoryNotFound
+from replicator.core.pagination import Page
 from replicator.registry.access import authorize
 from replicator.registry.listings import Listing
 from replicator.storage.metadata import images
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from replicator.core.digest import Digest
     from replicator.core.manifest import Descriptor
     from replicator.core.names import RepositoryName, Tag
-    from replicator.core.pagination import Page
     from replicator.registry.listings import Listings
     from replicator.registry.node import RegistryNode
 
@@ -103,14 +104,33 @@ class CachedListings:
         here = await self._local.list_referrers(principal, repository, subject, artifact_type, page)
         if source is None:
             return here
-        has_other = bool(here.entries) or await self._has(repository, subject)
-        key, ask = (repository, subject), partial(_ask_referrers, source, subject)
+        there = await self._referrers_there(source, subject, trace, has_other=bool(here.entries))
+        wanted = [one for one in there if artifact_type in {None, one.artifact_type}]
+        return _merged(here, wanted, page, _digest_of)
+
+    async def find_upstream_referrers(
+        self, principal: Principal, repository: RepositoryName, subject: Digest
+    ) -> Sequence[Descriptor]:
+        """Return the referrers that an upstream lists, by digest: none where nobody is to be asked, or can say.
+
+        The caller has checked that it may ask. Raises UpstreamError when nothing is known of the image either.
+        """
+        source = await self._source(principal, repository)
+        if source is None:
+            return ()
+        here = await self._local.list_referrers(principal, repository, subject, None, Page(1))
+        return await self._referrers_there(source, subject, None, has_other=bool(here.entries))
+
+    async def _referrers_there(
+        self, source: UpstreamRepository, subject: Digest, trace: PullTrace | None, *, has_other: bool
+    ) -> Sequence[Descriptor]:
+        has_other = has_other or await self._has(source.repository, subject)
+        key, ask = (source.repository, subject), partial(_ask_referrers, source, subject)
         found, result = await self._referrers.get(key, source.rule.upstream, ask, has_other=has_other)
         _note(trace, source, found, result, self._now)
         if not has_other and found.entries is None and found.failure is not None:
             raise found.failure.with_traceback(None)  # it may be raised more than once
-        wanted = [one for one in found.entries or () if artifact_type in {None, one.artifact_type}]
-        return _merged(here, wanted, page, _digest_of)
+        return found.entries or ()
 
     async def idle(self) -> None:
         """Return when no upstream is being asked."""
@@ -132,7 +152,7 @@ class CachedListings:
             if is_own:
                 raise RepositoryNotFound(f"there is no repository {repository} that is cached")
             return None
-        if is_own:
+        if is_own or not await may_import(self._node, principal, repository):
             return None
         if not source.rule.repositories.permits(source.name):
             raise Denied(f"cache rule {source.rule.prefix} does not let {source.name} be pulled")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from replicator.cache.blobs import CachedBlobs
 from replicator.cache.check_outcome import CheckOutcome, TagCheck
 from replicator.cache.completion import Completion
+from replicator.cache.import_rights import may_import
 from replicator.cache.imports import Imports
 from replicator.cache.limits import CacheLimits
 from replicator.cache.manifests import CachedManifests
@@ -31,7 +32,6 @@ from replicator.core.errors import BlobNotFound, Denied, ManifestNotFound, Repos
 from replicator.core.reference import as_digest
 from replicator.registry.access import authorize, authorize_head
 from replicator.registry.pulls import check_pullable
-from replicator.storage.metadata import repositories
 from replicator.transfer.fill_registry import FillRegistry
 from replicator.transfer.fill_source import FillLimits
 
@@ -110,7 +110,7 @@ class PullThrough:
         """Return a manifest by tag or digest, cached or fetched; see PullSource."""
         authorize(principal, Action.BATCH_GET_IMAGE, repository)
         source = self._source_for(principal, repository)
-        if source is None or not await self._may_import(principal, repository):
+        if source is None or not await may_import(self.node, principal, repository):
             return await self._pulls.get_manifest(principal, repository, reference)
         async with self._peers.admit(principal, source, reference):
             return await self._get_manifest(source, reference, trace or PullTrace())
@@ -132,7 +132,7 @@ class PullThrough:
         """Return the size of a blob, which is not fetched for that; see PullSource."""
         authorize_head(principal, repository)
         source = self._source_for(principal, repository)
-        if source is None or not await self._may_import(principal, repository):
+        if source is None or not await may_import(self.node, principal, repository):
             return await self._pulls.get_blob_size(principal, repository, digest)
         async with self._peers.admit(principal, source, digest):
             await self._check_permitted(source, digest)
@@ -144,7 +144,7 @@ class PullThrough:
         """Open a blob that is here or on its way; see PullSource."""
         authorize(principal, Action.GET_DOWNLOAD_URL_FOR_LAYER, repository)
         source = self._source_for(principal, repository)
-        if source is None or not await self._may_import(principal, repository):
+        if source is None or not await may_import(self.node, principal, repository):
             return await self._pulls.open_blob(principal, repository, digest)
         async with self._peers.admit(principal, source, digest):
             await self._check_permitted(source, digest)
@@ -159,17 +159,6 @@ class PullThrough:
         if principal.kind is PrincipalKind.NODE and not principal.pulls_through:
             return None
         return self.upstreams.find(repository)
-
-    async def _may_import(self, principal: Principal, repository: RepositoryName) -> bool:
-        """Tell whether the caller may have something fetched into a repository, which may have to be made for it.
-
-        To anybody else a cached repository is what lies in it (ECR §10.2).
-        """
-        if not principal.may(Action.BATCH_IMPORT_UPSTREAM_IMAGE, repository):
-            return False
-        if principal.may(Action.CREATE_REPOSITORY, repository):
-            return True
-        return await self.node.database.read(repositories.find(repository)) is not None
 
     async def find_manifest_for_engine(self, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
         """Return a manifest as it is here, asking nobody's permission; a missing one is fetched, by its digest only.

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.control_api.call import present
-from replicator.control_api.errors import invalid_parameter
+from replicator.control_api.errors import EcrError, invalid_parameter
 from replicator.control_api.images import wanted_status
 from replicator.control_api.pages import page_of
+from replicator.core import texts
 from replicator.core.digest import parse_digest
-from replicator.core.errors import InvalidDigest
-from replicator.core.manifest import parse_manifest
+from replicator.core.errors import InvalidDigest, UpstreamError
 from replicator.storage.metadata.image_details import NEWEST, parse_position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.control_api.call import Call, Document, Handler
-    from replicator.storage.metadata.image_details import ReferrerRow
+    from replicator.registry.image_referrers import Referrer
 
 _DEFAULT_PAGE = 20
 
 
 async def list_image_referrers(call: Call) -> Document:
-    """ListImageReferrers: the newest first; none for a subject that is not here."""
+    """ListImageReferrers: the newest first; none for an unknown subject."""
     try:
         subject = parse_digest(call.input.structure("subjectId").text("imageDigest"))
     except InvalidDigest as error:
@@ -33,19 +33,24 @@ async def list_image_referrers(call: Call) -> Document:
     types = () if members is None else members.texts("artifactTypes")
     page = page_of(call, _DEFAULT_PAGE)
     after = parse_position(page.after) if page.after else NEWEST
-    found = await call.registry.images.list_referrers(call.repository, subject, status, types, after, page.size + 1)
+    listing = call.registry.referrers.find(call.caller, call.repository, subject, status, types, after, page.size + 1)
+    try:
+        found = await listing
+    except UpstreamError as error:
+        raise EcrError(
+            "UnableToListUpstreamImageReferrersException", texts.upstream_referrers_failed(str(error))
+        ) from error
     shown, token = page.cut(found, lambda one: str(one.position))
     return present(referrers=[_show(one) for one in shown], nextToken=token)
 
 
-def _show(referrer: ReferrerRow) -> Document:
-    parsed = parse_manifest(referrer.content, referrer.media_type)
+def _show(referrer: Referrer) -> Document:
     return present(
         digest=referrer.digest,
         mediaType=referrer.media_type,
         artifactType=referrer.artifact_type,
-        size=len(referrer.content),
-        annotations=dict(parsed.annotations) or None,
+        size=referrer.size,
+        annotations=dict(referrer.annotations) or None,
         artifactStatus=referrer.status.value,
     )
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from replicator.registry.lifecycle_policies import LifecyclePolicies
     from replicator.registry.lifecycle_previews import LifecyclePreviews
     from replicator.registry.node import RegistryNode
+    from replicator.registry.image_referrers import ImageReferrers
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
     from replicator.registry.repositories import Repositories
@@ -49,6 +50,7 @@ class EcrRegistry:
     signings: Signings
     lifecycle_policies: LifecyclePolicies
     lifecycle_previews: LifecyclePreviews
+    referrers: ImageReferrers
     scanning_configuration: ScanningConfiguration
     scans: Scans
     repository_policies: RepositoryPolicies

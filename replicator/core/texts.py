@@ -129,6 +129,11 @@ def upload_not_found(upload: str, repository: str, registry: str) -> str:
     return f"The upload with id '{upload}' does not exist in the {_named(repository, registry)}"
 
 
+def upstream_referrers_failed(why: str) -> str:
+    """Say that an upstream could not list the referrers of an image."""
+    return f"The referrer or referrers were unable to be pulled from the upstream registry: {why}"
+
+
 def layer_mismatch(found: str, stated: Iterable[str]) -> str:
     """Say that a layer does not have the digest that was stated."""
     return (

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from replicator.control_api.names import RegistryNames, aws_host
 from replicator.control_api.services import EcrRegistry
+from replicator.registry.image_referrers import ImageReferrers
 from replicator.registry.images import Images
 from replicator.registry.layer_uploads import LayerUploads
 from replicator.registry.layers import Layers
@@ -21,6 +22,7 @@ from replicator.registry.signings import Signings
 
 if TYPE_CHECKING:
     from replicator.config.nodes import NodeSettings
+    from replicator.cache.listings import CachedListings
     from replicator.daemon.replication_parts import ReplicationParts
     from replicator.registry.authorization_tokens import AuthorizationTokens
     from replicator.registry.layer_urls import LayerUrls
@@ -45,6 +47,7 @@ class ControlBuilder:
     run_time_settings: RunTimeSettings
     replication: ReplicationParts
 
+    listings: CachedListings
     def build(self) -> EcrRegistry:
         """Return the registry; nothing is opened or started."""
         pulls = self.replication.read_through
@@ -60,6 +63,7 @@ class ControlBuilder:
             layer_uploads=LayerUploads(self.registry, self.uploads),
             images=Images(self.registry, self.pushes, pulls),
             storage_classes=self.storage_classes,
+            referrers=ImageReferrers(self.registry, self.listings),
             run_time_settings=self.run_time_settings,
             backfills=self.replication.backfills,
             replication_status=self.replication.use_cases.status,

@@ -208,6 +208,7 @@ class _NodeBuilder:
             run_time_settings,
             replication,
         ).build()
+            cache.listings,
         services = Services(
             registry,
             replication.read_through,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import PushedManifest, Pushes
-    from replicator.storage.metadata.image_details import ImageDetail, ImageEntry, Position, ReferrerRow, Selection
+    from replicator.storage.metadata.image_details import ImageDetail, ImageEntry, Position, Selection
     from replicator.storage.metadata.images import StoredManifest
     from replicator.storage.metadata.statement import Steps
 
@@ -230,30 +230,6 @@ class Images:
     def _with_pull(self, repository: RepositoryName, detail: ImageDetail) -> ImageDetail:
         pulled_at = self._node.pull_times.last(repository, detail.digest, detail.pulled_at)
         return detail if pulled_at == detail.pulled_at else replace(detail, pulled_at=pulled_at)
-
-    async def list_referrers(
-        self,
-        repository: RepositoryName,
-        subject: Digest,
-        status: ImageStatus | None,
-        types: Sequence[str],
-        after: Position,
-        limit: int,
-    ) -> list[ReferrerRow]:
-        """Return up to `limit` images whose subject is this one, the newest first; none for an unknown subject."""
-        return await self._node.database.read(self._referrers(repository, subject, status, types, after, limit))
-
-    def _referrers(
-        self,
-        repository: RepositoryName,
-        subject: Digest,
-        status: ImageStatus | None,
-        types: Sequence[str],
-        after: Position,
-        limit: int,
-    ) -> Steps[list[ReferrerRow]]:
-        yield from require_repository(self._node, repository)
-        return (yield from image_details.referrers_after(repository, subject, status, types, after, limit))
 
 
 def no_image(node: RegistryNode, repository: RepositoryName, wanted: RequestedImage) -> ManifestNotFound:
