@@ -27,6 +27,7 @@ _ENCRYPTION = "The encryption is recorded and shown; what encrypts the store is 
 _NO_SCANNER = "There is no scanner yet: a scan ends at once as that of an unsupported image, and findings stay empty."
 _NO_SIGNER = "Nothing here can sign: what a rule has signed ends as FAILED, and says why."
 _UNKNOWN = "Refuses destinations that the file does not know, unless it says `unknown_destinations: accept`."
+_POLICIES = "Condition operators and keys that are not evaluated are refused, never passed over."
 _NOT_CARRIED_OUT = "Checked, stored and previewed; carrying it out is still to come."
 
 DIFFERENCES: Mapping[str, Mapping[str, str]] = {
@@ -49,14 +50,20 @@ DIFFERENCES: Mapping[str, Mapping[str, str]] = {
         "PutRegistryScanningConfiguration": _NO_SCANNER,
         "PutReplicationConfiguration": f"{_UNKNOWN} {_FILE}",
         "PutSigningConfiguration": _NO_SIGNER,
-        "SetRepositoryPolicy": "Condition operators and keys that are not evaluated are refused, never passed over.",
+        "SetRepositoryPolicy": _POLICIES,
         "StartImageScan": _NO_SCANNER,
         "UpdateImageStorageClass": "The content stays where it is; only its state changes.",
         "UpdatePullThroughCacheRule": _FILE,
         "UpdateRepositoryCreationTemplate": f"{_ENCRYPTION} {_FILE}",
         "ValidatePullThroughCacheRule": "Connects to the upstream and logs in, as a pull would.",
     },
-    "ecr-public": {},
+    "ecr-public": {
+        "CreateRepository": "The first one gives the registry its alias, unless the file says which.",
+        "DescribeRegistries": "There is one alias; registries are not verified.",
+        "GetAuthorizationToken": "The token dies with the access key it was asked with.",
+        "PutRepositoryCatalogData": "The logo is a PNG image, and served by the node itself.",
+        "SetRepositoryPolicy": _POLICIES,
+    },
 }
 """How answers differ from those of ECR, by service and operation."""
 

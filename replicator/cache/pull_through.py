@@ -73,7 +73,13 @@ class PullThrough:
     ) -> None:
         limits = limits or CacheLimits()
         self.node = node
-        self.upstreams = UpstreamRepositories(rules, clients, peers)
+        # The settings are asked each time: the public registry may get its alias at any moment.
+        self.upstreams = UpstreamRepositories(
+            rules,
+            clients,
+            peers,
+            lambda name: node.settings.public_registry.covers(name),  # noqa: PLW0108
+        )
         self.memory = TagMemory()
         self.uses = UseMemory()
         imports = Imports(node)

@@ -12,7 +12,7 @@ from replicator.core.cache_rules import ROOT, CacheRule, match_cache_rule
 from replicator.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from replicator.core.names import RepositoryName
     from replicator.upstream.client import UpstreamClient
@@ -38,7 +38,7 @@ class UpstreamRepository:
 class UpstreamRepositories:
     """The cache rules of a node with their clients. A repository that no rule covers has no upstream, ever.
 
-    `peers` are clients of the nodes that a rule names, by the rule's prefix.
+    `peers` are clients of the nodes that a rule names, by the rule's prefix. What `is_kept_out` is never a cached one.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class UpstreamRepositories:
         rules: Sequence[CacheRule],
         clients: Mapping[str, UpstreamClient],
         peers: Mapping[str, Sequence[UpstreamClient]] | None = None,
+        is_kept_out: Callable[[RepositoryName], bool] = lambda _: False,
     ) -> None:
+        self._is_kept_out = is_kept_out
         self._peers = dict(peers or {})
         self.peer_calls = PeerCalls()
         self._found: BoundedMap[RepositoryName, UpstreamRepository | None] = BoundedMap(_REMEMBERED)
@@ -67,6 +69,8 @@ class UpstreamRepositories:
 
     def find(self, repository: RepositoryName) -> UpstreamRepository | None:
         """Return the upstream repository of `repository`, if a rule covers it."""
+        if self._is_kept_out(repository):
+            return None
         found = self._found.find(repository)
         if found is None and repository not in self._found:
             found = self._match(repository)

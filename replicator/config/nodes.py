@@ -10,8 +10,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from replicator.config.auth import AuthSettings
 from replicator.config.base import BaseUrl, Count, FilePath, Flag, Listen, Model, NodeRef, Rate, checked
 from replicator.config.cache import CacheSettings, parse_prefix
-from replicator.config.quotas import QuotaSettings
+from replicator.config.ecr_public import PublicRegistrySettings
 from replicator.config.events import EventSettings
+from replicator.config.quotas import QuotaSettings
 from replicator.config.replication import ReplicationSettings
 from replicator.config.storage import StorageSettings
 from replicator.config.units import Duration, Size
@@ -159,6 +160,8 @@ class NodeSettings(NodeRef):
     """What one client may ask."""
     events: EventSettings = EventSettings()
     """Who is told what happens to images."""
+    ecr_public: PublicRegistrySettings = PublicRegistrySettings()
+    """The public registry of the node's account."""
     quotas: QuotaSettings = QuotaSettings()
     """How much of everything the registry takes; Amazon ECR's service quotas, if absent."""
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.core.access import RequestContext
-from replicator.core.arns import parse_repository_arn
 from replicator.core.errors import Denied, InvalidInput
-from replicator.core.names import RepositoryName
+from replicator.core.public_registry import BEARER_TOKEN_ACTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.control_api.input import Input
+    from replicator.control_api.names import RegistryNames
     from replicator.core.access import Principal
+    from replicator.core.names import RepositoryName
 
 _BY_IDENTITY_ONLY = frozenset({"GetAuthorizationToken"})
 """Operations that no policy of a registry or repository decides on."""
@@ -28,10 +29,17 @@ def context_of(members: Input, source_ip: str | None, *, is_secure: bool, now: f
     return RequestContext(source_ip=source_ip, is_secure=is_secure, now=now, values=_values_of(members))
 
 
-def authorize(caller: Principal, service: str, operation: str, members: Input) -> None:
-    """Return if the caller may do what is asked; raises Denied with ECR's sentence."""
+_FURTHER_ACTIONS = {"ecr-public:GetAuthorizationToken": (BEARER_TOKEN_ACTION,)}
+"""What else an operation needs."""
+
+
+def authorize(caller: Principal, service: str, operation: str, members: Input, names: RegistryNames) -> None:
+    """Return if the caller may do what is asked in the registry of these names; raises Denied with ECR's sentence."""
     action = f"{service}:{operation}"
-    for repository in _repositories_of(members):
+    for further in _FURTHER_ACTIONS.get(action, ()):
+        if not caller.may(further, None):
+            raise Denied(caller.refusal(further, None))
+    for repository in _repositories_of(members, names):
         if not caller.may(action, repository):
             raise Denied(caller.refusal(action, repository))
 
@@ -41,18 +49,18 @@ def is_by_identity_only(operation: str) -> bool:
     return operation in _BY_IDENTITY_ONLY
 
 
-def _repositories_of(members: Input) -> tuple[RepositoryName | None, ...]:
+def _repositories_of(members: Input, names: RegistryNames) -> tuple[RepositoryName | None, ...]:
     """Return the repositories that a request is about; None stands for the registry."""
     name = members.find_text("repositoryName")
     if name is not None:
-        return (RepositoryName(name),)
+        return (names.to_stored(name),)
     arn = members.find_text("resourceArn")
     if arn is not None:
         try:
-            return (parse_repository_arn(arn).repository,)
+            return (names.parse_repository_arn(arn)[1],)
         except InvalidInput:
             return (None,)  # the handler says what is wrong with it
-    return tuple(map(RepositoryName, members.texts("repositoryNames"))) or (None,)
+    return tuple(map(names.to_stored, members.texts("repositoryNames"))) or (None,)
 
 
 def _values_of(members: Input) -> Mapping[str, tuple[str, ...]]:

@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.core.names import RepositoryName
-
 if TYPE_CHECKING:
     from replicator.control_api.input import Input
     from replicator.control_api.services import EcrRegistry
     from replicator.core.access import Principal
+    from replicator.core.names import RepositoryName
     from replicator.registry.identities import AccessKey
 
 Document = dict[str, object]
@@ -33,8 +32,8 @@ class Call:
 
     @property
     def repository(self) -> RepositoryName:
-        """The repository that is asked about; the model's pattern was checked."""
-        return RepositoryName(self.input.text("repositoryName"))
+        """The repository that is asked about, as the node knows it; the model's pattern was checked."""
+        return self.registry.stored(self.input.text("repositoryName"))
 
     @property
     def now(self) -> float:
@@ -44,7 +43,7 @@ class Call:
     @property
     def place(self) -> Document:
         """The members with which most answers begin."""
-        return {"registryId": self.registry.names.id.account, "repositoryName": self.repository}
+        return {"registryId": self.registry.names.id.account, "repositoryName": self.input.text("repositoryName")}
 
 
 Handler = Callable[[Call], Awaitable[Document]]

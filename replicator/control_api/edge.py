@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from replicator.control_api.call import Document
     from replicator.control_api.callers import Caller, Callers, Claim
     from replicator.control_api.model import Operation
+    from replicator.control_api.names import RegistryNames
     from replicator.control_api.request import Target
     from replicator.control_api.services import EcrRegistry
     from replicator.core.access import Principal
@@ -136,11 +137,12 @@ class ControlApi:
         request = visit.request
         context = context_of(members, request.remote, is_secure=request.secure, now=self._clock.now())
         if is_by_identity_only(operation.name):
-            registry, principal = self._home_registry, replace(caller.principal, context=context)
+            registry, principal = self._served(self._home_registry, service), replace(caller.principal, context=context)
         else:
-            registry = self._registry(operation, caller, members)
+            registry = self._served(self._registry(service, operation, caller, members), service)
             principal = caller.principal.at(registry.node.policies, context)
-        authorize(principal, service, operation.name, members)
+        visit.names = registry.names
+        authorize(principal, service, operation.name, members, registry.names)
         handler = HANDLERS[service].get(operation.name)
         if handler is None:
             raise not_supported(operation)
@@ -182,16 +184,41 @@ class ControlApi:
         """This node's own registry, for operations that are about none: their callers need none here."""
         return self._registries[self._home]
 
-    def _registry(self, operation: Operation, caller: Caller, members: Input) -> EcrRegistry:
-        """Return the registry that is meant: the one that the request names, or else the caller's own."""
+    def _served(self, registry: EcrRegistry, service: str) -> EcrRegistry:
+        """Return the registry as the API of a service knows it; raises EcrError where that is not served."""
+        if service != "ecr-public":
+            return registry
+        if not registry.node.settings.public_registry.is_enabled:
+            raise EcrError("UnsupportedCommandException", "ECR Public is not served by this registry.")
+        return registry.as_public()
+
+    def _registry(self, service: str, operation: Operation, caller: Caller, members: Input) -> EcrRegistry:
+        """Return the registry that is meant: the one that the request names, or else the caller's own.
+
+        A public registry may be named by its alias, too.
+        """
         account = members.find_text("registryId") or caller.principal.account or self._home.account
         registry = self._registries.get(NodeId(AccountId(account), self._home.region))
+        if registry is None and service == "ecr-public":
+            registry = self._of_alias(account)
         if registry is not None:
             return registry
+        if "RegistryNotFoundException" in operation.errors:
+            raise EcrError("RegistryNotFoundException", texts.public_registry_not_found(account))
         repository = members.find_text("repositoryName")
         if repository is not None and "RepositoryNotFoundException" in operation.errors:
             raise EcrError("RepositoryNotFoundException", texts.repository_not_found(repository, account))
         raise EcrError("InvalidParameterException", texts.registry_not_found(account, self._home.region))
+
+    def _of_alias(self, alias: str) -> EcrRegistry | None:
+        return next(
+            (
+                one
+                for node, one in self._registries.items()
+                if node.region == self._home.region and one.node.settings.public_registry.alias == alias
+            ),
+            None,
+        )
 
     def _admit(self, caller: str) -> None:
         if self._rate_limit is not None:
@@ -244,13 +271,14 @@ def _members(operation: Operation, body: bytes) -> Document:
 class _Visit:
     """What is known of a request so far; kept for its log line whatever happens."""
 
-    __slots__ = ("id", "operation", "principal", "request", "route")
+    __slots__ = ("id", "names", "operation", "principal", "request", "route")
 
     def __init__(self, request: web.BaseRequest) -> None:
         self.request = request
         self.id = str(uuid.uuid4())
         self.route = "ecr_unknown"
         self.principal: Principal | None = None
+        self.names: RegistryNames | None = None
         self.operation: Operation | None = None
 
     def name(self, target: Target) -> None:
@@ -260,8 +288,11 @@ class _Visit:
         self.route = f"{(target.service or 'ecr').replace('-', '_')}_{operation}"
 
     def refusal(self, error: EcrError) -> web.Response:
-        """Return the answer to an error, as one that the operation has."""
-        return _refusal(error if self.operation is None else of_operation(error, self.operation))
+        """Return the answer to an error, as one that the operation has, and with repositories as clients know them."""
+        if self.operation is not None:
+            error = of_operation(error, self.operation)
+        text = str(error) if self.names is None else self.names.in_words(str(error))
+        return _refusal(EcrError(error.code, text, status=error.status, members=error.members))
 
 
 def _rendered(document: Mapping[str, object], status: int = 200) -> web.Response:

@@ -42,6 +42,7 @@ CODES: Mapping[type[ReplicatorError], str] = {
     errors.BackfillNotFound: "ReplicationBackfillNotFoundException",
     errors.RegistryPolicyNotFound: "RegistryPolicyNotFoundException",
     errors.RepositoryPolicyNotFound: "RepositoryPolicyNotFoundException",
+    errors.CatalogDataNotFound: "RepositoryCatalogDataNotFoundException",
     errors.SigningConfigurationNotFound: "SigningConfigurationNotFoundException",
     errors.CacheRuleNotFound: "PullThroughCacheRuleNotFoundException",
     errors.CacheRuleExists: "PullThroughCacheRuleAlreadyExistsException",

@@ -144,20 +144,33 @@ def _show_failures(failures: Sequence[ImageFailure]) -> list[Document]:
 
 
 async def _show_details(call: Call, found: Sequence[ImageDetail]) -> list[Document]:
+    if call.registry.names.is_public:
+        return [_show_public_detail(call, one) for one in found]
     scans = await call.registry.scans.summaries(call.repository, [one.digest for one in found])
     return [{**_show_detail(call, one), **scan_members(scans.get(one.digest))} for one in found]
+
+
+def show_content(image: ImageDetail) -> Document:
+    """Return what both APIs say of an image."""
+    return present(
+        imageDigest=image.digest,
+        imageSizeInBytes=image.size,
+        imagePushedAt=image.pushed_at,
+        imageManifestMediaType=image.media_type,
+        artifactMediaType=image.artifact_type,
+    )
+
+
+def _show_public_detail(call: Call, image: ImageDetail) -> Document:
+    return {**call.place, **show_content(image), **present(imageTags=list(image.tags) or None)}
 
 
 def _show_detail(call: Call, image: ImageDetail) -> Document:
     is_active = image.status is ImageStatus.ACTIVE
     return present(
         **call.place,
-        imageDigest=image.digest,
+        **show_content(image),
         imageTags=list(image.tags) or None,
-        imageSizeInBytes=image.size,
-        imagePushedAt=image.pushed_at,
-        imageManifestMediaType=image.media_type,
-        artifactMediaType=image.artifact_type,
         lastRecordedPullTime=image.pulled_at,
         subjectManifestDigest=image.subject,
         imageStatus=image.status.value,

@@ -12,6 +12,10 @@ from replicator.control_api import (
     layers,
     lifecycle,
     policies,
+    public_catalog,
+    public_images,
+    public_registries,
+    public_repositories,
     pull_time_exclusions,
     referrers,
     registry_settings,
@@ -50,7 +54,33 @@ ECR: Mapping[str, Handler] = {
 }
 """What answers each operation of ECR; one without an entry is in the model, and not supported."""
 
-ECR_PUBLIC: Mapping[str, Handler] = {**authorization_tokens.PUBLIC_HANDLERS}
+_SHARED = (
+    "BatchCheckLayerAvailability",
+    "BatchDeleteImage",
+    "CompleteLayerUpload",
+    "DeleteRepository",
+    "DeleteRepositoryPolicy",
+    "DescribeImages",
+    "DescribeRepositories",
+    "GetRepositoryPolicy",
+    "InitiateLayerUpload",
+    "ListTagsForResource",
+    "PutImage",
+    "SetRepositoryPolicy",
+    "TagResource",
+    "UntagResource",
+    "UploadLayerPart",
+)
+"""Operations of both services; each has one handler, and the names that a call brings make the difference."""
+
+ECR_PUBLIC: Mapping[str, Handler] = {
+    **{name: ECR[name] for name in _SHARED},
+    **public_repositories.HANDLERS,
+    **public_images.HANDLERS,
+    **public_catalog.HANDLERS,
+    **public_registries.HANDLERS,
+    **authorization_tokens.PUBLIC_HANDLERS,
+}
 """What answers each operation of ECR Public."""
 
 HANDLERS: Mapping[str, Mapping[str, Handler]] = {"ecr": ECR, "ecr-public": ECR_PUBLIC}

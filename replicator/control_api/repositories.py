@@ -10,7 +10,6 @@ from replicator.control_api.pages import page_of
 from replicator.control_api.resource_tags import read_tags
 from replicator.core.encryption import Encryption, EncryptionType
 from replicator.core.mutability import WITH_EXCLUSION, MutabilityRule, TagMutability
-from replicator.core.names import RepositoryName
 from replicator.core.resource_tags import checked_tags
 from replicator.registry.repositories import RepositorySettings
 
@@ -34,7 +33,9 @@ async def create_repository(call: Call) -> Document:
         encryption=read_encryption(call.input) or Encryption(),
         resource_tags=checked_tags(read_tags(call.input, "tags"), call.registry.node.settings.quotas.resource_tags),
     )
-    created = await call.registry.repositories.create(call.repository, settings)
+    # Not `call.repository`: why a name cannot be had is told where it is made.
+    name = call.registry.names.to_stored(call.input.text("repositoryName"))
+    created = await call.registry.repositories.create(name, settings)
     return {"repository": show_repository(call.registry.names, created)}
 
 
@@ -45,10 +46,10 @@ async def describe_repositories(call: Call) -> Document:
         if "nextToken" in call.input or "maxResults" in call.input:
             field = "nextToken" if "nextToken" in call.input else "maxResults"
             raise invalid_parameter(field, f"{field} cannot be used together with repositoryNames")
-        found = await call.registry.repositories.get_all([RepositoryName(one) for one in wanted])
+        found = await call.registry.repositories.get_all([call.registry.stored(one) for one in wanted])
         return {"repositories": [show_repository(names, one) for one in found]}
     page = page_of(call)
-    listed = await call.registry.repositories.list_after(page.after, page.size + 1)
+    listed = await call.registry.repositories.list_after(page.after, page.size + 1, is_public=names.is_public)
     shown, token = page.cut(listed, lambda one: one.name)
     return present(repositories=[show_repository(names, one) for one in shown], nextToken=token)
 
@@ -115,13 +116,19 @@ def show_encryption(encryption: Encryption) -> Document:
 
 
 def show_repository(names: RegistryNames, repository: Repository) -> Document:
-    """Return a repository as the API describes it."""
-    return {
+    """Return a repository as the API describes it; what can be set of a private one, a public one does not have."""
+    shown: Document = {
         "repositoryArn": names.repository_arn(repository.name),
         "registryId": names.id.account,
-        "repositoryName": repository.name,
+        "repositoryName": names.to_shown(repository.name),
         "repositoryUri": names.repository_uri(repository.name),
         "createdAt": repository.created_at,
+    }
+    return shown if names.is_public else {**shown, **_show_settings(repository)}
+
+
+def _show_settings(repository: Repository) -> Document:
+    return {
         **show_mutability(repository.mutability),
         "imageScanningConfiguration": {"scanOnPush": repository.scan_on_push},
         "encryptionConfiguration": show_encryption(

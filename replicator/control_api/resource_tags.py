@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from replicator.control_api.errors import invalid_parameter
 from replicator.core import texts
-from replicator.core.arns import parse_repository_arn
 from replicator.core.errors import InvalidInput, RepositoryNotFound
 from replicator.core.resource_tags import check_keys, checked_tags
 
@@ -51,13 +50,16 @@ def show_tags(tags: Mapping[str, str]) -> list[Document]:
 
 
 def _resource(call: Call) -> RepositoryName:
+    names = call.registry.names
     try:
-        arn = parse_repository_arn(call.input.text("resourceArn"))
+        is_ours, repository = names.parse_repository_arn(call.input.text("resourceArn"))
     except InvalidInput as error:
         raise invalid_parameter("resourceArn", "Invalid ARN") from error
-    if arn.registry != call.registry.names.id:
-        raise RepositoryNotFound(texts.repository_not_found(arn.repository, arn.registry.account))
-    return arn.repository
+    name = names.to_shown(repository)
+    if not is_ours:
+        account = call.input.text("resourceArn").split(":")[4]
+        raise RepositoryNotFound(texts.repository_not_found(name, account))
+    return call.registry.stored(name)
 
 
 HANDLERS: Mapping[str, Handler] = {

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from replicator.core import texts
+from replicator.core import public_registry, texts
 from replicator.core.account_settings import PolicyScope
 from replicator.core.bounded import BoundedMap
 from replicator.core.policy import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from replicator.core.names import AccountId, NodeId, RepositoryName
     from replicator.core.policy_conditions import Facts
+    from replicator.core.public_registry import PublicRegistry
 
 _NO_VALUES: Mapping[str, tuple[str, ...]] = {}
 _NO_TAGS: Mapping[str, str] = {}
@@ -216,6 +217,11 @@ class ResourcePolicies(Protocol):
         ...
 
     @property
+    def public_registry(self) -> PublicRegistry:
+        """Which repositories are public."""
+        ...
+
+    @property
     def memory(self) -> DecisionMemory:
         """Decisions made by these policies, which forgets them when one changes, and after a while."""
         ...
@@ -310,11 +316,17 @@ class Principal:
         """Say in ECR's words why the caller may not do `action`."""
         outcome = self.decide(action, repository).outcome
         kind = "resource-based" if outcome in _BY_RESOURCE else "identity-based"
+        if self._is_public(repository):
+            action = public_registry.public_action(action)
         is_explicit = outcome in {Outcome.DENIED_BY_IDENTITY, Outcome.DENIED_BY_RESOURCE}
         why = texts.explicit_deny(kind) if is_explicit else texts.nothing_allows(kind, action)
         return texts.access_denied(self.caller_arn or self.name, action, self.resource_arn(repository), why)
 
     def _decide(self, action: str, repository: RepositoryName | None) -> Decision:
+        if self._is_public(repository):
+            action = public_registry.public_action(action)
+            if public_registry.is_pull(action):
+                return Decision(Outcome.ALLOWED, public_registry.PULLS, public_registry.PULLS.statements[0])
         arn = self.caller_arn
         account = self._account if arn is not None else None
         question = Question(
@@ -342,7 +354,15 @@ class Principal:
             return "*"
         if self.resources is None:
             return f"arn:aws:ecr:::repository/{repository}"
+        if self._is_public(repository):
+            name = self.resources.public_registry.to_public(repository)
+            return public_registry.repository_arn(self.resources.owner.account, name)
         return repository_arn(self.resources.owner, repository)
+
+    def _is_public(self, repository: RepositoryName | None) -> bool:
+        return (
+            repository is not None and self.resources is not None and self.resources.public_registry.covers(repository)
+        )
 
     def _facts(self, repository: RepositoryName | None) -> Facts:
         facts = {
@@ -355,7 +375,7 @@ class Principal:
             facts["aws:resourceaccount"] = (self.resources.owner.account,)
             tags = _NO_TAGS if repository is None else self.resources.resource_tags(repository)
             for key, value in tags.items():
-                for prefix in ("aws", "ecr"):
+                for prefix in ("aws", "ecr-public" if self._is_public(repository) else "ecr"):
                     facts[f"{prefix}:resourcetag/{key.lower()}"] = (value,)
         return {**facts, **self.context.values}
 
@@ -368,6 +388,9 @@ def _policies_at(
 ) -> tuple[Policy, ...]:
     if resources is None:
         return ()
+    if public_registry.is_public_action(action):  # the registry's policy is that of the private registry
+        policy = None if repository is None else resources.repository_policy(repository)
+        return () if policy is None else (policy,)
     decides = resources.scope is PolicyScope.V2 or action.lower() in SCOPE_V1_ACTIONS
     found = resources.registry_policies if decides else ()
     policy = None if repository is None else resources.repository_policy(repository)

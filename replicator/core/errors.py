@@ -200,6 +200,10 @@ class SigningConfigurationNotFound(NotFound):
     """the registry has no signing configuration."""
 
 
+class CatalogDataNotFound(NotFound):
+    """the public repository has no catalog data."""
+
+
 class RepositoryPolicyNotFound(NotFound):
     """the repository has no policy."""
 

@@ -33,8 +33,10 @@ SCOPE_V1_ACTIONS = frozenset({"ecr:replicateimage", "ecr:batchimportupstreamimag
 _VERSIONS = ("2008-10-17", "2012-10-17")
 _ACTION = re.compile(r"\*|[A-Za-z0-9-]{1,64}:[A-Za-z0-9*?]{1,128}")
 _ECR_ACTION = re.compile(r"\*|[eE][cC][rR]:[A-Za-z0-9*?]{1,128}")
+_PUBLIC_ACTION = re.compile(r"\*|[eE][cC][rR]-[pP][uU][bB][lL][iI][cC]:[A-Za-z0-9*?]{1,128}")
 _RESOURCE = re.compile(r"arn:[^:]{1,64}:[^:]{1,64}:[^:]{0,64}:[^:]{0,64}:.{1,2048}")
 _ECR_RESOURCE = re.compile(r"arn:[a-z*?-]{1,64}:(?:ecr|\*):[a-z0-9*?-]{0,64}:[0-9*?]{0,64}:[A-Za-z0-9._/*?-]{1,512}")
+_PUBLIC_RESOURCE = re.compile(r"arn:[a-z*?-]{1,64}:(?:ecr-public|\*):\*?:[0-9*?]{0,64}:[A-Za-z0-9._/*?-]{1,512}")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _SERVICE = re.compile(r"[a-z0-9-]{1,64}(?:\.[a-z0-9-]{1,64}){1,6}")
 _SID = re.compile(r"[\x20-\x7e]{0,256}")
@@ -46,7 +48,13 @@ class PolicyKind(enum.StrEnum):
 
     IDENTITY = "identity policy"
     REPOSITORY = "repository policy"
+    PUBLIC_REPOSITORY = "public repository policy"
     REGISTRY = "registry policy"
+
+
+_ACTIONS = {PolicyKind.IDENTITY: _ACTION, PolicyKind.PUBLIC_REPOSITORY: _PUBLIC_ACTION}
+_RESOURCES = {PolicyKind.IDENTITY: _RESOURCE, PolicyKind.PUBLIC_REPOSITORY: _PUBLIC_RESOURCE}
+_OF_REPOSITORIES = frozenset({PolicyKind.REPOSITORY, PolicyKind.PUBLIC_REPOSITORY})
 
 
 class Effect(enum.StrEnum):
@@ -140,7 +148,7 @@ def parse_policy(
         return Policy(kind, _Reader(kind, scope).read(text), name)
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "the document is too deep"
-        raise InvalidPolicy(texts.invalid_policy(field, kind), reason=reason) from error
+        raise InvalidPolicy(texts.invalid_policy(field, kind.removeprefix("public ")), reason=reason) from error
 
 
 class _Reader:
@@ -190,7 +198,7 @@ class _Reader:
     def _actions(self, fields: dict[str, object]) -> Patterns:
         name = _one_of(fields, "Action", "NotAction")
         actions = _texts(fields[name], name)
-        form = _ACTION if self._kind is PolicyKind.IDENTITY else _ECR_ACTION
+        form = _ACTIONS.get(self._kind, _ECR_ACTION)
         for action in actions:
             if form.fullmatch(action) is None:
                 raise ValueError(f"expected actions such as ecr:BatchGetImage, got {action[:80]!r}")
@@ -200,11 +208,11 @@ class _Reader:
         return Patterns(lowered, name == "NotAction")
 
     def _resources(self, fields: dict[str, object]) -> Patterns | None:
-        if self._kind is PolicyKind.REPOSITORY and not fields.keys() & {"Resource", "NotResource"}:
+        if self._kind in _OF_REPOSITORIES and not fields.keys() & {"Resource", "NotResource"}:
             return None
         name = _one_of(fields, "Resource", "NotResource")
         resources = _texts(fields[name], name)
-        form = _RESOURCE if self._kind is PolicyKind.IDENTITY else _ECR_RESOURCE
+        form = _RESOURCES.get(self._kind, _ECR_RESOURCE)
         for resource in resources:
             _no_variable(resource)
             if resource != "*" and form.fullmatch(resource) is None:

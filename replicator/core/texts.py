@@ -40,6 +40,11 @@ def repository_not_found(repository: str, registry: str) -> str:
     return f"The repository with name '{repository}' does not exist in the registry with id '{registry}'"
 
 
+def below_alias(alias: str) -> str:
+    """Say why a private repository cannot have a name."""
+    return f"names below the alias of the public registry, {alias}, are those of public repositories"
+
+
 def repository_exists(repository: str, registry: str) -> str:
     """Say that there is such a repository."""
     return f"The repository with name '{repository}' already exists in the registry with id '{registry}'"
@@ -124,14 +129,14 @@ def upstream_layer_failed(why: str) -> str:
     return f"There was an issue getting the upstream layer matching the upstream registry: {why}"
 
 
-def upload_not_found(upload: str, repository: str, registry: str) -> str:
-    """Say that a repository has no such upload, or none of this caller."""
-    return f"The upload with id '{upload}' does not exist in the {_named(repository, registry)}"
-
-
 def upstream_referrers_failed(why: str) -> str:
     """Say that an upstream could not list the referrers of an image."""
     return f"The referrer or referrers were unable to be pulled from the upstream registry: {why}"
+
+
+def upload_not_found(upload: str, repository: str, registry: str) -> str:
+    """Say that a repository has no such upload, or none of this caller."""
+    return f"The upload with id '{upload}' does not exist in the {_named(repository, registry)}"
 
 
 def layer_mismatch(found: str, stated: Iterable[str]) -> str:
@@ -237,6 +242,16 @@ def _required(what: str, digests: Iterable[str], repository: str, registry: str)
 def no_repository_policy(repository: str, registry: str) -> str:
     """Say that a repository has no policy."""
     return f"Repository policy does not exist for the {_named(repository, registry)}"
+
+
+def no_catalog_data(repository: str, registry: str) -> str:
+    """Say that nobody has described a public repository."""
+    return f"Repository catalog data does not exist for the {_named(repository, registry)}"
+
+
+def public_registry_not_found(registry: str) -> str:
+    """Say that neither an account nor an alias leads to a public registry."""
+    return f"The registry with id '{registry}' does not exist"
 
 
 def no_registry_policy(registry: str) -> str:

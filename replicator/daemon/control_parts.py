@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from replicator.control_api.names import RegistryNames, aws_host
 from replicator.control_api.services import EcrRegistry
+from replicator.registry.catalogs import Catalogs
 from replicator.registry.image_referrers import ImageReferrers
 from replicator.registry.images import Images
 from replicator.registry.layer_uploads import LayerUploads
@@ -21,8 +22,8 @@ from replicator.registry.scans import Scans
 from replicator.registry.signings import Signings
 
 if TYPE_CHECKING:
-    from replicator.config.nodes import NodeSettings
     from replicator.cache.listings import CachedListings
+    from replicator.config.nodes import NodeSettings
     from replicator.daemon.replication_parts import ReplicationParts
     from replicator.registry.authorization_tokens import AuthorizationTokens
     from replicator.registry.layer_urls import LayerUrls
@@ -46,8 +47,8 @@ class ControlBuilder:
     layer_urls: LayerUrls
     run_time_settings: RunTimeSettings
     replication: ReplicationParts
-
     listings: CachedListings
+
     def build(self) -> EcrRegistry:
         """Return the registry; nothing is opened or started."""
         pulls = self.replication.read_through
@@ -62,8 +63,8 @@ class ControlBuilder:
             layers=Layers(self.registry, pulls, self.layer_urls),
             layer_uploads=LayerUploads(self.registry, self.uploads),
             images=Images(self.registry, self.pushes, pulls),
-            storage_classes=self.storage_classes,
             referrers=ImageReferrers(self.registry, self.listings),
+            storage_classes=self.storage_classes,
             run_time_settings=self.run_time_settings,
             backfills=self.replication.backfills,
             replication_status=self.replication.use_cases.status,
@@ -73,6 +74,7 @@ class ControlBuilder:
             scanning_configuration=ScanningConfiguration(self.registry),
             scans=Scans(self.registry),
             repository_policies=RepositoryPolicies(self.registry),
+            catalogs=Catalogs(self.registry),
         )
 
 
@@ -81,4 +83,4 @@ def _names(settings: NodeSettings) -> RegistryNames:
     if settings.public_url is None:
         return RegistryNames(settings.id, aws_host(settings.id))
     url = urlsplit(settings.public_url)
-    return RegistryNames(settings.id, url.netloc, url.scheme)
+    return RegistryNames(settings.id, url.netloc, url.scheme, has_own_host=True)

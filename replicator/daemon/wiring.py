@@ -122,6 +122,7 @@ def _registry(shared: Shared, settings: NodeSettings) -> RegistryNode:
         serve_to=tuple(one.id for one in settings.cache.serve_to),
         event_sinks=settings.events.to_sinks(),
         quotas=settings.quotas.to_quotas(),
+        public_registry=settings.ecr_public.to_registry(),
         # Where nobody has an identity, mounting stays what it was before there was a setting: on.
         account_settings=AccountSettings(is_mounting=not shared.settings.identities),
     )
@@ -207,8 +208,8 @@ class _NodeBuilder:
             self._layer_urls,
             run_time_settings,
             replication,
-        ).build()
             cache.listings,
+        ).build()
         services = Services(
             registry,
             replication.read_through,

@@ -60,6 +60,8 @@ def check_pushable(settings: RegistrySettings, repository: Repository) -> None:
 
 
 def _check_not_filled(settings: RegistrySettings, repository: RepositoryName, *, is_cached: bool) -> None:
+    if settings.public_registry.covers(repository):
+        return
     rule = refusing_rule(settings.cache_rules, repository, is_cached=is_cached)
     if rule is not None:
         raise Denied(

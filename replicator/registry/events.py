@@ -53,9 +53,9 @@ _FAILURE_CODES: Mapping[type[ReplicatorError], str] = {
 
 
 def record_event(node: RegistryNode, event: Event, now: float) -> Steps[None]:
-    """Store an event for the sinks that want it, if any do."""
+    """Store an event for the sinks that want it, if any do; ECR Public tells nothing of its repositories."""
     wanting = sinks_for(node.settings.event_sinks, event)
-    if not wanting:
+    if not wanting or node.settings.public_registry.covers(event.repository):
         return
     event_id = str(uuid.uuid4())
     document = envelope(event, event_id, node.settings.node, now)

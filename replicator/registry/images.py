@@ -29,7 +29,7 @@ from replicator.core.errors import (
 )
 from replicator.core.image_requests import FailureCode, ImageFailure, RequestedImage
 from replicator.core.jobs import JobKind
-from replicator.core.manifest import own_media_type, parse_manifest
+from replicator.core.manifest import agreed_media_type, own_media_type, parse_manifest
 from replicator.core.names import Tag
 from replicator.registry.pushes import check_deletable, delete_image, delete_tag, require_repository
 from replicator.storage.metadata import image_details, images, tags
@@ -68,6 +68,15 @@ class DeletedImage:
     tag: Tag | None
 
 
+@dataclass(frozen=True, slots=True)
+class TaggedImage:
+    """A tag with the image that it points to, since `set_at`."""
+
+    tag: Tag
+    set_at: float
+    image: ImageDetail
+
+
 class Images:
     """The images of one node. Every method raises RepositoryNotFound in ECR's words, and StorageError."""
 
@@ -92,7 +101,7 @@ class Images:
         """
         try:
             content = text.encode()
-            media_type = media_type or own_media_type(content)
+            media_type = agreed_media_type(own_media_type(content), media_type)
             if media_type is None:
                 raise InvalidInput(texts.NO_MEDIA_TYPE)
             pushed = await self._pushes.put_image(principal, repository, content, media_type, tag, digest)
@@ -205,6 +214,20 @@ class Images:
         yield from require_repository(self._node, repository)
         found = yield from image_details.details_after(repository, selection, after, limit)
         return (yield from _measured(repository, found))
+
+    async def list_tags(self, repository: RepositoryName, after: str, limit: int) -> list[TaggedImage]:
+        """Return up to `limit` tags that sort after `after`, each with its image, by name."""
+        return await self._node.database.read(self._tags(repository, after, limit))
+
+    def _tags(self, repository: RepositoryName, after: str, limit: int) -> Steps[list[TaggedImage]]:
+        yield from require_repository(self._node, repository)
+        found: list[TaggedImage] = []
+        for tag, digest, set_at in (yield from tags.pointing_after(repository, after, limit)):
+            detail = yield from image_details.find(repository, digest)
+            if detail is not None:
+                [measured] = yield from _measured(repository, [detail])
+                found.append(TaggedImage(tag, set_at, measured))
+        return found
 
     async def describe(
         self, repository: RepositoryName, wanted: Sequence[RequestedImage], status: ImageStatus | None

@@ -86,9 +86,11 @@ class LayerUploads:
         if not 0 < length == place.length <= quotas.layer_part_size:
             text = texts.layer_part_length(place.length, length, quotas.layer_part_size)
             raise UploadOutOfOrder(text, offset=offset)
-        if session.parts >= quotas.layer_parts:
-            raise LimitExceeded(texts.layer_parts_exceeded(session.id, quotas.layer_parts))
-        limit = min(quotas.layer_size, self._node.settings.max_blob_size or quotas.layer_size)
+        is_public = self._node.settings.public_registry.covers(session.repository)
+        most_parts, most_bytes = quotas.layer_limits(is_public=is_public)
+        if session.parts >= most_parts:
+            raise LimitExceeded(texts.layer_parts_exceeded(session.id, most_parts))
+        limit = min(most_bytes, self._node.settings.max_blob_size or most_bytes)
         if offset + length > limit:
             raise LimitExceeded(texts.layer_size_exceeded(session.id, limit))
 

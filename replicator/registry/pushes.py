@@ -23,7 +23,7 @@ from replicator.core.errors import (
 )
 from replicator.core.image_status import ImageStatus
 from replicator.core.jobs import JobKind
-from replicator.core.manifest import Manifest, parse_manifest
+from replicator.core.manifest import Manifest, check_states_type, parse_manifest
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.reference import Reference, as_digest, as_tag
 from replicator.core.replication import Change, Origin, ReplicateImage, plan_deletion, plan_replication
@@ -106,6 +106,7 @@ class Pushes:
         authorize_push(self._node.settings, principal, Action.PUT_IMAGE, repository)
         self._check_size(content)
         image = _image(as_digest(reference), content, content_type)
+        check_states_type(content, image.manifest.media_type)
         tag = as_tag(reference)
         wanted = tuple(dict.fromkeys((*((tag,) if tag else ()), *extra_tags)))
         push = _Push(repository, image, wanted, self._node.settings.node, self._node.clock.now(), principal)
@@ -319,8 +320,10 @@ def change_of(
 def plan_follow_up(node: RegistryNode, change: Change, now: float) -> Steps[bool]:
     """Store the jobs that an image causes, in the transaction that stores the image; return whether there are any.
 
-    A queued job of the same tag gives way to the newer image.
+    A queued job of the same tag gives way to the newer image. Nothing follows from an image of a public repository.
     """
+    if node.settings.public_registry.covers(change.repository):
+        return False
     yield from record_signings(node.settings, change, now)
     yield from scan_on_arrival(node, change.repository, change.digest, now)
     planned = plan_replication(node.settings.replication_rules, node.settings.node, change)
@@ -351,6 +354,8 @@ def plan_deletions(node: RegistryNode, change: Change, tag: Tag | None, revision
     Call it before the status of a deleted image is forgotten.
     """
     sent: list[ReplicateImage] = []
+    if node.settings.public_registry.covers(change.repository):
+        return False
     if tag is None:
         rows = yield from replication_status.of_image(change.repository, change.digest)
         sent = [row.replication for row in rows]
@@ -361,7 +366,12 @@ def plan_deletions(node: RegistryNode, change: Change, tag: Tag | None, revision
 
 
 def may_create(settings: RegistrySettings, name: RepositoryName, cause: CreationCause) -> bool:
-    """Tell whether a missing repository is created for `cause` (ECR §11): a push needs the setting, or a template."""
+    """Tell whether a missing repository is created for `cause` (ECR §11): a push needs the setting, or a template.
+
+    A public repository is only created by hand.
+    """
+    if settings.public_registry.covers(name):
+        return False
     return (
         cause is not CreationCause.CREATE_ON_PUSH
         or settings.create_on_push

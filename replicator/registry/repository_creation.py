@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.core import texts
-from replicator.core.errors import Denied, LimitExceeded
+from replicator.core.errors import Denied, InvalidInput, LimitExceeded
 from replicator.core.templates import CreationCause, template_for
 from replicator.registry.ownership import CREATED_BY_CACHE
 from replicator.storage.metadata import repositories
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from replicator.core.names import RepositoryName
     from replicator.core.templates import CreationTemplate
     from replicator.registry.node import RegistryNode
+    from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.statement import Steps
 
 CREATED_BY_API = "api"
@@ -28,12 +29,19 @@ _CREATED_BY = {
 
 def add_repository(node: RegistryNode, repository: Repository) -> Steps[None]:
     """Store a repository that does not exist; raise LimitExceeded where the registry takes no more."""
+    check_place(node.settings, repository.name, is_public=repository.is_public)
     quotas = node.settings.quotas
     limit = quotas.public_repositories if repository.is_public else quotas.repositories
     if (yield from repositories.has_at_least(limit, is_public=repository.is_public)):
         raise LimitExceeded(texts.repositories_exceeded(node.settings.node.account, limit))
     yield from repositories.create(repository)
     node.policies.expect(repository)
+
+
+def check_place(settings: RegistrySettings, name: RepositoryName, *, is_public: bool) -> None:
+    """Return if a private or public repository may have this name: below the alias all are public, and only there."""
+    if settings.public_registry.covers(name) is not is_public:
+        raise InvalidInput(texts.constraint("repositoryName", texts.below_alias(settings.public_registry.alias)))
 
 
 def add_for(node: RegistryNode, name: RepositoryName, now: float, cause: CreationCause) -> Steps[Repository]:

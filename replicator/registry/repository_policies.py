@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from replicator.core import texts
 from replicator.core.access import DecisionMemory
 from replicator.core.errors import InvalidPolicy, RepositoryPolicyNotFound
-from replicator.core.policy import PolicyKind, parse_policy
+from replicator.core.policy import parse_policy
 from replicator.registry.pushes import require_repository
 from replicator.storage.metadata import repositories
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from replicator.core.account_settings import PolicyScope
     from replicator.core.names import NodeId, RepositoryName
     from replicator.core.policy import Policy
+    from replicator.core.public_registry import PublicRegistry
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.statement import Steps
 
@@ -42,7 +43,7 @@ class RepositoryPolicies:
         Raises InvalidPolicy for a text that is none, and unless `force` for one by which the caller could not set
         another; RepositoryNotFound, StorageError.
         """
-        policy = parse_policy(text, PolicyKind.REPOSITORY)
+        policy = parse_policy(text, self._node.settings.public_registry.kind_of_policy(repository))
         if not force:
             _check_not_locked_out(caller, repository, policy)
         await self._node.database.write(partial(self._put, repository, text))
@@ -91,6 +92,10 @@ class _Proposed:
     @property
     def registry_policies(self) -> tuple[Policy, ...]:
         return self.before.registry_policies
+
+    @property
+    def public_registry(self) -> PublicRegistry:
+        return self.before.public_registry
 
     @property
     def scope(self) -> PolicyScope:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from replicator.core.account_settings import PolicyScope
     from replicator.core.clock import Clock
     from replicator.core.names import NodeId, RepositoryName
+    from replicator.core.public_registry import PublicRegistry
     from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.database import Database
     from replicator.storage.metadata.repositories import Repository
@@ -66,7 +67,7 @@ class NodePolicies:
         self._node = node
         self._policies: dict[RepositoryName, Policy] = {}
         self._tags: dict[RepositoryName, Mapping[str, str]] = {}
-        self._parsed: WeakValueDictionary[str, Policy] = WeakValueDictionary()
+        self._parsed: WeakValueDictionary[tuple[PolicyKind, str], Policy] = WeakValueDictionary()
         self._memory = DecisionMemory()
         self._forget_at = 0.0
         self._changed: set[RepositoryName] = set()
@@ -89,6 +90,11 @@ class NodePolicies:
     def scope(self) -> PolicyScope:
         """Which actions the registry's policy decides on."""
         return self._node.settings.account_settings.registry_policy_scope
+
+    @property
+    def public_registry(self) -> PublicRegistry:
+        """Which repositories are public."""
+        return self._node.settings.public_registry
 
     @property
     def memory(self) -> DecisionMemory:
@@ -169,12 +175,13 @@ class NodePolicies:
 
     def _parse(self, repository: RepositoryName, text: str) -> Policy:
         """Return the policy of a text, which is parsed once however many repositories have it."""
-        found = self._parsed.get(text)
+        kind = self.public_registry.kind_of_policy(repository)
+        found = self._parsed.get((kind, text))
         if found is None:
             try:
-                found = parse_policy(text, PolicyKind.REPOSITORY)
+                found = parse_policy(text, kind)
             except InvalidPolicy as error:
                 _log.error("policy of a repository cannot be read", repository=repository, error=error.reason)
                 return _NOBODY
-            self._parsed[text] = found
+            self._parsed[kind, text] = found
         return found

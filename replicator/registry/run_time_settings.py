@@ -12,6 +12,7 @@ from replicator.registry.run_time_account import RunTimeAccount
 from replicator.registry.run_time_cache_rules import NoUpstreams, RunTimeCacheRules
 from replicator.registry.run_time_documents import RunTimeDocuments
 from replicator.registry.run_time_policy import RunTimePolicy
+from replicator.registry.run_time_public_registry import RunTimePublicRegistry
 from replicator.registry.run_time_pull_times import RunTimePullTimes
 from replicator.registry.run_time_replication import RunTimeReplication
 from replicator.registry.run_time_signing import RunTimeSigning
@@ -50,10 +51,12 @@ class RunTimeSettings:
         self.account = RunTimeAccount(self.documents)
         self.pull_times = RunTimePullTimes(self.documents)
         self.signing = RunTimeSigning(self.documents)
+        self.public_registry = RunTimePublicRegistry(self.documents)
 
     async def load(self) -> None:
-        """Take over what is stored; raises StorageError."""
+        """Take over what is stored; raises StorageError, and ConfigurationError where the file does not go with it."""
         await self.documents.load()
+        await self.public_registry.check()
 
     async def run(self) -> None:
         """Look every so often for what another process has set, until cancelled."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from replicator.core.account_settings import AccountSettings
 from replicator.core.manifest import MAX_MANIFEST_BYTES
 from replicator.core.mutability import MutabilityRule
+from replicator.core.public_registry import PublicRegistry
 from replicator.core.quotas import Quotas
 from replicator.core.signing import SigningConfiguration
 
@@ -56,3 +57,5 @@ class RegistrySettings:
     pull_time_exclusions: tuple[PullTimeExclusion, ...] = ()
     """Whose pulls are not recorded."""
     quotas: Quotas = field(default_factory=Quotas)
+    public_registry: PublicRegistry = field(default_factory=PublicRegistry)
+    """Which repositories are public."""

@@ -71,6 +71,7 @@ ANSWERS: Mapping[type[ReplicatorError], Answer] = {
     errors.EventNotFound: Answer(404, "UNSUPPORTED"),
     errors.SinkNotFound: Answer(404, "UNSUPPORTED"),
     errors.RepositoryPolicyNotFound: Answer(404, "UNSUPPORTED"),
+    errors.CatalogDataNotFound: Answer(404, "UNSUPPORTED"),
     errors.SigningConfigurationNotFound: Answer(404, "UNSUPPORTED"),
     errors.CacheRuleNotFound: Answer(404, "UNSUPPORTED"),
     errors.SecretNotFound: Answer(404, "UNSUPPORTED"),

@@ -70,7 +70,7 @@ _CREATE = Statement(
 )
 _NAMES = Statement(
     sa.select(repositories.c.name)
-    .where(repositories.c.name > sa.bindparam("after"))
+    .where(repositories.c.name > sa.bindparam("after"), repositories.c.is_public == 0)
     .order_by(repositories.c.name)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
@@ -107,6 +107,7 @@ _SET_MUTABILITY = _setting("tag_mutability", "mutability_exclusions")
 _SET_SCAN_ON_PUSH = _setting("scan_on_push")
 _SET_RESOURCE_TAGS = _setting("resource_tags")
 _SET_POLICY = _setting("policy")
+_SET_CATALOG = _setting("catalog")
 _SET_LIFECYCLE_POLICY = _setting("lifecycle_policy", "lifecycle_evaluated_at")
 _ATTRIBUTES = Statement(
     sa.select(repositories.c.name, repositories.c.policy, repositories.c.resource_tags)
@@ -166,7 +167,7 @@ def create(repository: Repository) -> Steps[None]:
 
 
 def names_after(after: str, limit: int) -> Steps[list[RepositoryName]]:
-    """Return up to `limit` names that sort after `after`, in order."""
+    """Return up to `limit` names of private repositories that sort after `after`, in order."""
     rows = yield from _NAMES(after=after, limit=limit)
     return [RepositoryName(row[0]) for row in rows]
 
@@ -198,6 +199,18 @@ def page(after: str, limit: int, *, is_public: bool = False) -> Steps[list[Repos
     return [_repository(row) for row in rows]
 
 
+def has_private_below(prefix: str) -> Steps[bool]:
+    """Tell whether a private repository's name begins with `prefix`, which ends in a slash."""
+    names = yield from names_after(prefix, 1)
+    return bool(names) and names[0].startswith(prefix)
+
+
+def find_public() -> Steps[RepositoryName | None]:
+    """Return a public repository, if there is one."""
+    rows = yield from _NTH(number=0, public=1)
+    return RepositoryName(rows[0][0]) if rows else None
+
+
 def has_at_least(number: int, *, is_public: bool = False) -> Steps[bool]:
     """Tell whether there are so many repositories; no more of them are looked at."""
     return number <= 0 or bool((yield from _NTH(number=number - 1, public=int(is_public))))
@@ -225,6 +238,11 @@ def set_resource_tags(repository: RepositoryName, tags: Mapping[str, str]) -> St
 def set_policy(repository: RepositoryName, policy: str | None) -> Steps[None]:
     """Replace the policy, or take it away (None)."""
     yield from _SET_POLICY(of=repository, new_policy=policy)
+
+
+def set_catalog(repository: RepositoryName, catalog: str | None) -> Steps[None]:
+    """Replace the catalog data of a public repository."""
+    yield from _SET_CATALOG(of=repository, new_catalog=catalog)
 
 
 def set_lifecycle_policy(repository: RepositoryName, policy: str | None) -> Steps[None]:

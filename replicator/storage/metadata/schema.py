@@ -58,6 +58,14 @@ repositories = sa.Table(
     sa.Index("repositories_with_policy", "name", sqlite_where=_WITH_POLICY, postgresql_where=_WITH_POLICY),
 )
 
+public_logos = sa.Table(
+    "public_logos",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("digest", Text, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
 manifests = sa.Table(
     "manifests",
     metadata,

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from replicator.core.digest import Digest
 from replicator.core.names import Tag
 from replicator.core.revisions import Revision, TagRegister, write
 from replicator.storage.metadata.schema import tags
 from replicator.storage.metadata.statement import Row, Statement, Steps
 
 if TYPE_CHECKING:
-    from replicator.core.digest import Digest
     from replicator.core.names import NodeId, RepositoryName
 
 
@@ -47,6 +47,16 @@ _PUT = Statement(
 )
 _LIST = Statement(
     sa.select(tags.c.tag)
+    .where(
+        tags.c.repository == sa.bindparam("repository"),
+        tags.c.tag > sa.bindparam("after"),
+        tags.c.digest.is_not(None),
+    )
+    .order_by(tags.c.tag)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_POINTING = Statement(
+    sa.select(tags.c.tag, tags.c.digest, tags.c.changed_at)
     .where(
         tags.c.repository == sa.bindparam("repository"),
         tags.c.tag > sa.bindparam("after"),
@@ -131,6 +141,12 @@ def names_after(repository: RepositoryName, after: str, limit: int) -> Steps[lis
     """Return up to `limit` tags that sort after `after`, in order."""
     rows = yield from _LIST(repository=repository, after=after, limit=limit)
     return [Tag(row[0]) for row in rows]
+
+
+def pointing_after(repository: RepositoryName, after: str, limit: int) -> Steps[list[tuple[Tag, Digest, float]]]:
+    """Return up to `limit` tags that sort after `after`, in order, with what they point to and since when."""
+    rows = yield from _POINTING(repository=repository, after=after, limit=limit)
+    return [(Tag(tag), Digest(digest), changed_at) for tag, digest, changed_at in rows]
 
 
 def of_digest(repository: RepositoryName, digest: Digest) -> Steps[list[Tag]]:

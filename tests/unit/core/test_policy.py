@@ -11,9 +11,11 @@ from replicator.core.errors import InvalidPolicy
 from replicator.core.policy import MAX_POLICY, Effect, PolicyKind, Principals, parse_policy
 
 REPOSITORY, REGISTRY, IDENTITY = PolicyKind.REPOSITORY, PolicyKind.REGISTRY, PolicyKind.IDENTITY
+PUBLIC = PolicyKind.PUBLIC_REPOSITORY
 ARN = "arn:aws:ecr:us-east-1:123456789012:repository/*"
 STATEMENTS: dict[PolicyKind, dict[str, object]] = {
     REPOSITORY: {"Effect": "Allow", "Action": "ecr:BatchGetImage", "Principal": "*"},
+    PUBLIC: {"Effect": "Allow", "Action": "ecr-public:PutImage", "Principal": "*"},
     REGISTRY: {"Effect": "Allow", "Action": "ecr:BatchGetImage", "Principal": "*", "Resource": ARN},
     IDENTITY: {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"},
 }
@@ -185,6 +187,11 @@ def test_what_the_language_does_not_have_is_refused(kind: PolicyKind, changes: d
         (IDENTITY, {"NotPrincipal": "*"}),
         (REPOSITORY, {"NotPrincipal": "*"}),
         (REPOSITORY, {"Action": "s3:GetObject"}),
+        (REPOSITORY, {"Action": "ecr-public:PutImage"}),
+        (REPOSITORY, {"Resource": "arn:aws:ecr-public::123456789012:repository/app"}),
+        (PUBLIC, {"Action": "ecr:PutImage"}),
+        (PUBLIC, {"Resource": "arn:aws:ecr:us-east-1:123456789012:repository/app"}),
+        (PUBLIC, {"Principal": None}),
         (REGISTRY, {"Action": "s3:GetObject"}),
         (REGISTRY, {"Resource": "arn:aws:s3:::bucket/*"}),
     ],
@@ -261,6 +268,11 @@ def test_all_actions_but_some_are_too_many_for_scope_v1() -> None:
     [
         (
             REPOSITORY,
+            "PolicyText",
+            "Invalid parameter at 'PolicyText' failed to satisfy constraint: 'Invalid repository policy provided'",
+        ),
+        (
+            PUBLIC,
             "PolicyText",
             "Invalid parameter at 'PolicyText' failed to satisfy constraint: 'Invalid repository policy provided'",
         ),

@@ -41,6 +41,13 @@ def upgrade() -> None:
         sa.Column("key", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_table(
+        "public_logos",
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("repository"),
+    )
     _add_scans()
     _add_previews()
     _add_events()
