@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from replicator.registry.identities import AccessKey, Identity, IdentityDirectory
 
 LIFETIME = 12 * 3600
+_SKEW = 15 * 60
+"""Seconds by which the clock of the node that made a token may be ahead."""
 MAX_TOKEN_LENGTH = 8192
 _PURPOSE = b"replicator authorization token v1"
 _MEANINGLESS = 96
@@ -85,9 +87,11 @@ class AuthorizationTokens:
         try:
             key, claims = self._claims(token)
             expires_at = float(claims["exp"])
-        except (*UNREADABLE_TOKEN, TypeError) as error:
+        except (*UNREADABLE_TOKEN, TypeError, OverflowError) as error:
             raise Unauthenticated("the authorization token is not valid here") from error
-        if (claims["sub"], claims["region"]) != (key.identity.arn, self._region):
+        bound_to = (claims["sub"], claims["account"], claims["region"])
+        # Whoever has the access key can sign any claims, but not make a token that lasts longer than ours do.
+        if bound_to != (key.identity.arn, key.identity.account, self._region) or expires_at > now + LIFETIME + _SKEW:
             raise Unauthenticated("the authorization token is not valid here")
         if not expires_at > now:  # what is no number has expired, too
             raise AuthorizationExpired(texts.AUTHORIZATION_EXPIRED)
