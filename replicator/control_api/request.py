@@ -38,6 +38,9 @@ _LIMITS = {
     "UploadLayerPart": 29 * 2**20,  # a part of 20 MiB in Base64
 }
 
+_MAX_PARTS = 450_000
+"""Members and elements of a body, more than those of any manifest that is taken: each costs much more than its text."""
+
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
@@ -103,7 +106,9 @@ async def _next(request: web.BaseRequest) -> bytes:
 
 
 def parse_document(body: bytes) -> Document:
-    """Return the structure in a body; raises EcrError (SerializationException) when it holds none."""
+    """Return the structure in a body; raises EcrError (SerializationException) when it holds none, or is too rich."""
+    if sum(map(body.count, (b",", b"{", b"["))) > _MAX_PARTS:
+        raise EcrError("SerializationException", "Too many elements")
     try:
         document = json.loads(body or b"{}", parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -135,6 +135,12 @@ class TestBodies:
         reply = ecr.signed("DescribeRepositories", body=body)
         assert (reply.status, reply.error[0]) == (400, "SerializationException")
 
+    @pytest.mark.parametrize("part", [b"[],", b"{},", b"1,"])
+    def test_a_body_of_small_parts_is_not_unpacked(self, ecr: EcrNodes, part: bytes) -> None:
+        body = b'{"repositoryName":"team/app","x":[' + part * 500_000 + b"1]}"
+        reply = ecr.signed("UploadLayerPart", body=body)
+        assert (reply.status, reply.error) == (400, ("SerializationException", "Too many elements"))
+
     def test_an_empty_body_is_an_empty_object(self, ecr: EcrNodes) -> None:
         assert ecr.signed("DescribeRegistry", body=b"").status == 200
 
