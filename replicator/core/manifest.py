@@ -131,6 +131,27 @@ def own_media_type(content: bytes) -> str | None:
     return _optional_text(_load(content), "mediaType")
 
 
+def check_states_type(content: bytes, media_type: str) -> None:
+    """Raise InvalidManifest for a document of Docker that does not state its type; those of OCI need not.
+
+    The same bytes then never come over the registry's HTTP with two types.
+    """
+    if media_type in DOCKER_TYPES and own_media_type(content) is None:
+        raise InvalidManifest(f"expected a manifest of {media_type} to state its mediaType")
+
+
+def agreed_media_type(own: str | None, stated: str | None) -> str | None:
+    """Return the type under which ECR's PutImage stores a document: its own, or else the one stated beside it.
+
+    Two images' types, or two indexes', say the same of a document, and its own counts. Other contradictions are left
+    for `parse_manifest` to refuse: such a document could be read in two ways.
+    """
+    if own is None or stated is None:
+        return own or stated
+    same_kind = any(own in kind and without_parameters(stated) in kind for kind in (IMAGE_TYPES, INDEX_TYPES))
+    return own if same_kind else stated
+
+
 def _load(content: bytes) -> Mapping[str, object]:
     if sum(map(content.count, (b",", b"{", b"["))) > _MAX_PARTS:
         raise InvalidManifest(f"expected a manifest of at most {_MAX_PARTS} members and elements")
@@ -190,9 +211,6 @@ def _media_type(document: Mapping[str, object], content_type: str | None) -> str
         raise UnsupportedManifest(
             f"expected one of {', '.join(sorted(MANIFEST_TYPES))}, got media type {media_type[:100]!r}"
         )
-    if own is None and media_type in DOCKER_TYPES:
-        # Docker's documents must state their type; OCI's need not. So the same bytes never have two.
-        raise InvalidManifest(f"expected a manifest of {media_type} to state its mediaType")
     return media_type
 
 

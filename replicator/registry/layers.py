@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.layers import LayerReference
     from replicator.storage.metadata.statement import Steps
 
+_UNSAID = "application/octet-stream"
+"""The media type of a layer of which no image says more."""
+
 
 class Availability(enum.StrEnum):
     """ECR's words."""
@@ -40,7 +43,7 @@ class Availability(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """A layer as the repository knows it. The media type is what an image says of it."""
+    """A layer as the repository knows it. The media type is what an image says of it, and bytes while none does."""
 
     digest: Digest
     availability: Availability
@@ -115,8 +118,8 @@ class Layers:
             raise LayerInaccessible(texts.LAYER_INACCESSIBLE)
 
 
-def _media_type(reference: LayerReference | None, digest: Digest) -> str | None:
+def _media_type(reference: LayerReference | None, digest: Digest) -> str:
     if reference is None:
-        return None
+        return _UNSAID
     manifest = parse_manifest(reference.content, reference.media_type)
-    return next((blob.media_type for blob in manifest.blobs if blob.digest == digest), None)
+    return next((blob.media_type for blob in manifest.blobs if blob.digest == digest), _UNSAID)

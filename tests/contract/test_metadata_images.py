@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,7 +81,13 @@ class TestListing:
         await database.write(lambda: push(THREE, 9.0, "0"))
         await database.write(lambda: images.delete(REPOSITORY, ONE.digest))
         rest = await database.read(image_details.entries_after(REPOSITORY, EVERY, first[-1].position, 9))
-        assert [(one.digest, one.tag) for one in rest] == [(TWO.digest, "c")]
+        assert [(one.digest, one.tag) for one in rest] == [(THREE.digest, "0"), (TWO.digest, "c")]
+
+    async def test_tags_come_in_the_order_in_which_they_were_set(self, database: Database) -> None:
+        for second, tag in enumerate(("b", "a", "c")):
+            await database.write(partial(push, ONE, float(second), tag))
+        assert await listed(database) == [(ONE.digest, "b"), (ONE.digest, "a"), (ONE.digest, "c")]
+        assert await described(database) == [(ONE.digest, ("b", "a", "c"))]
 
     @pytest.mark.parametrize(
         ("wanted", "expected"),

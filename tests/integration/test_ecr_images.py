@@ -301,7 +301,7 @@ class TestListing:
 
     def test_images_come_in_push_order_in_pages_of_any_size(self, ecr: EcrNodes, client: Any) -> None:
         self.fill(ecr)
-        expected = [(THREE.digest, "a"), (THREE.digest, "b"), (ONE.digest, None), (TWO.digest, "c")]
+        expected = [(THREE.digest, "b"), (THREE.digest, "a"), (ONE.digest, None), (TWO.digest, "c")]
         for size in (1, 2, 3, 4, 1000):
             assert listed(client, PaginationConfig={"PageSize": size}) == expected
         assert listed(client, filter={"tagStatus": "UNTAGGED"}) == [(ONE.digest, None)]
@@ -334,7 +334,7 @@ class TestListing:
             "registryId": ACCOUNT,
             "repositoryName": REPOSITORY,
             "imageDigest": THREE.digest,
-            "imageTags": ["a", "b"],
+            "imageTags": ["b", "a"],
             "imageSizeInBytes": layers,
             "imageManifestMediaType": THREE.media_type,
             "artifactMediaType": "application/vnd.oci.image.config.v1+json",

@@ -143,7 +143,14 @@ class TestUploads:
             "layerDigest": sha256(content),
         }
         assert state(client, sha256(content)) == (
-            [{"layerDigest": sha256(content), "layerAvailability": "AVAILABLE", "layerSize": len(content)}],
+            [
+                {
+                    "layerDigest": sha256(content),
+                    "layerAvailability": "AVAILABLE",
+                    "layerSize": len(content),
+                    "mediaType": "application/octet-stream",  # no image says more of it yet
+                }
+            ],
             [],
         )
         assert code(send, client, begun["uploadId"], b"more", len(content)) == "UploadNotFoundException"
@@ -325,7 +332,12 @@ class TestAvailability:
                 "layerSize": len(image.blobs[image.config]),
                 "mediaType": "application/vnd.oci.image.config.v1+json",
             },
-            {"layerDigest": loose, "layerAvailability": "AVAILABLE", "layerSize": 5},
+            {
+                "layerDigest": loose,
+                "layerAvailability": "AVAILABLE",
+                "layerSize": 5,
+                "mediaType": "application/octet-stream",
+            },
             {"layerDigest": absent, "layerAvailability": "UNAVAILABLE"},
             {"layerDigest": "sha256:abc", "layerAvailability": "UNAVAILABLE"},
         ]

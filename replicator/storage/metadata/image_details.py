@@ -1,7 +1,7 @@
-"""Lists of images with all that is known of them, in the order in which they were pushed.
+"""Lists of images with all that is known of them, in the order in which they were pushed, and their tags were set.
 
 A page begins after a key, which an image keeps for as long as it is there: what is pushed or deleted between two pages
-makes none of the others come twice or not at all.
+makes none of the others come twice or not at all. A tag that is set again between two pages stands at its new place.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
 
+_NO_TAG = -1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a page begins: after this image, and this tag of it."""
+    """Where a page begins: after this image, and this tag of it, which was set at a time."""
 
     pushed_at: float = -1.0
     digest: str = ""
     tag: str = ""
+    tag_set_at: float = _NO_TAG
 
     def __str__(self) -> str:
-        return f"{self.pushed_at!r} {self.digest} {self.tag}"
+        return f"{self.pushed_at!r} {self.digest} {self.tag_set_at!r} {self.tag}"
 
 
 def parse_position(text: str) -> Position:
@@ -42,8 +45,8 @@ def parse_position(text: str) -> Position:
     if not text:
         return Position()
     try:
-        pushed_at, digest, tag = text.split(" ")
-        return Position(float(pushed_at), digest, tag)
+        pushed_at, digest, tag_set_at, tag = text.split(" ")
+        return Position(float(pushed_at), digest, tag, float(tag_set_at))
     except ValueError as error:
         raise InvalidInput(texts.constraint("nextToken", "Invalid token")) from error
 
@@ -63,11 +66,12 @@ class ImageEntry:
     digest: Digest
     pushed_at: float
     tag: Tag | None
+    tag_set_at: float = _NO_TAG
 
     @property
     def position(self) -> Position:
         """Where the list goes on after this entry."""
-        return Position(self.pushed_at, self.digest, self.tag or "")
+        return Position(self.pushed_at, self.digest, self.tag or "", self.tag_set_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +160,18 @@ def _selected(status: bool, tag_status: TagStatus) -> list[sa.ColumnElement[bool
 
 def _list_entries(*selected: sa.ColumnElement[bool]) -> Statement:
     tag = sa.func.coalesce(tags.c.tag, "")
-    after = sa.tuple_(_after_push, _after_digest, sa.bindparam("after_tag", type_=Text))
+    set_at = sa.func.coalesce(tags.c.changed_at, _NO_TAG)
+    after_set = sa.bindparam("after_set", type_=sa.Double)
+    after = sa.tuple_(_after_push, _after_digest, after_set, sa.bindparam("after_tag", type_=Text))
     return Statement(
-        sa.select(_i.digest, _i.pushed_at, tags.c.tag)
+        sa.select(_i.digest, _i.pushed_at, tags.c.tag, set_at)
         .select_from(images.outerjoin(tags, _points_here))
         .where(
             *selected,
             _i.pushed_at >= _after_push,  # lets the index be used
-            sa.tuple_(_i.pushed_at, _i.digest, tag) > after,
+            sa.tuple_(_i.pushed_at, _i.digest, set_at, tag) > after,
         )
-        .order_by(_i.pushed_at, _i.digest, tag)
+        .order_by(_i.pushed_at, _i.digest, set_at, tag)
         .limit(_limit)
     )
 
@@ -183,7 +189,7 @@ def _list_details(*selected: sa.ColumnElement[bool]) -> Statement:
     return Statement(
         sa.select(*page.c, tags.c.tag)
         .select_from(page.outerjoin(tags, named))
-        .order_by(page.c.pushed_at, page.c.digest, tags.c.tag)
+        .order_by(page.c.pushed_at, page.c.digest, tags.c.changed_at, tags.c.tag)
     )
 
 
@@ -194,7 +200,7 @@ _FIND = Statement(
     sa.select(*_DETAIL, tags.c.tag)
     .select_from(images.join(manifests, manifests.c.digest == _i.digest).outerjoin(tags, _points_here))
     .where(_in_repository, _i.digest == sa.bindparam("digest"))
-    .order_by(tags.c.tag)
+    .order_by(tags.c.changed_at, tags.c.tag)
 )
 _MAX_TYPES = 5
 _types = [sa.bindparam(f"type_{number}", type_=Text) for number in range(_MAX_TYPES)]
@@ -225,12 +231,13 @@ NEWEST = Position(1e300)
 def entries_after(
     repository: RepositoryName, selection: Selection, after: Position, limit: int
 ) -> Steps[list[ImageEntry]]:
-    """Return up to `limit` entries that follow a position, one for each tag of an image."""
+    """Return up to `limit` entries that follow a position, one for each tag of an image, as they were set."""
     status = {} if selection.status is None else {"status": selection.status.value}
     rows = yield from _ENTRIES[bool(status), selection.tags](
         repository=repository,
         after_push=after.pushed_at,
         after_digest=after.digest,
+        after_set=after.tag_set_at,
         after_tag=after.tag,
         limit=limit,
         **status,
@@ -241,7 +248,7 @@ def entries_after(
 def details_after(
     repository: RepositoryName, selection: Selection, after: Position, limit: int
 ) -> Steps[list[ImageDetail]]:
-    """Return up to `limit` images that follow a position, each with its tags."""
+    """Return up to `limit` images that follow a position, each with its tags in the order in which they were set."""
     status = {} if selection.status is None else {"status": selection.status.value}
     rows = yield from _DETAILS[bool(status), selection.tags](
         repository=repository, after_push=after.pushed_at, after_digest=after.digest, limit=limit, **status

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from replicator.core.delivery import ImageRegister
 from replicator.core.image_status import ImageStatus
+from replicator.core.media_types import OCI_INDEX, OCI_MANIFEST
 from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER, Revision, next_revision, parse_revision
 from replicator.storage.metadata import image_signings, scans
@@ -87,8 +88,14 @@ _manifest = insert(manifests).values(
 _PUT_MANIFEST = Statement(
     _manifest.on_conflict_do_update(
         index_elements=["digest"],
-        set_={"content": _manifest.excluded.content},
-        where=manifests.c.content != _manifest.excluded.content,  # damaged on the disk: this repairs it
+        set_={"content": _manifest.excluded.content, "media_type": _manifest.excluded.media_type},
+        # Damaged on the disk, then this repairs it; or somebody else's typeless document, stored as one of Docker's by
+        # PutImage: what it is to everybody else, it stays or becomes for all.
+        where=(manifests.c.content != _manifest.excluded.content)
+        | (
+            _manifest.excluded.media_type.in_((OCI_MANIFEST, OCI_INDEX))
+            & (manifests.c.media_type != _manifest.excluded.media_type)
+        ),
     )
 )
 _REFER = Statement(

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from replicator.core.digest import digest_of
 from replicator.core.errors import InvalidDigest, InvalidInput, InvalidManifest, UnsupportedManifest
-from replicator.core.manifest import MAX_MANIFEST_BYTES, Descriptor, parse_manifest
+from replicator.core.manifest import (
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    agreed_media_type,
+    check_states_type,
+    parse_manifest,
+)
 from replicator.core.media_types import (
     DOCKER_MANIFEST,
     DOCKER_MANIFEST_LIST,
@@ -106,7 +112,7 @@ def test_what_is_empty_or_null_is_absent() -> None:
         (None, OCI_MANIFEST, OCI_MANIFEST),
         ("", OCI_MANIFEST, OCI_MANIFEST),
         (None, None, OCI_MANIFEST),
-        (None, DOCKER_MANIFEST, InvalidManifest),
+        (None, DOCKER_MANIFEST, DOCKER_MANIFEST),
         (OCI_MANIFEST, DOCKER_MANIFEST, InvalidManifest),
         (DOCKER_MANIFEST, OCI_MANIFEST, InvalidManifest),
         (OCI_MANIFEST, "application/json", InvalidManifest),
@@ -129,16 +135,36 @@ def test_media_types(own: str | None, stated: str | None, expected: str | type[E
 
 
 def test_the_same_bytes_have_one_type() -> None:
-    """Whatever Content-Type they come with; else the first to push them would decide for everybody."""
+    """Whatever Content-Type they are pushed with; else the first to push them would decide for everybody."""
     for document in (IMAGE, INDEX):
         content = encoded({key: value for key, value in document.items() if key != "mediaType"})
         accepted = set()
         for stated in (None, *MANIFEST_TYPES):
             try:
-                accepted.add(parse_manifest(content, stated).media_type)
+                media_type = parse_manifest(content, stated).media_type
+                check_states_type(content, media_type)
+                accepted.add(media_type)
             except InvalidManifest:
                 continue
         assert len(accepted) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "stated", "agreed"),
+    [
+        (None, None, None),
+        (None, DOCKER_MANIFEST, DOCKER_MANIFEST),
+        (OCI_INDEX, None, OCI_INDEX),
+        (DOCKER_MANIFEST, OCI_MANIFEST, DOCKER_MANIFEST),
+        (OCI_INDEX, DOCKER_MANIFEST_LIST, OCI_INDEX),
+        (OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST),
+        (DOCKER_MANIFEST, "application/json", "application/json"),
+    ],
+)
+def test_a_type_beside_a_document_gives_way_to_one_of_its_kind(
+    own: str | None, stated: str | None, agreed: str | None
+) -> None:
+    assert agreed_media_type(own, stated) == agreed
 
 
 @pytest.mark.parametrize("version", [1, None, 0, 3, "2", 2.0, True, [2], 10**100])
