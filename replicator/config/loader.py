@@ -38,6 +38,17 @@ def load_settings(path: Path | str, environ: Mapping[str, str]) -> Settings:
     return load_with_warnings(path, environ)[0]
 
 
+def load_for_reload(path: Path | str) -> Settings:
+    """Return the settings in a file, whose secrets and other files nobody has looked for.
+
+    Raises ConfigurationError for every other error in it.
+    """
+    settings, problems = _judge(Path(path), None)
+    raise_errors(problems)
+    assert settings is not None  # noqa: S101 - there are no settings only where there are errors
+    return settings
+
+
 def load_with_warnings(path: Path | str, environ: Mapping[str, str]) -> tuple[Settings, list[Problem]]:
     """Return the settings in a file, and what is doubtful about it; raise ConfigurationError when it has errors."""
     settings, problems = _judge(Path(path), environ)
@@ -51,7 +62,7 @@ def check_settings(path: Path | str, environ: Mapping[str, str]) -> list[Problem
     return _judge(Path(path), environ)[1]
 
 
-def _judge(path: Path, environ: Mapping[str, str]) -> tuple[Settings | None, list[Problem]]:
+def _judge(path: Path, environ: Mapping[str, str] | None) -> tuple[Settings | None, list[Problem]]:
     try:
         document = read_document(_read(path))
     except DocumentError as error:
@@ -59,7 +70,9 @@ def _judge(path: Path, environ: Mapping[str, str]) -> tuple[Settings | None, lis
     findings = list(document.findings)
     settings, more = _validate(document, path.parent)
     if settings is not None:
-        more += [*check(settings), *check_references(settings, environ)]
+        more += check(settings)
+    if settings is not None and environ is not None:
+        more += check_references(settings, environ)
     findings += [(finding, document.line(finding.path) or 1) for finding in more]
     problems = [
         Problem(str(path), line, dotted(one.path), _with_subject(one, document.data), one.severity)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replicator.config.secrets import SecretRef, resolve_secret
+from replicator.config.references import MIN_SIGNING_SECRET
+from replicator.config.secrets import Secret, SecretRef, resolve_secret
 from replicator.core import texts
 from replicator.core.errors import ConfigurationError, SecretInaccessible, SecretNotFound, SecretUndecipherable
 from replicator.registry.identities import AccessKey, Identity
@@ -18,8 +20,9 @@ from replicator.upstream.ecr_credentials import AwsIdentity, EcrCredentials
 from replicator.upstream.endpoint import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from replicator.config.identities import AccessKeySettings
     from replicator.config.model import Settings
     from replicator.config.nodes import NodeSettings
     from replicator.config.upstreams import AwsCredentialSettings, CredentialSettings, PairSettings, RemoteSettings
@@ -27,6 +30,16 @@ if TYPE_CHECKING:
     from replicator.core.names import NodeId
     from replicator.upstream.credentials import Search
     from replicator.upstream.endpoint import CredentialSource
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who may use which node, by the credentials that are there now. `gone` says what is missing of the others."""
+
+    access_keys: tuple[AccessKey, ...]
+    users: Mapping[NodeId, tuple[User, ...]]
+    gone: tuple[str, ...]
+    secrets: tuple[Secret, ...]
 
 
 class SecretStore:
@@ -139,9 +152,61 @@ class SecretStore:
             for key in one.access_keys
         )
 
+    def callers(self, settings: Settings) -> Callers:
+        """Return who may use which node now: whose secret is not there, or cannot be used, is nobody any more.
+
+        Raises ConfigurationError for policies that cannot be used. Reads files.
+        """
+        reader = _Reader(self._environ)
+        keys: list[AccessKey] = []
+        for one in settings.identities:
+            identity = Identity(one.arn.text, one.arn.account, one.to_policies(), one.tags)
+            keys += reader.access_keys(identity, one.access_keys)
+        users = {node.id: tuple(reader.users(node)) for node in settings.nodes}
+        return Callers(tuple(keys), users, tuple(reader.gone), tuple(reader.secrets))
+
     def value(self, ref: SecretRef) -> str:
         """Return what a reference names, for what is built at start; raises ConfigurationError."""
         return self._revealed(ref)
 
     def _revealed(self, ref: SecretRef) -> str:
         return resolve_secret(ref, self._environ).reveal()
+
+
+class _Reader:
+    """Reads credentials, and remembers whose are gone."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.gone: list[str] = []
+        self.secrets: list[Secret] = []
+
+    def access_keys(self, identity: Identity, keys: Iterable[AccessKeySettings]) -> Iterator[AccessKey]:
+        for key in keys:
+            what = f"access key {key.id} of {identity.arn}"
+            secret = self._read(key.secret, what, MIN_SIGNING_SECRET)
+            if secret is not None and key.session_token is None:
+                yield AccessKey(key.id, identity, secret)
+            elif secret is not None and key.session_token is not None:
+                token = self._read(key.session_token, f"session token of {what}")
+                if token is not None:
+                    yield AccessKey(key.id, identity, secret, token)
+
+    def users(self, node: NodeSettings) -> Iterator[User]:
+        for user in () if node.auth is None else node.auth.users:
+            password = self._read(user.password, f"password of user {user.name} of {node.id}")
+            if password is not None:
+                yield User.with_password(user.name, password, user.to_grants())
+
+    def _read(self, ref: SecretRef, what: str, least: int = 1) -> str | None:
+        try:
+            secret = resolve_secret(ref, self._environ)
+        except ConfigurationError as error:
+            self.gone.append(f"{what}: {error}")
+            return None
+        if ref.literal is None:
+            self.secrets.append(secret)
+            if len(secret.reveal()) < least:
+                self.gone.append(f"{what}: expected a secret of at least {least} characters in {ref}")
+                return None
+        return secret.reveal()

@@ -65,8 +65,6 @@ async def _serve(settings: Settings, config: Path, environ: Mapping[str, str], r
             cleanup.callback(access_log.close)
         secrets = SecretStore(environ)
         identities = IdentityDirectory(secrets.access_keys(settings))
-        watch = IdentityWatch(config, environ, settings, secrets, identities, redactor, clock)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watch.ask)
         shared = Shared(
             settings=settings,
             file=str(config),
@@ -81,6 +79,8 @@ async def _serve(settings: Settings, config: Path, environ: Mapping[str, str], r
             identities=identities,
         )
         daemon = build_daemon(shared, listeners)
+        watch = IdentityWatch(config, settings, secrets, identities, redactor, clock, shared.users)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watch.ask)
         cleanup.push_async_callback(daemon.close)
         await daemon.start()
         _announce(settings, str(config), daemon)

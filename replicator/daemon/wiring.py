@@ -12,7 +12,7 @@ from replicator.config.nodes import Sparse
 from replicator.config.replication import UnknownDestinations
 from replicator.control_api.callers import OpenCallers, SignedCallers
 from replicator.control_api.edge import ControlApi
-from replicator.core.access import UNRESTRICTED, Principal, PrincipalKind, policies_of
+from replicator.core.access import UNRESTRICTED, Principal
 from replicator.core.account_settings import AccountSettings
 from replicator.core.rate_limit import RateLimit
 from replicator.daemon.cache_parts import CacheBuilder, new_via
@@ -44,7 +44,12 @@ from replicator.registry.settings import RegistrySettings
 from replicator.registry.storage_classes import StorageClasses
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
-from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
+from replicator.registry_api.authentication import (
+    OpenAuthenticator,
+    PeerAuthenticator,
+    UserAuthenticator,
+    UserDirectory,
+)
 from replicator.registry_api.cache_api import CacheApi
 from replicator.registry_api.call import Services
 from replicator.registry_api.events_api import EventsApi
@@ -90,6 +95,8 @@ class Shared:
     urls: Mapping[NodeId, str]
     identities: IdentityDirectory = field(default_factory=IdentityDirectory)
 
+    users: dict[NodeId, UserDirectory] = field(default_factory=dict)
+    """Filled while the nodes are built, by those that were started with users or anonymous grants."""
 
 def build_daemon(shared: Shared, listeners: Mapping[NodeId, Listener]) -> Daemon:
     """Build every node of a configuration; nothing is opened or started. Raises ConfigurationError."""
@@ -282,21 +289,21 @@ class _NodeBuilder:
         if self._settings.auth is None and not self._shared.settings.identities:
             return None if name.startswith("arn:") else UNRESTRICTED
         if name == "anonymous":
-            return Principal(name, PrincipalKind.ANONYMOUS, policies_of(self._settings.anonymous_grants()))
-        users = () if self._settings.auth is None else self._settings.auth.users
-        grants = next((one.to_grants() for one in users if one.name == name), None)
-        if grants is not None:
-            return Principal(name, PrincipalKind.USER, policies_of(grants))
-        return self._shared.identities.find_principal(name)
+            return users.anonymous
+        return users.find_principal(name) or self._shared.identities.find_principal(name)
 
     def _authenticator(self, tokens: PeerTokens) -> Authenticator:
+        users = self._shared.users.get(self._settings.id, UserDirectory())
         settings = self._settings
         peers = PeerAuthenticator(tokens)
         authorizations = self._authorizations if self._shared.settings.identities else None
         if authorizations is None and settings.auth is None:
             return OpenAuthenticator(peers)
         users = self._shared.secrets.users(settings)
-        return UserAuthenticator(users, settings.anonymous_grants(), peers, self._shared.clock, authorizations)
+        authenticator = UserAuthenticator(users, settings.anonymous_grants(), peers, self._shared.clock, authorizations)
+        if settings.auth is not None:
+            self._shared.users[settings.id] = authenticator.users
+        return authenticator
 
     def _callers(self) -> Callers:
         """Return who may call the ECR API: on a node with users only, nobody has a key to sign with."""

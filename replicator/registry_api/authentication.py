@@ -122,11 +122,43 @@ class OpenAuthenticator:
         return False
 
 
+class UserDirectory:
+    """The users of a node, and what callers without credentials may do: replaced as a whole, never edited."""
+
+    def __init__(self, users: Sequence[User] = (), anonymous: Sequence[Grant] = ()) -> None:
+        self._take(users, anonymous)
+        self.version = 0
+        """Changes with every replacement."""
+
+    def find(self, name: str) -> User | None:
+        """Return a user; None when nobody has this name, or nobody has it any more."""
+        return self._users.get(name)
+
+    def find_principal(self, name: str) -> Principal | None:
+        """Return the caller that a user is; None when nobody has this name."""
+        user = self._users.get(name)
+        return None if user is None else _principal(user)
+
+    def replace(self, users: Sequence[User], anonymous: Sequence[Grant]) -> bool:
+        """Know these users from now on, and no others; tell whether that changed anything."""
+        before = self._users, self._grants
+        self._take(users, anonymous)
+        if before == (self._users, self._grants):
+            return False
+        self.version += 1
+        return True
+
+    def _take(self, users: Sequence[User], anonymous: Sequence[Grant]) -> None:
+        self._users = {user.name: user for user in users}
+        self._grants = tuple(anonymous)
+        self.anonymous = Principal("anonymous", PrincipalKind.ANONYMOUS, policies_of(self._grants))
+
+
 class UserAuthenticator:
     """A node with users, or with identities whose authorization tokens it takes, or both.
 
     Anonymous callers may do something where that is configured. Whoever was recognised is remembered for a minute at
-    most, and not at all once the identities were replaced.
+    most, and not at all once the identities or the users were replaced.
     """
 
     def __init__(
@@ -137,8 +169,7 @@ class UserAuthenticator:
         clock: Clock,
         authorizations: AuthorizationTokens | None = None,
     ) -> None:
-        self._users = {user.name: user for user in users}
-        self._anonymous = Principal("anonymous", PrincipalKind.ANONYMOUS, policies_of(tuple(anonymous)))
+        self.users = UserDirectory(users, anonymous)
         self._peers = peers
         self._clock = clock
         self._authorizations = authorizations
@@ -164,13 +195,15 @@ class UserAuthenticator:
             return BearerToken(known.token, int(known.expires_at - now))
         if scheme == "bearer":
             return BearerToken(credentials, int(known.expires_at - now))
-        name = known.principal.name if known.principal.kind is PrincipalKind.USER else ""
-        claims = {"sub": name, "exp": int(now) + TOKEN_LIFETIME}
+        user = self.users.find(known.principal.name) if known.principal.kind is PrincipalKind.USER else None
+        claims: dict[str, object] = {"sub": "", "exp": int(now) + TOKEN_LIFETIME}
+        if user is not None:
+            claims |= {"sub": user.name, "pwd": self._mark(user)}
         return BearerToken(jwt.encode(claims, self._key, algorithm="HS256"), TOKEN_LIFETIME)
 
     def _recognise(self, header: str | None) -> _Known:
         if header is None:
-            return _Known(self._anonymous, self._clock.now() + TOKEN_LIFETIME)
+            return _Known(self.users.anonymous, self._clock.now() + TOKEN_LIFETIME)
         if len(header) > _MAX_HEADER:
             raise Unauthenticated("the credentials are not valid")
         remembered_as = _digest(header)
@@ -194,7 +227,12 @@ class UserAuthenticator:
 
     @property
     def _version(self) -> int:
-        return 0 if self._authorizations is None else self._authorizations.version
+        # Neither ever goes down: the sum changes with each of them.
+        return self.users.version + (0 if self._authorizations is None else self._authorizations.version)
+
+    def _mark(self, user: User) -> str:
+        """Return what a token says of the password that it was given for: it dies with it."""
+        return hmac.new(self._key, b"password " + user.password_digest, "sha256").hexdigest()
 
     def _by_password(self, credentials: str) -> _Known:
         try:
@@ -203,10 +241,10 @@ class UserAuthenticator:
             raise Unauthenticated("the credentials are not valid") from error
         now = self._clock.now()
         if separator and not name and not password:  # how some clients say that they have none
-            return self._found(self._anonymous, now + TOKEN_LIFETIME)
+            return self._found(self.users.anonymous, now + TOKEN_LIFETIME)
         if self._authorizations is not None and name == TOKEN_USER:
             return self._by_authorization(self._authorizations, password)
-        user = self._users.get(name, self._stranger)
+        user = self.users.find(name) or self._stranger
         matches = hmac.compare_digest(user.password_digest, _digest(password))
         if not matches or user is self._stranger:
             raise Unauthenticated("the user name or password is wrong")
@@ -233,9 +271,9 @@ class UserAuthenticator:
             raise Unauthenticated("the authorization token has expired")
         name = str(claims["sub"])
         if not name:
-            return self._found(self._anonymous, expires_at)
-        user = self._users.get(name)
-        if user is None:
+            return self._found(self.users.anonymous, expires_at)
+        user = self.users.find(name)
+        if user is None or not hmac.compare_digest(self._mark(user), str(claims.get("pwd"))):
             raise Unauthenticated("the token is not valid here")
         return self._found(_principal(user), expires_at)
 
@@ -248,7 +286,7 @@ class UserAuthenticator:
 
     def challenge(self, base_url: str) -> str | None:
         """Return a Bearer challenge where anonymous callers may do something, a Basic one otherwise."""
-        if self._anonymous.policies:
+        if self.users.anonymous.policies:
             return f'Bearer realm="{base_url}/v2/token",service="replicator"'
         if self.answers_as_ecr:
             # As ECR writes it (ECR §15.1), whatever the scheme: the realm of Basic is a name, and nobody asks there.

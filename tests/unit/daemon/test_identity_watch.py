@@ -1,4 +1,7 @@
-"""Identities follow the file: within a minute by the clock, as a whole, and never a file that cannot be used."""
+"""Identities and users follow the file: within a minute by the clock, as a whole, and never a file that is broken.
+
+A secret that is gone is no broken file: it takes those away who had it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import pytest
 import yaml
 
 from replicator.config.loader import load_settings
+from replicator.core.access import Grant, Right
 from replicator.daemon.identity_watch import INTERVAL, IdentityWatch
 from replicator.daemon.secrets import SecretStore
 from replicator.registry.identities import IdentityDirectory
+from replicator.registry_api.authentication import User, UserDirectory
 from replicator.telemetry.redaction import Redactor
 from tests.support.clock import FakeClock
 from tests.support.waiting import eventually
@@ -41,7 +46,12 @@ class Scene:
         settings = load_settings(self.file, {})
         secrets = SecretStore({})
         self.directory_of_keys = IdentityDirectory(secrets.access_keys(settings))
-        self.watch = IdentityWatch(self.file, {}, settings, secrets, self.directory_of_keys, self.redactor, self.clock)
+        self.users = {
+            one.id: UserDirectory(secrets.users(one), one.anonymous_grants()) for one in settings.nodes if one.auth
+        }
+        self.watch = IdentityWatch(
+            self.file, settings, secrets, self.directory_of_keys, self.redactor, self.clock, self.users
+        )
 
     def write(self, **more: Any) -> None:
         keys = [{"id": "AKIDONE", "secret": {"file": "secret"}}, {"id": "AKIDTWO", "secret": {"file": "secret"}}]
@@ -120,7 +130,7 @@ async def test_without_a_change_nothing_is_replaced(tmp_path: Path) -> None:
     assert scene.directory_of_keys.version == 0
 
 
-@pytest.mark.parametrize("broken", ["file", "secret", "policy", "other"])
+@pytest.mark.parametrize("broken", ["file", "policy", "other"])
 async def test_a_file_that_cannot_be_used_changes_nothing(
     tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,8 +138,6 @@ async def test_a_file_that_cannot_be_used_changes_nothing(
     match broken:
         case "file":
             scene.file.write_text("version: [")
-        case "secret":
-            (tmp_path / "secret").unlink()
         case "policy":
             scene.write_policy({})
         case _:
@@ -164,3 +172,108 @@ async def test_a_node_without_identities_does_not_become_one_with(
         await scene.watch.look()
     assert len(scene.directory_of_keys) == 0
     assert any("a restart is needed" in one.getMessage() and "identities" in one.getMessage() for one in caplog.records)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "short"])
+async def test_a_secret_that_is_gone_takes_its_key_away_and_no_other(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "own").write_text("a-secret-of-its-own-key")
+    keys = [{"id": "AKIDONE", "secret": {"file": "secret"}}, {"id": "AKIDTWO", "secret": {"file": "own"}}]
+    other = {"arn": DEV.replace("dev", "other"), "access_keys": [{"id": "AKIDOTHER", "secret": {"file": "own"}}]}
+    dev = {"arn": DEV, "access_keys": keys, "policy_files": ["policy.json"]}
+    scene = Scene(tmp_path, identities=[dev, other])
+    if how == "missing":
+        (tmp_path / "secret").unlink()
+    else:
+        scene.write_secret("" if how == "empty" else "guess")
+    with caplog.at_level(logging.WARNING):
+        await scene.watch.look()
+        await scene.watch.look()
+    assert [scene.secret(key) is None for key in ("AKIDONE", "AKIDTWO", "AKIDOTHER")] == [True, False, False]
+    said = [one.getMessage() for one in caplog.records if "a secret cannot be used" in one.getMessage()]
+    assert len(said) == 1
+    assert "access key AKIDONE" in said[0]
+    assert "guess" not in said[0]
+    scene.write_secret("the-next-secret-access-key")
+    await scene.watch.look()
+    assert scene.secret() == "the-next-secret-access-key"
+
+
+async def test_a_session_token_that_is_gone_takes_its_key_away(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("session")
+    key = {"id": "AKIDONE", "secret": {"file": "secret"}, "session_token": {"file": "token"}}
+    scene = Scene(tmp_path, identities=[{"arn": DEV, "access_keys": [key], "policy_files": ["policy.json"]}])
+    assert scene.secret() is not None
+    (tmp_path / "token").unlink()
+    await scene.watch.look()
+    assert scene.secret() is None
+
+
+class TestUsers:
+    """Users and grants of a node that started with some."""
+
+    @pytest.fixture
+    def scene(self, tmp_path: Path) -> Scene:
+        (tmp_path / "password").write_text("first")
+        (tmp_path / "other").write_text("other")
+        return Scene(tmp_path, **self.auth(["pull"]))
+
+    def auth(self, actions: list[str], **more: object) -> dict[str, Any]:
+        grants = [{"actions": actions}]
+        users = [
+            {"name": "dev", "password": {"file": "password"}, "grants": grants},
+            {"name": "ops", "password": {"file": "other"}, "grants": grants},
+        ]
+        node = {"account": "123456789012", "region": "us-east-1", "listen": "127.0.0.1:0"}
+        return {"nodes": [{**node, "auth": {"users": users, **more}}]}
+
+    def found(self, scene: Scene, name: str = "dev") -> User | None:
+        [directory] = scene.users.values()
+        return directory.find(name)
+
+    async def test_a_password_that_changed(self, scene: Scene, tmp_path: Path) -> None:
+        before, other = self.found(scene), self.found(scene, "ops")
+        (tmp_path / "password").write_text("second")
+        await scene.watch.look()
+        assert self.found(scene) not in {before, None}
+        assert self.found(scene, "ops") == other
+        assert "second" not in scene.redactor.redact_known("second")
+
+    async def test_a_password_that_is_gone(
+        self, scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "password").unlink()
+        with caplog.at_level(logging.WARNING):
+            await scene.watch.look()
+        assert (self.found(scene), self.found(scene, "ops") is None) == (None, False)
+        assert any("password of user dev" in one.getMessage() for one in caplog.records)
+
+    async def test_a_grant_that_changed_needs_no_restart(self, scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+        [directory] = scene.users.values()
+        assert not directory.anonymous.policies
+        scene.write(**self.auth(["pull", "push"], anonymous=[{"actions": ["pull"]}]))
+        with caplog.at_level(logging.WARNING):
+            await scene.watch.look()
+            await scene.watch.look()
+        user = self.found(scene)
+        assert user is not None
+        assert user.grants == (Grant(frozenset({Right.PULL, Right.PUSH})),)
+        assert directory.anonymous.policies
+        assert directory.version == 1
+        assert not [one for one in caplog.records if "a restart is needed" in one.getMessage()]
+
+    async def test_without_auth_nobody_is_a_user_and_the_node_stays_closed(self, scene: Scene) -> None:
+        scene.write()
+        await scene.watch.look()
+        assert self.found(scene) is None
+
+    async def test_what_else_changes_in_a_node_needs_a_restart(
+        self, scene: Scene, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        document = self.auth(["push"])
+        document["nodes"][0]["quotas"] = {"repositories": 1}
+        scene.write(**document)
+        with caplog.at_level(logging.WARNING):
+            await scene.watch.look()
+        assert any("a restart is needed" in one.getMessage() for one in caplog.records)

@@ -170,7 +170,7 @@ def test_a_token_s_user_must_still_exist() -> None:
     clock = FakeClock()
     authenticator = with_users(clock)
     token = authenticator.exchange(basic("dev", "s3cret:with:colons")).token
-    del authenticator._users["dev"]
+    authenticator.users.replace([], ())
     with pytest.raises(Unauthenticated):
         authenticator.authenticate("Bearer " + token)
 
@@ -363,3 +363,45 @@ def test_nothing_shows_a_password() -> None:
     assert "s3cret" not in repr(user)
     assert user.password_digest.hex() not in repr(user)
     assert repr(user.password_digest) not in repr(user)
+
+
+class TestUsersThatAreReplaced:
+    """What was given to a user ends with the user, the password or the grant it was given for."""
+
+    def replaced(self, authenticator: UserAuthenticator, *users: User) -> None:
+        assert authenticator.users.replace(users, ())
+
+    def test_a_removed_user(self) -> None:
+        authenticator = with_users(FakeClock())
+        header = basic("dev", "s3cret:with:colons")
+        bearer = f"Bearer {authenticator.exchange(header).token}"
+        assert authenticator.authenticate(bearer).name == "dev"
+        self.replaced(authenticator)
+        for one in (header, bearer):
+            with pytest.raises(Unauthenticated):
+                authenticator.authenticate(one)
+
+    def test_a_changed_password_ends_the_bearers_of_the_old_one(self) -> None:
+        authenticator = with_users(FakeClock())
+        header = basic("dev", "s3cret:with:colons")
+        bearer = f"Bearer {authenticator.exchange(header).token}"
+        self.replaced(authenticator, User.with_password("dev", "new", [PULL]))
+        for one in (header, bearer):
+            with pytest.raises(Unauthenticated):
+                authenticator.authenticate(one)
+        assert authenticator.authenticate(basic("dev", "new")).name == "dev"
+
+    def test_a_changed_grant_holds_for_bearers_of_before(self) -> None:
+        authenticator = with_users(FakeClock())
+        bearer = f"Bearer {authenticator.exchange(basic('dev', 's3cret:with:colons')).token}"
+        assert authenticator.authenticate(bearer).may(Action.BATCH_GET_IMAGE, REPOSITORY)
+        push = Grant(frozenset({Right.PUSH}), ("other/*",))
+        self.replaced(authenticator, User.with_password("dev", "s3cret:with:colons", [push]))
+        assert not authenticator.authenticate(bearer).may(Action.BATCH_GET_IMAGE, REPOSITORY)
+
+    def test_anonymous_grants(self) -> None:
+        authenticator = with_users(FakeClock(), PULL)
+        assert authenticator.authenticate(None).may(Action.BATCH_GET_IMAGE, REPOSITORY)
+        assert authenticator.users.replace([], ())
+        assert not authenticator.authenticate(None).may(Action.BATCH_GET_IMAGE, REPOSITORY)
+        assert not authenticator.users.replace([], ())
