@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
+from replicator.core.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.support.ecr_images import push, upload
 from tests.support.ecr_node import ecr_nodes
 from tests.support.images import build_image, build_index
@@ -76,9 +77,43 @@ class TestPut:
 
     def test_an_image_is_tagged_again_with_its_own_text(self, ecr: EcrNodes, client: Any) -> None:
         push(ecr, REPOSITORY, ONE, "v1")
+        ecr.advance(1)
         found = client.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "v1"}])["images"][0]
         client.put_image(repositoryName=REPOSITORY, imageManifest=found["imageManifest"], imageTag="latest")
-        assert listed(client) == [(ONE.digest, "latest"), (ONE.digest, "v1")]
+        assert listed(client) == [(ONE.digest, "v1"), (ONE.digest, "latest")]
+
+    def test_a_media_type_may_stand_beside_the_manifest_alone(self, ecr: EcrNodes, client: Any) -> None:
+        upload(ecr, REPOSITORY, ONE)
+        text = json.dumps({key: value for key, value in json.loads(ONE.manifest).items() if key != "mediaType"})
+        stored = client.put_image(repositoryName=REPOSITORY, imageManifest=text, imageManifestMediaType=DOCKER_MANIFEST)
+        assert stored["image"]["imageManifestMediaType"] == DOCKER_MANIFEST
+        assert self.served(ecr, stored) == (DOCKER_MANIFEST, text)
+
+    def test_a_typeless_manifest_is_no_longer_dockers_once_somebody_pushes_it(self, ecr: EcrNodes, client: Any) -> None:
+        """Bytes have one type for all repositories; whoever is first must not choose it for the others."""
+        upload(ecr, REPOSITORY, ONE)
+        text = json.dumps({key: value for key, value in json.loads(ONE.manifest).items() if key != "mediaType"})
+        stored = client.put_image(repositoryName=REPOSITORY, imageManifest=text, imageManifestMediaType=DOCKER_MANIFEST)
+        client.create_repository(repositoryName="team/other")
+        upload(ecr, "team/other", ONE)
+        for stated, status in ((DOCKER_MANIFEST, 400), (OCI_MANIFEST, 201)):
+            path, headers = "/v2/team/other/manifests/v1", {"Content-Type": stated}
+            assert ecr.send("PUT", path, text.encode(), headers).status == status
+        assert self.served(ecr, stored) == (OCI_MANIFEST, text)
+
+    def test_the_manifests_own_type_counts_beside_another_of_its_kind(self, ecr: EcrNodes, client: Any) -> None:
+        upload(ecr, REPOSITORY, ONE)
+        text = ONE.manifest.decode()
+        stored = client.put_image(repositoryName=REPOSITORY, imageManifest=text, imageManifestMediaType=DOCKER_MANIFEST)
+        assert stored["image"]["imageManifestMediaType"] == OCI_MANIFEST
+        assert self.served(ecr, stored) == (OCI_MANIFEST, text)
+        code, message = refusal(client.put_image, imageManifest=text, imageTag="x", imageManifestMediaType=OCI_INDEX)
+        assert (code, "contradicts" in message) == ("InvalidParameterException", True)
+
+    def served(self, ecr: EcrNodes, stored: Any) -> tuple[str, str]:
+        """Return type and text with which an image is served."""
+        reply = ecr.send("GET", f"/v2/{REPOSITORY}/manifests/{stored['image']['imageId']['imageDigest']}")
+        return reply.headers["Content-Type"], reply.body.decode()
 
     def test_a_manifest_that_is_no_json_or_of_no_type_is_refused(self, client: Any) -> None:
         assert refusal(client.put_image, imageManifest="{", imageTag="v1") == (

@@ -93,7 +93,7 @@ _PUT_MANIFEST = Statement(
         # PutImage: what it is to everybody else, it stays or becomes for all.
         where=(manifests.c.content != _manifest.excluded.content)
         | (
-            _manifest.excluded.media_type.in_((OCI_MANIFEST, OCI_INDEX))
+            ((_manifest.excluded.media_type == OCI_MANIFEST) | (_manifest.excluded.media_type == OCI_INDEX))
             & (manifests.c.media_type != _manifest.excluded.media_type)
         ),
     )
