@@ -141,7 +141,7 @@ class PullThrough:
         if source is None or not await may_import(self.node, principal, repository):
             return await self._pulls.get_blob_size(principal, repository, digest)
         async with self._peers.admit(principal, source, digest):
-            await self._check_permitted(source, digest)
+            await self._check_blob(source, digest)
             return await self._blobs.get_size(source, digest, trace)
 
     async def open_blob(
@@ -153,7 +153,7 @@ class PullThrough:
         if source is None or not await may_import(self.node, principal, repository):
             return await self._pulls.open_blob(principal, repository, digest)
         async with self._peers.admit(principal, source, digest):
-            await self._check_permitted(source, digest)
+            await self._check_blob(source, digest)
             return await self._blobs.open(source, digest, trace)
 
     def _source_for(self, principal: Principal, repository: RepositoryName) -> UpstreamRepository | None:
@@ -221,6 +221,11 @@ class PullThrough:
         """Ask the upstream again for what it did not have a moment ago: for one reference, or all of a repository."""
         self.negative.forget(repository, reference)
         self._blobs.forget_negative(repository, None if reference is None else as_digest(reference))
+
+    async def _check_blob(self, source: UpstreamRepository, digest: Digest) -> None:
+        """Raise Denied for what the rule does not allow, BlobArchived for what only archived images have."""
+        await self._check_permitted(source, digest)
+        await self._pulls.check_blob_pullable(source.repository, digest)
 
     async def _check_permitted(self, source: UpstreamRepository, reference: Reference) -> None:
         """Raise Denied for what the rule does not allow; what is this registry's own is not the rule's to refuse."""

@@ -164,6 +164,10 @@ class BlobNotFound(NotFound):
     """the blob does not exist in this repository."""
 
 
+class BlobArchived(BlobNotFound):
+    """only archived images of this repository have the blob."""
+
+
 class LayerNotFound(NotFound):
     """the layer does not exist in this repository."""
 

@@ -6,6 +6,7 @@ check by themselves, they check here, too.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from replicator.core.errors import (
     InvalidManifest,
     ManifestNotFound,
     ManifestSyntax,
+    ReplicatorError,
     UpstreamDenied,
     UpstreamError,
     UpstreamNotFound,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.images import StoredManifest
     from replicator.storage.metadata.statement import Steps
 
+_PULLS_AT_ONCE = 8
+"""Images of one request that a cache fetches at the same time."""
 _DEPTH = 4
 """Indexes within indexes whose images are looked at for their size."""
 
@@ -114,14 +118,15 @@ class Images:
     async def get(
         self, principal: Principal, repository: RepositoryName, wanted: Sequence[RequestedImage]
     ) -> tuple[list[FoundImage], list[ImageFailure]]:
-        """Return images, and what is wrong with the others; a cached repository fetches what it lacks.
+        """Return images, and what is wrong with the others; a cached repository fetches what it lacks, a few at once.
 
         Raises CredentialsUnavailable where it cannot, because nobody has what the upstream wants to see.
         """
         found: list[FoundImage] = []
         failures: list[ImageFailure] = []
-        for one in wanted:
-            result = one.check() or await self._pull(principal, repository, one)
+        for result in await self._pull_all(principal, repository, wanted):
+            if isinstance(result, ReplicatorError):
+                raise result
             if isinstance(result, ImageFailure):
                 failures.append(result)
             else:
@@ -130,6 +135,23 @@ class Images:
         if not found:
             await self._node.database.read(require_repository(self._node, repository))
         return found, failures
+
+    async def _pull_all(
+        self, principal: Principal, repository: RepositoryName, wanted: Sequence[RequestedImage]
+    ) -> list[FoundImage | ImageFailure | ReplicatorError]:
+        """Return what came of each pull, in order."""
+        places = asyncio.Semaphore(_PULLS_AT_ONCE)
+
+        async def pull(one: RequestedImage) -> FoundImage | ImageFailure | ReplicatorError:
+            async with places:
+                try:
+                    return one.check() or await self._pull(principal, repository, one)
+                except ReplicatorError as error:
+                    return error  # raised in its turn: a group of tasks would wrap it
+
+        async with asyncio.TaskGroup() as group:
+            pulls = [group.create_task(pull(one)) for one in wanted]
+        return [one.result() for one in pulls]
 
     async def _pull(
         self, principal: Principal, repository: RepositoryName, wanted: RequestedImage

@@ -8,6 +8,7 @@ from replicator.core import texts
 from replicator.core.access import Action, Principal
 from replicator.core.digest import algorithm_of, digest_of
 from replicator.core.errors import (
+    BlobArchived,
     BlobNotFound,
     CorruptBlob,
     ImageInaccessible,
@@ -17,7 +18,7 @@ from replicator.core.errors import (
 from replicator.core.names import Tag
 from replicator.core.reference import Reference, as_digest
 from replicator.registry.access import authorize, authorize_head
-from replicator.storage.metadata import blobs, images, repositories
+from replicator.storage.metadata import blobs, images, layers, repositories
 from replicator.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -134,23 +135,39 @@ class Pulls:
             raise BlobNotFound(f"repository {repository} has no blob {digest} that is whole") from error
 
     async def find_blob(self, repository: RepositoryName, digest: Digest) -> StoredBlob | None:
-        """Return the blob if the repository holds it, asking nobody's permission; for the engines."""
+        """Return the blob if the repository holds it, asking nobody's permission; for the engines.
+
+        One that only archived images have is returned like every other.
+        """
+        blob, _ = await self._look(repository, digest)
+        return blob
+
+    async def check_blob_pullable(self, repository: RepositoryName, digest: Digest) -> None:
+        """Return if a blob may be pulled, be it here or not; raise BlobArchived where only archived images have it."""
+        _, is_archived = await self._look(repository, digest)
+        if is_archived:
+            raise BlobArchived(f"repository {repository} has no blob {digest}")
+
+    async def _look(self, repository: RepositoryName, digest: Digest) -> tuple[StoredBlob | None, bool]:
+        """Return a blob, and whether only archived images have it. Only what can be pulled is remembered."""
         index = self._node.blob_index
         blob = index.find(repository, digest)
         if blob is not None:
-            return blob
+            return blob, False
         mark = index.mark
-        blob = await self._node.database.read(blobs.find_linked(repository, digest))
-        if blob is not None:
+        blob, is_archived = await self._node.database.read(_find_blob(repository, digest))
+        if blob is not None and not is_archived:
             index.keep(repository, digest, blob, 1, mark)
-        return blob
+        return blob, is_archived
 
     async def read(self, blob: StoredBlob) -> BlobContent:
         """Open stored bytes. Damaged ones are quarantined: not served again, and replaced by the next push or fill."""
         return await self._node.read_blob(blob)
 
     async def _get_blob(self, repository: RepositoryName, digest: Digest) -> StoredBlob:
-        blob = await self.find_blob(repository, digest)
+        blob, is_archived = await self._look(repository, digest)
+        if is_archived:
+            raise BlobArchived(f"repository {repository} has no blob {digest}")
         if blob is None:
             await self._require_repository(repository)
             raise BlobNotFound(f"repository {repository} has no blob {digest}")
@@ -159,6 +176,11 @@ class Pulls:
     async def _require_repository(self, repository: RepositoryName) -> None:
         if await self._node.database.read(repositories.find(repository)) is None:
             raise RepositoryNotFound(texts.repository_not_found(repository, self._node.settings.node.account))
+
+
+def _find_blob(repository: RepositoryName, digest: Digest) -> Steps[tuple[StoredBlob | None, bool]]:
+    blob = yield from blobs.find_linked(repository, digest)
+    return blob, (yield from layers.is_archived(repository, digest))
 
 
 def _resolve(repository: RepositoryName, reference: Reference) -> Steps[StoredManifest | None]:

@@ -31,7 +31,7 @@ from replicator.core.errors import (
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize, authorize_push, check_pushable
 from replicator.registry.pushes import ensure_pushable, may_create, no_repository, require_repository
-from replicator.storage.metadata import blobs, repositories, uploads
+from replicator.storage.metadata import blobs, layers, repositories, uploads
 from replicator.storage.metadata.uploads import UploadSession
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Uploads:
         now: float,
     ) -> Steps[bool]:
         found = yield from blobs.find_linked(source, digest)
-        if found is None:
+        if found is None or (yield from layers.is_archived(source, digest)):
             return False
         yield from ensure_pushable(self._node, principal, repository, now)
         yield from blobs.link(repository, digest, now)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from replicator.core.access import Action, Principal, PrincipalKind
 from replicator.core.delivery import ImageOutcome
 from replicator.core.errors import (
+    BlobArchived,
     BlobNotFound,
     CorruptBlob,
     ImageInaccessible,
@@ -135,6 +136,8 @@ class ReadThrough:
         authorize_head(principal, repository)
         try:
             return await self._behind.get_blob_size(principal, repository, digest, trace)
+        except BlobArchived:
+            raise  # it is here: nobody else is asked for it
         except (BlobNotFound, RepositoryNotFound):
             image = self._images.find_blob(repository, digest) if self._may_ask(principal, repository) else None
             if image is None or await self._is_deleted(image):
@@ -149,6 +152,8 @@ class ReadThrough:
         authorize(principal, Action.GET_DOWNLOAD_URL_FOR_LAYER, repository)
         try:
             return await self._behind.open_blob(principal, repository, digest, trace)
+        except BlobArchived:
+            raise
         except (BlobNotFound, RepositoryNotFound):
             if not self._may_ask(principal, repository):
                 raise

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from replicator.core.errors import ImageInaccessible
+from replicator.core.errors import BlobArchived, ImageInaccessible
 from replicator.core.image_requests import RequestedImage
 from replicator.core.image_status import ImageStatus, StorageClass
 from replicator.core.names import RepositoryName
 from replicator.registry.storage_classes import StorageClasses
 from replicator.storage.metadata import image_states
 from tests.support.clock import FakeClock
-from tests.support.ecr_images import push, put_manifest
+from tests.support.ecr_images import push, put_manifest, upload
 from tests.support.ecr_node import ecr_nodes, node
 from tests.support.images import build_image, build_index
 from tests.support.pull_through_node import ALPINE, LATEST, caching_node
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from replicator.core.digest import Digest
     from tests.support.ecr_node import EcrNodes
 
 REPOSITORY = "team/app"
@@ -63,6 +64,13 @@ def pull(ecr: EcrNodes, reference: str) -> int:
     return ecr.send("GET", f"/v2/{REPOSITORY}/manifests/{reference}").status
 
 
+def blob(ecr: EcrNodes, digest: str) -> int:
+    path = f"/v2/{REPOSITORY}/blobs/{digest}"
+    status = ecr.send("GET", path).status
+    assert ecr.send("HEAD", path).status == status
+    return status
+
+
 class TestWayThere:
     def test_an_archived_image_is_kept_and_shown_only_to_who_asks_for_it(self, ecr: EcrNodes, client: Any) -> None:
         push(ecr, REPOSITORY, ONE, "v1")
@@ -98,6 +106,36 @@ class TestWayThere:
             client.describe_images(repositoryName=REPOSITORY, imageIds=wanted)
         found = client.describe_images(repositoryName=REPOSITORY, imageIds=wanted, filter=ANY)["imageDetails"]
         assert len(found) == 1
+
+    def test_layers_go_and_come_with_the_images_that_have_them(self, ecr: EcrNodes, client: Any) -> None:
+        """A layer that another image has, too, can be pulled as before; so can the ones of an image that is back."""
+        shared = build_image([b"1", b"shared"])
+        for built, tag in ((ONE, "v1"), (shared, "v2")):
+            push(ecr, REPOSITORY, built, tag)
+        both, own = ONE.layers[0], shared.layers[1]
+        assert [blob(ecr, one) for one in (both, own)] == [200, 200], "they are in the memory of blobs"
+        move(client, "ARCHIVE", imageTag="v2")
+        assert [blob(ecr, one) for one in (both, own)] == [200, 404]
+        answer = ecr.send("GET", f"/v2/{REPOSITORY}/blobs/{own}")
+        assert answer.json()["errors"][0]["code"] == "BLOB_UNKNOWN"
+        mount = f"/v2/{REPOSITORY}-two/blobs/uploads/?mount={{}}&from={REPOSITORY}"
+        client.create_repository(repositoryName=f"{REPOSITORY}-two")
+        assert [ecr.send("POST", mount.format(one), b"").status for one in (both, own)] == [201, 202]
+        client.batch_delete_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "v1"}])
+        assert [blob(ecr, one) for one in (both, own)] == [404, 404]
+        move(client, "STANDARD", imageTag="v2")
+        assert blob(ecr, own) == 404, "it is on its way back"
+        ecr.advance(MINUTES + 11)
+        ecr.until(lambda: _is_active(ecr, digest=shared.digest))
+        assert [blob(ecr, one) for one in (both, own)] == [200, 200]
+
+    def test_a_layer_of_an_archived_image_comes_back_with_a_push(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, REPOSITORY, ONE, "v1")
+        move(client, "ARCHIVE", imageTag="v1")
+        upload(ecr, REPOSITORY, ONE)
+        assert blob(ecr, ONE.layers[0]) == 404
+        push(ecr, REPOSITORY, build_image([b"1", b"more"]), "v2")
+        assert blob(ecr, ONE.layers[0]) == 200
 
     def test_referrers_follow_their_subject(self, ecr: EcrNodes, client: Any) -> None:
         push(ecr, REPOSITORY, ONE)
@@ -233,8 +271,8 @@ class TestReplication:
             ecr.until(lambda: _is_active(ecr, west))
 
 
-async def _is_active(ecr: EcrNodes, name: str | None = None) -> bool:
-    read = image_states.find_status(RepositoryName(REPOSITORY), ONE.digest)
+async def _is_active(ecr: EcrNodes, name: str | None = None, digest: Digest = ONE.digest) -> bool:
+    read = image_states.find_status(RepositoryName(REPOSITORY), digest)
     return await ecr.node(name).registry.database.read(read) is ImageStatus.ACTIVE
 
 
@@ -248,4 +286,6 @@ async def test_an_archived_image_of_the_cache_is_not_fetched_again(tmp_path: Pat
         for reference in (LATEST, image.digest):
             with pytest.raises(ImageInaccessible):
                 await cached.manifest(reference)
+        with pytest.raises(BlobArchived):
+            await cached.open(image.layers[0])
         assert upstream.count() == asked

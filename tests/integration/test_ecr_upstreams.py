@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,8 @@ from replicator.core.media_types import OCI_INDEX
 from tests.support.ecr_node import ecr_nodes, node
 from tests.support.images import build_image
 from tests.support.threaded_upstream import ThreadedUpstream
-from tests.support.upstreams import Fault
+from tests.support.upstreams import Fault, Hold
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,3 +136,25 @@ class TestReferrers:
             with pytest.raises(client.exceptions.RepositoryNotFoundException):
                 client.list_image_referrers(repositoryName=name, subjectId=SUBJECT)
         assert upstream.registry.count("GET /v2/app/*") == 0
+
+
+def test_a_batch_is_fetched_a_few_at_once_and_answered_in_order(ecr: EcrNodes, upstream: ThreadedUpstream) -> None:
+    """The upstream answers the first only when it has been asked for the others."""
+    for number, one in enumerate(SBOMS):
+        upstream.registry.add(NAME, one, f"v{number}")
+    hold = Hold()
+    upstream.registry.faults.on("GET /v2/*/manifests/v0", Fault(hold=hold))
+
+    def asked() -> bool:
+        return all(upstream.registry.count(f"GET /v2/*/manifests/v{number}") for number in (1, 2, 3))
+
+    with ThreadPoolExecutor(1) as pool:
+        wanted = [{"imageTag": f"v{number}"} for number in (0, 1, 2, 3)] + [{"imageTag": "none"}]
+        answer = pool.submit(ecr.client().batch_get_image, repositoryName=OURS, imageIds=wanted)
+        try:
+            eventually(asked, "the others to be asked for")
+        finally:
+            upstream.call(hold.release)
+        found = answer.result(20)
+    assert [one["imageId"]["imageTag"] for one in found["images"]] == ["v0", "v1", "v2", "v3"]
+    assert [one["imageId"]["imageTag"] for one in found["failures"]] == ["none"]

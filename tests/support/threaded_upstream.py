@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from tests.support.upstreams import FakeRegistry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 
@@ -43,6 +44,11 @@ class ThreadedUpstream:
     def downloads(self, digest: str) -> int:
         """Return how often a blob was asked for."""
         return self.registry.count(f"GET /v2/*/blobs/{digest}")
+
+    def call(self, change: Callable[[], object]) -> None:
+        """Have something done in the upstream's thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(change)
 
     async def _run(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Which image of a repository a layer belongs to."""
+"""Which image of a repository a layer belongs to, and whether that can be pulled."""
 
 from __future__ import annotations
 
@@ -30,6 +30,30 @@ _FIND = Statement(
     .limit(1)
 )
 
+_HAS_INACTIVE = Statement(
+    sa.select(images.c.digest)
+    .where(images.c.repository == sa.bindparam("repository"), sa.text("status <> 'ACTIVE'"))
+    .limit(1)
+)
+
+
+def _find_user(*selected: sa.ColumnElement[bool]) -> Statement:
+    return Statement(
+        sa.select(images.c.digest)
+        .join(manifest_references, manifest_references.c.parent == images.c.digest)
+        .where(
+            images.c.repository == sa.bindparam("repository"),
+            manifest_references.c.kind == BLOB,
+            manifest_references.c.child == sa.bindparam("digest"),
+            *selected,
+        )
+        .limit(1)
+    )
+
+
+_ACTIVE_USER = _find_user(images.c.status == ImageStatus.ACTIVE.value)
+_USER = _find_user()
+
 
 @dataclass(frozen=True, slots=True)
 class LayerReference:
@@ -47,3 +71,12 @@ def find_reference(repository: RepositoryName, digest: Digest) -> Steps[LayerRef
         return None
     status, media_type, content = rows[0]
     return LayerReference(ImageStatus(status), media_type, bytes(content))
+
+
+def is_archived(repository: RepositoryName, digest: Digest) -> Steps[bool]:
+    """Tell whether images of the repository have the blob, and none of them can be pulled."""
+    if not (yield from _HAS_INACTIVE(repository=repository)):
+        return False
+    if (yield from _ACTIVE_USER(repository=repository, digest=digest)):
+        return False
+    return bool((yield from _USER(repository=repository, digest=digest)))

@@ -19,6 +19,7 @@ _SENT = sa.text("source IS NOT NULL")
 _TROUBLED = sa.text("last_error IS NOT NULL")
 _SUPERSEDED = sa.text("failure_code = 'Superseded'")
 _ACTIVATING = sa.text("status = 'ACTIVATING'")
+_INACTIVE = sa.text("status <> 'ACTIVE'")
 _WITH_POLICY = sa.text("policy IS NOT NULL")
 _DEAD = sa.text("state = 'dead'")
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -97,6 +98,8 @@ images = sa.Table(
     sa.Index("images_by_subject", "repository", "subject", "digest"),
     sa.Index("images_by_push", "repository", "pushed_at", "digest"),
     sa.Index("images_activating", "activated_at", sqlite_where=_ACTIVATING, postgresql_where=_ACTIVATING),
+    # Lets a repository without archived images be recognised at once.
+    sa.Index("images_inactive", "repository", sqlite_where=_INACTIVE, postgresql_where=_INACTIVE),
     sa.Index("images_by_source", "source", "repository", "digest", sqlite_where=_SENT, postgresql_where=_SENT),
 )
 

@@ -12,6 +12,7 @@ depends_on = None
 
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 ACTIVATING = sa.text("status = 'ACTIVATING'")
+INACTIVE = sa.text("status <> 'ACTIVE'")
 WITH_POLICY = sa.text("policy IS NOT NULL")
 DEAD = sa.text("state = 'dead'")
 
@@ -32,6 +33,9 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=ACTIVATING,
         postgresql_where=ACTIVATING,
+    )
+    op.create_index(
+        "images_inactive", "images", ["repository"], unique=False, sqlite_where=INACTIVE, postgresql_where=INACTIVE
     )
     op.add_column("uploads", sa.Column("parts", sa.Integer(), nullable=False, server_default=sa.text("0")))
     op.add_column("uploads", sa.Column("short_parts", sa.Integer(), nullable=False, server_default=sa.text("0")))
