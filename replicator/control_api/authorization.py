@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from replicator.core.access import RequestContext
 from replicator.core.errors import Denied, InvalidInput
+from replicator.core.policy_conditions import tag_facts
 from replicator.core.public_registry import BEARER_TOKEN_ACTION
 
 if TYPE_CHECKING:
@@ -67,5 +68,5 @@ def _values_of(members: Input) -> Mapping[str, tuple[str, ...]]:
     """Return the condition keys of the tags that a request brings."""
     tags = {one.text("Key"): one.text("Value") for one in members.structures("tags") if "Key" in one and "Value" in one}
     keys = (*tags, *members.texts("tagKeys"))
-    found = {f"aws:requesttag/{key.lower()}": (value,) for key, value in tags.items()}
+    found = tag_facts("aws:requesttag/", tags)
     return {**found, "aws:tagkeys": keys} if keys else found

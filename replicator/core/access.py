@@ -34,6 +34,7 @@ from replicator.core.policy_arns import (
     user_arn,
     user_name,
 )
+from replicator.core.policy_conditions import tag_facts
 from replicator.core.policy_evaluation import Decision, Outcome, Question, Relation, decide
 
 if TYPE_CHECKING:
@@ -306,8 +307,12 @@ class Principal:
         return found
 
     def may_everywhere(self, action: str) -> bool:
-        """Tell whether the caller may do `action` in every repository: its policies allow it for all, and deny none."""
-        if not self.may(action, None):
+        """Tell whether the caller may do `action` in every repository: its policies allow it for all, and deny none.
+
+        What is allowed except somewhere, or for some tags, is not allowed everywhere.
+        """
+        decision = self.decide(action, None)
+        if not decision.is_allowed or decision.statement is None or _has_exceptions(decision.statement):
             return False
         denying = (one for policy in self.policies for one in policy.statements if one.effect is Effect.DENY)
         return not any(statement.actions.matches(action.lower()) for statement in denying)
@@ -368,16 +373,20 @@ class Principal:
         facts = {
             **_facts_of(self.context),
             **_facts_of_caller(self.caller_arn, self._account),
-            **{f"aws:principaltag/{key.lower()}": (value,) for key, value in self.tags.items()},
+            **tag_facts("aws:principaltag/", self.tags),
         }
         if self.resources is not None:
             facts["aws:requestedregion"] = (self.resources.owner.region,)
             facts["aws:resourceaccount"] = (self.resources.owner.account,)
             tags = _NO_TAGS if repository is None else self.resources.resource_tags(repository)
-            for key, value in tags.items():
-                for prefix in ("aws", "ecr-public" if self._is_public(repository) else "ecr"):
-                    facts[f"{prefix}:resourcetag/{key.lower()}"] = (value,)
+            for prefix in ("aws", "ecr-public" if self._is_public(repository) else "ecr"):
+                facts |= tag_facts(f"{prefix}:resourcetag/", tags)
         return {**facts, **self.context.values}
+
+
+def _has_exceptions(statement: Statement) -> bool:
+    is_negated = statement.resources is not None and statement.resources.is_negated
+    return is_negated or any(":resourcetag/" in condition.key for condition in statement.conditions)
 
 
 _BY_RESOURCE = frozenset({Outcome.DENIED_BY_RESOURCE, Outcome.NO_RESOURCE_ALLOWS})

@@ -264,6 +264,8 @@ def _named(aws: Iterable[str], services: Iterable[str], *, is_negated: bool) -> 
 def _conditions(value: object) -> Iterator[Condition]:
     for operator, keys in _object(value, "Condition").items():
         _no_variable(operator)
+        if not _object(keys, operator):
+            raise ValueError(f"expected {operator[:80]} to have a condition key")
         for key, values in _object(keys, operator).items():
             found = tuple(map(_condition_value, values if isinstance(values, list) else [values]))
             for one in (key, *found):

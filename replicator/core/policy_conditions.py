@@ -18,7 +18,7 @@ from functools import lru_cache
 from replicator.core.policy_matching import matches_pattern
 
 Facts = Mapping[str, tuple[str, ...]]
-"""What is known of a request, by condition keys in lower case; what is not known is left out."""
+"""What is known of a request, by condition keys in lower case; what is not known is left out (tags: `tag_facts`)."""
 
 _KEYS = frozenset(
     {
@@ -91,7 +91,10 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One key with one operator. `quantifier` is `ForAnyValue`, `ForAllValues` or nothing; `key` is in lower case."""
+    """One key with one operator. `quantifier` is `ForAnyValue`, `ForAllValues` or nothing.
+
+    `key` is in lower case, but for the name of a tag in it.
+    """
 
     name: str
     quantifier: str
@@ -102,7 +105,7 @@ class Condition:
 
     def holds(self, facts: Facts) -> bool:
         """Tell whether a request of which `facts` are known meets the condition."""
-        found = facts.get(self.key)
+        found = facts.get(self.key, facts.get(self.key.lower()))
         if self.operator == "Null":
             return (found is None) == (self.values[0].lower() == "true")
         operator = OPERATORS[self.operator]
@@ -123,6 +126,19 @@ def is_known_key(key: str) -> bool:
     return key in _KEYS or any(key.startswith(prefix) and len(key) > len(prefix) for prefix in _KEYS_WITH_TAG)
 
 
+def tag_facts(prefix: str, tags: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return what is known of tags, by `prefix` and name: as it is, and in lower case.
+
+    A condition means the tag of exactly its name, and one that is spelt otherwise only where there is no such tag: so
+    nobody hides a tag behind another one, whose name differs in case.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in tags.items():
+        lowered = f"{prefix}{name.lower()}"
+        found[lowered] = (*found.get(lowered, ()), value)
+    return {**found, **{f"{prefix}{name}": (value,) for name, value in tags.items()}}
+
+
 def parse_condition(name: str, key: str, values: tuple[str, ...]) -> Condition:
     """Return the condition that an operator, as policies write it, makes of a key; raises ValueError."""
     quantifier, colon, rest = name.rpartition(":")
@@ -140,7 +156,12 @@ def parse_condition(name: str, key: str, values: tuple[str, ...]) -> Condition:
         operator.check(value)
     if not values or (base == "Null" and len(values) > 1):
         raise ValueError(f"expected a value for {name} of {key}")
-    return Condition(name, quantifier, base, key.lower(), values, rest != base)
+    return Condition(name, quantifier, base, _as_compared(key), values, rest != base)
+
+
+def _as_compared(key: str) -> str:
+    prefix, slash, tag = key.partition("/")
+    return f"{prefix.lower()}{slash}{tag}"
 
 
 def _no_check(value: str) -> None:

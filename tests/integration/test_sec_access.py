@@ -39,11 +39,16 @@ def repository(name: str) -> str:
 
 
 LOGIN = statement("Allow", "ecr:GetAuthorizationToken")
+UNLESS_SECRET = {"StringNotEquals": {"aws:ResourceTag/class": "secret"}}
+ONLY_BLUE = {"StringEquals": {"aws:RequestTag/Team": "blue"}}
 IDENTITIES = [
     identity("root", KEY),
     identity("user/keeper", "AKIDKEEPER", statement("Allow", "*"), statement("Deny", "ecr:BatchDeleteImage")),
     identity("user/team", "AKIDTEAM", LOGIN, statement("Allow", "ecr:*", repository("team/*"))),
     identity("user/nobody", "AKIDNOBODY", LOGIN),
+    identity("user/almost", "AKIDALMOST", {"Effect": "Allow", "Action": "*", "NotResource": repository("secret/*")}),
+    identity("user/open", "AKIDOPEN", LOGIN, {**statement("Allow", "*"), "Condition": UNLESS_SECRET}),
+    identity("user/blue", "AKIDBLUE", {**statement("Allow", "ecr:*"), "Condition": ONLY_BLUE}),
     identity("root", "AKIDOTHER", account=OTHER_ACCOUNT),
 ]
 
@@ -92,6 +97,22 @@ def test_sec_13_without_the_right_to_delete_nothing_goes_on_any_path(ecr: EcrNod
     refused = ecr.send("POST", "/_replicator/v1/cache/purge", json.dumps(purge).encode(), headers)
     assert refused.status == 403
     assert ecr.send("GET", "/v2/team/api/manifests/1", headers=keeper).body == IMAGE.manifest
+
+
+@pytest.mark.parametrize("key", ["AKIDALMOST", "AKIDOPEN"])
+@pytest.mark.parametrize("page", ["events/latest", "policy/explain?principal=anonymous&action=ecr:ListImages"])
+def test_sec_17_what_is_allowed_with_exceptions_is_not_allowed_everywhere(ecr: EcrNodes, key: str, page: str) -> None:
+    assert ecr.send("GET", f"/_replicator/v1/{page}", headers=login(ecr)).status == 200
+    assert ecr.send("GET", f"/_replicator/v1/{page}", headers=login(ecr, key)).status == 403
+
+
+def test_sec_17_a_tag_that_is_required_is_not_hidden_behind_another(ecr: EcrNodes) -> None:
+    red, blue = {"Key": "Team", "Value": "red"}, {"Key": "team", "Value": "blue"}
+    for tags in ([red], [red, blue], [blue, red]):
+        refused = ecr.signed("CreateRepository", {"repositoryName": "blue/api", "tags": tags}, key="AKIDBLUE")
+        assert refused.error[0] == "AccessDeniedException", tags
+    made = ecr.signed("CreateRepository", {"repositoryName": "blue/api", "tags": [blue]}, key="AKIDBLUE")
+    assert made.status == 200
 
 
 def test_sec_14_an_immutable_tag_stays_where_it_is(ecr: EcrNodes) -> None:

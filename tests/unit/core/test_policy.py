@@ -145,6 +145,8 @@ def test_other_principals_are_refused(value: object) -> None:
         {"Condition": []},
         {"Condition": "x"},
         {"Condition": {"StringEquals": "x"}},
+        {"Condition": {"StringEquals": {}}},
+        {"Condition": {"StringMatches": {}}},
         {"Condition": {"StringEquals": {"aws:username": {}}}},
         {"Condition": {"StringEquals": {"aws:username": []}}},
         {"Condition": {"StringEquals": {"aws:username": None}}},

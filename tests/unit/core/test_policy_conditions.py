@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.core.policy_conditions import OPERATORS, parse_condition
+from replicator.core.policy_conditions import OPERATORS, parse_condition, tag_facts
 
 KEYS = {
     "String": "aws:username",
@@ -138,3 +138,22 @@ def test_keys_with_several_values(name: str, actual: tuple[str, ...], expected: 
 )
 def test_keys_are_known_in_any_case(key: str) -> None:
     assert holds("StringEquals", ("a",), "a", key=key)
+
+
+@pytest.mark.parametrize(
+    ("tags", "key", "meets"),
+    [
+        ({"Team": "blue"}, "aws:RequestTag/Team", True),
+        ({"Team": "blue"}, "AWS:requesttag/team", True),
+        ({"team": "blue"}, "aws:RequestTag/Team", True),
+        ({"Team": "red", "team": "blue"}, "aws:RequestTag/Team", False),
+        ({"team": "blue", "Team": "red"}, "aws:RequestTag/Team", False),
+        ({"team": "red", "Team": "blue"}, "aws:RequestTag/Team", True),
+        ({"team": "red", "Team": "blue"}, "aws:RequestTag/team", False),
+        ({"Teams": "blue"}, "aws:RequestTag/Team", False),
+        ({}, "aws:RequestTag/Team", False),
+    ],
+)
+def test_no_tag_hides_behind_one_that_is_spelt_otherwise(tags: dict[str, str], key: str, *, meets: bool) -> None:
+    condition = parse_condition("StringEquals", key, ("blue",))
+    assert condition.holds(tag_facts("aws:requesttag/", tags)) is meets
