@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from replicator.config.base import Flag, Model, Rate, checked
+from replicator.config.base import BaseUrl, Flag, Model, Rate, checked
 from replicator.core.public_registry import PublicRegistry, parse_alias
 
 Alias = Annotated[
@@ -23,6 +23,10 @@ class PublicRegistrySettings(Model):
     """Whether ECR Public is served."""
     alias: Alias | None = None
     """First path component of public repositories; a random one is kept from the first on, if absent."""
+    public_url: BaseUrl | None = None
+    """Address under which clients know public repositories, where it differs from the node's; Docker needs one of its
+    own to pull without a name from a node with `identities`.
+    """
     anonymous_pulls_per_second: Rate | None = None
     """Most images per second that one address may pull without a name; Amazon allows 1. Unlimited, if absent."""
     authenticated_pulls_per_second: Rate | None = None
@@ -34,6 +38,7 @@ class PublicRegistrySettings(Model):
             alias=self.alias or "",
             is_default=self.alias is None,
             is_enabled=self.enabled,
+            url=self.public_url,
             anonymous_pulls=self.anonymous_pulls_per_second,
             named_pulls=self.authenticated_pulls_per_second,
         )

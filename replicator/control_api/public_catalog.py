@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from replicator.control_api.call import present
 from replicator.control_api.errors import invalid_parameter
 from replicator.core.errors import InvalidInput
-from replicator.core.public_catalog import CatalogData, check_logo
+from replicator.core.public_catalog import LOGO_PATH, CatalogData, check_logo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from replicator.control_api.call import Call, Document, Handler
     from replicator.control_api.input import Input
     from replicator.core.names import RepositoryName
-
-LOGO_PATH = "/_ecr/logos/"
-"""Below which logos are served."""
 
 
 async def put_repository_catalog_data(call: Call) -> Document:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from replicator.control_api.names import PublicNames
 from replicator.core import texts
@@ -75,9 +76,12 @@ class EcrRegistry:
 
     def as_public(self) -> EcrRegistry:
         """Return the account's public registry, as it is now: the same use cases under other names."""
-        names = self.names
-        host = names.host if names.has_own_host else HOST
-        public = PublicNames(
-            names.id, host, names.scheme, names.has_own_host, registry=self.node.settings.public_registry
-        )
+        registry, names = self.node.settings.public_registry, self.names
+        if registry.url is not None:
+            url = urlsplit(registry.url)
+            public = PublicNames(names.id, url.netloc, url.scheme, has_own_host=True, registry=registry)
+        elif names.has_own_host:
+            public = PublicNames(names.id, names.host, names.scheme, has_own_host=True, registry=registry)
+        else:
+            public = PublicNames(names.id, HOST, registry=registry)
         return replace(self, names=public)

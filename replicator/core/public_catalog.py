@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from replicator.core.digest import Digest
 
 LOGO_TYPE = "image/png"
+LOGO_PATH = "/_ecr/logos/"
+"""Below which a node serves logos."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HEADER = slice(12, 16)
 

@@ -61,6 +61,8 @@ class PublicRegistry:
     """Whether the alias was chosen at random."""
     is_enabled: bool = True
     """Whether it is served; what is below the alias is kept apart from private repositories in any case."""
+    url: str | None = None
+    """Where clients find it, if that is not where they find the node."""
     display_name: str | None = None
     anonymous_pulls: float | None = None
     """Images a second that one address may pull without a name; unlimited, if absent."""

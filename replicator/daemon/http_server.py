@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from replicator.core.public_catalog import LOGO_PATH
 from replicator.daemon.listener import BACKLOG
 from replicator.telemetry.logs import get_logger
 
@@ -29,6 +30,7 @@ _DOORS = 16
 with a single one a crowd would wait at the door while the loop is busy with those who came first."""
 PEER_PREFIX = "/_replicator/v1/peer/"
 LAYER_PREFIX = "/_ecr/layers/"
+PUBLIC_TOKEN_PATHS = frozenset({"/token", "/token/"})
 
 _log = get_logger(__name__)
 
@@ -44,8 +46,10 @@ class HttpServer:
         peers: Edge | None = None,
         control: Edge | None = None,
         layers: Edge | None = None,
+        logos: Edge | None = None,
     ) -> None:
         self._layers = layers or operations
+        self._logos = logos or operations
         self._listener = listener
         self._registry = registry
         self._operations = operations
@@ -110,10 +114,14 @@ class HttpServer:
     def _edge_of(self, method: str, path: str) -> Edge:
         if path.startswith("/v2") and (len(path) == len("/v2") or path[len("/v2")] in "/?"):
             return self._registry
+        if path.partition("?")[0] in PUBLIC_TOKEN_PATHS:
+            return self._registry
         if method == "POST" and path.partition("?")[0] in {"/", ""}:
             return self._control
         if path.startswith(LAYER_PREFIX):
             return self._layers
+        if path.startswith(LOGO_PATH):
+            return self._logos
         return self._peers if path.startswith(PEER_PREFIX) else self._operations
 
 

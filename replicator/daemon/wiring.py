@@ -57,6 +57,7 @@ from replicator.registry_api.layer_downloads import LayerDownloads
 from replicator.registry_api.operations import Operations
 from replicator.registry_api.peer_api import PeerApi
 from replicator.registry_api.policy_api import PolicyApi
+from replicator.registry_api.public_logos import PublicLogos
 from replicator.registry_api.replication_api import ReplicationApi
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ class Shared:
     peer_secret: bytes
     urls: Mapping[NodeId, str]
     identities: IdentityDirectory = field(default_factory=IdentityDirectory)
-
     users: dict[NodeId, UserDirectory] = field(default_factory=dict)
     """Filled while the nodes are built, by those that were started with users or anonymous grants."""
+
 
 def build_daemon(shared: Shared, listeners: Mapping[NodeId, Listener]) -> Daemon:
     """Build every node of a configuration; nothing is opened or started. Raises ConfigurationError."""
@@ -280,20 +281,28 @@ class _NodeBuilder:
         control = ControlApi(self._settings.id, self._control, self._callers(), clock, observe, limit)
         found = self._control[self._settings.id].layers
         layers = LayerDownloads(self._layer_urls, found, authenticator, clock, observe, limit)
+        catalogs = self._control[self._settings.id].catalogs
+        logos = PublicLogos(catalogs, authenticator, clock, observe, limit)
         return HttpServer(
-            self._listener, registry.handle, operations.handle, peers.handle, control.handle, layers.handle
+            self._listener,
+            registry.handle,
+            operations.handle,
+            peers.handle,
+            control.handle,
+            layers.handle,
+            logos.handle,
         )
 
     def _find_principal(self, name: str) -> Principal | None:
         """Return somebody whom this node knows, for explanations."""
         if self._settings.auth is None and not self._shared.settings.identities:
             return None if name.startswith("arn:") else UNRESTRICTED
+        users = self._shared.users.get(self._settings.id, UserDirectory())
         if name == "anonymous":
             return users.anonymous
         return users.find_principal(name) or self._shared.identities.find_principal(name)
 
     def _authenticator(self, tokens: PeerTokens) -> Authenticator:
-        users = self._shared.users.get(self._settings.id, UserDirectory())
         settings = self._settings
         peers = PeerAuthenticator(tokens)
         authorizations = self._authorizations if self._shared.settings.identities else None

@@ -27,6 +27,7 @@ from replicator.registry_api.endpoint import Endpoint, Route, parse_endpoint
 from replicator.registry_api.errors import RenderedError
 from replicator.registry_api.loops import LoopGuard
 from replicator.registry_api.namespaces import parse_namespace, resolve
+from replicator.registry_api.public_door import TOKEN_PATHS, PublicDoor
 from replicator.registry_api.token_endpoint import TOKEN_PATH, answer_token
 from replicator.upstream.errors import UpstreamLoop
 from replicator.upstream.via import on_behalf_of
@@ -78,6 +79,7 @@ class RegistryApi(Edge):
     ) -> None:
         super().__init__(authenticator, clock, observe, rate_limit, public_url)
         self._services = services
+        self._door = PublicDoor(services.node, clock)
         self._loops = LoopGuard(services.settings.node, via)
         self._own_hosts = frozenset() if public_url is None else frozenset({urlsplit(public_url).netloc.lower()})
 
@@ -85,15 +87,26 @@ class RegistryApi(Edge):
         """Answer one request below `/v2`."""
         request = visit.request
         visit.principal = self.identify(request)
-        if visit.principal.is_nobody and self.authenticator.answers_as_ecr and path_of(request) != TOKEN_PATH:
-            raise Unauthenticated("authentication is required")  # before a path or a method is looked at
-        endpoint = parse_endpoint(path_of(request))
+        path = path_of(request)
+        if path in TOKEN_PATHS:
+            visit.route = Route.TOKEN.value
+            self._door.check_served()
+            return await answer_token(request, self.authenticator)
+        if visit.principal.is_nobody and self.authenticator.answers_as_ecr and path != TOKEN_PATH:
+            self._check_nameless(path, request)  # before a path or a method is looked at
+        endpoint = parse_endpoint(path)
         visit.route = endpoint.route.value
         if "Via" not in request.headers:
             return await self._serve_on_behalf(visit, endpoint, ())
         passed = self._loops.admit(request.headers.getall("Via"))
         with on_behalf_of(passed):
             return await self._serve_on_behalf(visit, endpoint, passed)
+
+    def _check_nameless(self, path: str, request: web.BaseRequest) -> None:
+        """Return if a caller to whom nothing is granted may go on: to what is public, and nowhere else."""
+        is_entrance = path in {"/v2", "/v2/"}
+        if is_entrance or not self._door.leads_to(path, request.headers.get("Host", "")):
+            raise Unauthenticated("authentication is required")
 
     async def _serve_on_behalf(self, visit: Visit, endpoint: Endpoint, passed: tuple[str, ...]) -> web.StreamResponse:
         try:
@@ -118,7 +131,15 @@ class RegistryApi(Edge):
         handler = methods.get(request.method)
         if handler is None:
             raise Unsupported(f"{request.method[:20]} is not supported here", allow=tuple(methods))
-        return await handler(Call(request, endpoint, principal, self._services, visit.id, visit.trace))
+        call = Call(request, endpoint, principal, self._services, visit.id, visit.trace)
+        if not self._door.is_public(endpoint):
+            return await handler(call)
+        try:
+            self._door.admit(principal, request.remote or "", request.method, endpoint)
+            return await handler(call)
+        except ReplicatorError as error:
+            self._door.reword(error)
+            raise
 
     def _of_namespace(self, visit: Visit, endpoint: Endpoint) -> Endpoint:
         """Return the endpoint that is meant when a client takes this node for another registry (`ns`)."""
@@ -192,6 +213,14 @@ class RegistryApi(Edge):
         if principal.kind is PrincipalKind.ANONYMOUS and not open_to_all and not has_token:
             raise Unauthenticated("authentication is required")
         return web.json_response({})
+
+    def challenge(self, visit: Visit, base_url: str) -> str | None:
+        """Return how a caller without credentials is asked for them: for what is public, as Amazon does it there."""
+        challenge = super().challenge(visit, base_url)
+        request = visit.request
+        if challenge is None or not self._door.leads_to(path_of(request), request.headers.get("Host", "")):
+            return challenge
+        return self._door.challenge(base_url)
 
     def render(self, error: ReplicatorError) -> RenderedError:
         """Turn an error into what is sent: where identities are configured, ECR's 401 has a text and no JSON."""

@@ -130,12 +130,16 @@ class Edge(ABC):
             )
         if isinstance(error, Unauthenticated):
             try:
-                challenge = self.authenticator.challenge(self._base_url(visit.request))
+                challenge = self.challenge(visit, self._base_url(visit.request))
             except InvalidInput as bad_host:
                 return self._rendered(visit, render(bad_host))
             if challenge is not None:
                 rendered = replace(rendered, headers={**rendered.headers, "WWW-Authenticate": challenge})
         return self._rendered(visit, rendered)
+
+    def challenge(self, visit: Visit, base_url: str) -> str | None:
+        """Return how a caller without credentials is asked for them, if at all."""
+        return self.authenticator.challenge(base_url)
 
     def render(self, error: ReplicatorError) -> RenderedError:
         """Turn an error into what is sent, but for the challenge."""
