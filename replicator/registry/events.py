@@ -6,6 +6,7 @@ steps do nothing at all. Recorders look at what is there: call them before the c
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,16 +17,21 @@ from replicator.core.event_sinks import sinks_for
 from replicator.core.events import (
     EventResult,
     ImageAction,
+    LifecycleImage,
+    LifecycleRecord,
+    LifecycleRun,
     MediaTypes,
     PulledThrough,
     envelope,
     image_actions,
     image_scan,
+    lifecycle_records,
     pull_through_action,
     replication_action,
     scan_resource_change,
     storage_class_change,
 )
+from replicator.core.manifest import parse_manifest
 from replicator.storage.metadata import events, images, repositories, tags
 from replicator.storage.metadata.events import NewEvent
 from replicator.telemetry.logs import get_logger
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from replicator.core.digest import Digest
     from replicator.core.errors import ReplicatorError
     from replicator.core.events import Event, ScanFrequencyChange, StorageClassChange
+    from replicator.core.lifecycle import LifecycleAction
     from replicator.core.names import NodeId, RepositoryName, Tag
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.images import StoredImage
@@ -155,11 +162,34 @@ def record_storage_class(
     manifest = yield from images.find(repository, digest)
     listed = yield from images.find_listed(repository, digest)
     names = yield from tags.of_digest(repository, digest)
-    media = MediaTypes("" if manifest is None else manifest.media_type)
+    media = MediaTypes("")
+    if manifest is not None:
+        media = MediaTypes(manifest.media_type, parse_manifest(manifest.content, manifest.media_type).artifact_type)
     is_referrer = listed is not None and listed.subject is not None
     for name in names or (None,):
         event = storage_class_change(repository, digest, change, media, name, is_referrer=is_referrer)
         yield from record_event(node, event, now)
+
+
+def record_dry_run(
+    node: RegistryNode,
+    repository: RepositoryName,
+    policy: str,
+    evaluated_at: float,
+    actions: Sequence[LifecycleAction],
+    now: float,
+) -> Steps[None]:
+    """Tell what a lifecycle policy would do to images, without failures: nothing was tried."""
+    if not node.settings.event_sinks:
+        return
+    rules = json.loads(policy)["rules"]
+    # The same text is the same policy, whenever and wherever it is previewed.
+    policy_id = str(uuid.uuid5(uuid.NAMESPACE_OID, policy))
+    run = LifecycleRun(LifecycleRecord.DRY_RUN, repository, rules, evaluated_at, policy_id)
+    chosen = [
+        LifecycleImage(one.image.digest, one.image.tags, one.image.pushed_at, one.rule.priority) for one in actions
+    ]
+    yield from record_events(node, lifecycle_records(node.settings.node, run, chosen), now)
 
 
 def record_scan(

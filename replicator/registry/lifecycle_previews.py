@@ -26,6 +26,7 @@ from replicator.core.image_status import ImageStatus
 from replicator.core.lifecycle import ActionType, LifecycleAction
 from replicator.core.lifecycle_evaluation import evaluation
 from replicator.core.lifecycle_grammar import parse_lifecycle_policy
+from replicator.registry.events import record_dry_run
 from replicator.registry.lifecycle_policies import find_repository, policy_of
 from replicator.storage.metadata import lifecycle_previews, tags
 from replicator.storage.metadata.lifecycle_previews import Preview, PreviewImage, PreviewStatus
@@ -196,14 +197,26 @@ class LifecyclePreviews:
 
     async def _store(self, preview: Preview, actions: Sequence[LifecycleAction]) -> None:
         await self._node.database.write(partial(lifecycle_previews.clear, preview.repository))
-        for start in range(0, len(actions), _STORED_AT_ONCE):
-            some = [_result(start + offset, one) for offset, one in enumerate(actions[start : start + _STORED_AT_ONCE])]
-            if not await self._node.database.write(partial(_add, preview, some)):
+        for start in range(0, len(actions) or 1, _STORED_AT_ONCE):
+            some = actions[start : start + _STORED_AT_ONCE]
+            if not await self._node.database.write(partial(self._add, preview, start, some)):
                 return
+            self._node.announce_events()
         expiring = sum(one.rule.action is ActionType.EXPIRE for one in actions)
         await self._finish(
             replace(preview, status=PreviewStatus.COMPLETE, expiring=expiring, transitioning=len(actions) - expiring)
         )
+
+    def _add(self, preview: Preview, start: int, actions: Sequence[LifecycleAction]) -> Steps[bool]:
+        """Store and tell results, unless the preview went with its repository; return whether it is there."""
+        current = yield from lifecycle_previews.find(preview.repository)
+        if current != preview:
+            return False
+        results = [_result(start + offset, one) for offset, one in enumerate(actions)]
+        yield from lifecycle_previews.add(preview.repository, results)
+        now = self._node.clock.now()
+        yield from record_dry_run(self._node, preview.repository, preview.policy, preview.started_at, actions, now)
+        return True
 
     async def _finish(self, preview: Preview) -> None:
         await self._node.database.write(partial(lifecycle_previews.finish, preview))
@@ -219,15 +232,6 @@ def _snapshots(repository: RepositoryName) -> Steps[list[ImageSnapshot]]:
         found += page
         if len(page) < _READ_AT_ONCE:
             return found
-
-
-def _add(preview: Preview, results: Sequence[PreviewImage]) -> Steps[bool]:
-    """Store results, unless the preview went with its repository; return whether it is there."""
-    current = yield from lifecycle_previews.find(preview.repository)
-    if current != preview:
-        return False
-    yield from lifecycle_previews.add(preview.repository, results)
-    return True
 
 
 def _result(position: int, action: LifecycleAction) -> PreviewImage:

@@ -14,9 +14,10 @@ from replicator.core.encryption import Encryption
 from replicator.core.errors import RepositoryExists, RepositoryNotEmpty
 from replicator.core.mutability import MutabilityRule
 from replicator.core.resource_tags import with_tags, without_tags
+from replicator.registry.events import record_deletion
 from replicator.registry.pushes import require_repository
 from replicator.registry.repository_creation import CREATED_BY_API, add_repository
-from replicator.storage.metadata import repositories, repository_removal
+from replicator.storage.metadata import images, repositories, repository_removal, tags
 from replicator.storage.metadata.repositories import Repository
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from replicator.storage.blobs.port import StoredBlob
     from replicator.storage.metadata.statement import Steps
 
+_IMAGES_AT_ONCE = 200
 _MOST_BLOBS = 1000
 """Blobs whose bytes go while the caller waits; the daily look for stray bytes finds the others."""
 
@@ -95,8 +97,12 @@ class Repositories:
         """Delete a repository with all that is kept of it, and return what it was; nothing is deleted elsewhere.
 
         One that holds images is only deleted with `force`; RepositoryNotEmpty otherwise. Raises RepositoryNotFound or a
-        StorageError, too. Pulls that have begun go on.
+        StorageError, too. Pulls that have begun go on. Where somebody is told of each image that goes, they go some at
+        a time, so that others get their turn; whoever cancels this may find some of them gone.
         """
+        if force:
+            while await self._node.commit(name, partial(self._delete_images, name)):
+                pass
         deleted, blobs = await self._node.commit(name, partial(self._delete, name, force=force))
         self._node.announce_removed(name)
         for blob in blobs[:_MOST_BLOBS]:
@@ -107,7 +113,25 @@ class Repositories:
         found = yield from require_repository(self._node, name)
         if not force and (yield from repository_removal.holds_images(name)):
             raise RepositoryNotEmpty(texts.repository_not_empty(name, self._account))
+        if force:
+            # What came since; as a rule nothing.
+            while (yield from self._delete_images(name)):
+                pass
         return found, (yield from repository_removal.remove(name))
+
+    def _delete_images(self, name: RepositoryName) -> Steps[bool]:
+        """Take some images away and tell of them, if anybody is told; return whether there may be more."""
+        yield from require_repository(self._node, name)
+        if not self._node.settings.event_sinks:
+            return False
+        listed = yield from images.list_after(name, "", _IMAGES_AT_ONCE)
+        for image in listed:
+            names = yield from tags.of_digest(name, image.digest)
+            yield from record_deletion(self._node, name, image.digest, names, self._node.clock.now())
+            for tag in names:
+                yield from tags.remove(name, tag, image.digest)
+            yield from images.delete(name, image.digest)
+        return len(listed) == _IMAGES_AT_ONCE
 
     async def put_mutability(self, name: RepositoryName, rule: MutabilityRule) -> None:
         """Replace which tags may move; those that are there are left alone. Raises RepositoryNotFound."""

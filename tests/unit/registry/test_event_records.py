@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,29 @@ import pytest
 from replicator.cache.imports import Imports, TagImport
 from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule
-from replicator.core.errors import ManifestNotFound, MissingReferences, TagImmutable, UpstreamThrottled
+from replicator.core.errors import (
+    ManifestNotFound,
+    MissingReferences,
+    RepositoryNotEmpty,
+    TagImmutable,
+    UpstreamThrottled,
+)
 from replicator.core.event_sinks import EventFilter, EventSink
 from replicator.core.events import EventResult
+from replicator.core.image_requests import RequestedImage
+from replicator.core.image_status import StorageClass
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.peer_messages import Deletion, OfferedTag
 from replicator.core.reference import parse_reference
 from replicator.core.scanning import RegistryScanning, ScanFrequency, ScanningRule, ScanType
+from replicator.registry import repositories as repository_cases
+from replicator.registry.lifecycle_previews import LifecyclePreviews
 from replicator.registry.pushes import Pushes
+from replicator.registry.repositories import Repositories
 from replicator.registry.scanning_configuration import ScanningConfiguration
 from replicator.registry.settings import RegistrySettings
+from replicator.registry.storage_classes import StorageClasses
 from replicator.storage.metadata import events, repositories
 from replicator.storage.metadata.images import StoredManifest
 from replicator.storage.metadata.repositories import Repository
@@ -267,3 +280,68 @@ async def test_repositories_that_are_scanned_at_another_frequency_are_told_each(
         ("MANUAL", "SCAN_ON_PUSH"),
         ("CONTINUOUS_SCAN", "SCAN_ON_PUSH"),
     ]
+
+
+async def test_a_storage_class_is_told_with_what_the_image_is(node: RegistryNode) -> None:
+    await push(node, SIGNATURE, SIGNATURE.digest)
+    wanted = RequestedImage(digest=SIGNATURE.digest)
+    await StorageClasses(node).move(REPOSITORY, wanted, StorageClass.ARCHIVE)
+    detail = (await told(node))[-1]["detail"]
+    assert (detail["action-type"], detail["target-storage-class"]) == ("UPDATE_STORAGE_CLASS", "ARCHIVE")
+    assert (detail["manifest-media-type"], detail["artifact-media-type"]) == (SIGNATURE.media_type, "text/sbom")
+
+
+async def test_a_repository_that_is_deleted_by_force_tells_of_each_image_tag_by_tag(
+    node: RegistryNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository_cases, "_IMAGES_AT_ONCE", 2)
+    images = [build_image([str(number).encode()]) for number in range(5)]
+    for number, image in enumerate(images):
+        await push(node, image, image.digest, *[f"v{number}.{patch}" for patch in range(number % 3)])
+    cases = Repositories(node)
+    with pytest.raises(RepositoryNotEmpty):
+        await cases.delete(REPOSITORY)
+    before = len(await told(node))
+    await cases.delete(REPOSITORY, force=True)
+    gone = short((await told(node))[before:])
+    assert sorted(gone, key=str) == sorted(
+        (
+            ("DELETE", "SUCCESS", tag, image.digest)
+            for number, image in enumerate(images)
+            for tag in ([f"v{number}.{patch}" for patch in range(number % 3)] or [None])
+        ),
+        key=str,
+    )
+    assert await node.database.read(repositories.find(REPOSITORY)) is None
+
+
+async def test_a_preview_tells_what_the_policy_would_do(node: RegistryNode) -> None:
+    images = [build_image([str(number).encode()]) for number in range(12)]
+    for image in images:
+        await push(node, image, image.digest)
+    before, previews = len(await told(node)), LifecyclePreviews(node)
+    selection = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 1}
+    rules = [{"rulePriority": 7, "selection": selection, "action": {"type": "expire"}}]
+    for _ in range(2):
+        await previews.start(REPOSITORY, json.dumps({"rules": rules}))
+        await previews.settle()
+    records = (await told(node))[before:]
+    assert [one["detail"]["eventName"] for one in records] == ["DryRunEvent"] * 4
+    details = [one["detail"]["serviceEventDetails"] for one in records]
+    acted = [one for detail in details[:2] for one in detail["lifecycleEventImageActions"]]
+    assert len(acted) == 11
+    assert {one["rulePriority"] for one in acted} == {7}
+    assert {one["lifecycleEventImage"]["digest"] for one in acted} < {image.digest for image in images}
+    assert details[0]["lifecycleEventPolicy"]["lifecycleEventRules"] == rules
+    assert len({one["lifecycleEventPolicy"]["policyId"] for one in details}) == 1
+
+
+async def test_a_preview_that_chooses_nothing_is_told_once(node: RegistryNode) -> None:
+    await push(node, A, "v1")
+    before, previews = len(await told(node)), LifecyclePreviews(node)
+    selection = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 5}
+    rules = [{"rulePriority": 1, "selection": selection, "action": {"type": "expire"}}]
+    await previews.start(REPOSITORY, json.dumps({"rules": rules}))
+    await previews.settle()
+    (record,) = (await told(node))[before:]
+    assert record["detail"]["serviceEventDetails"]["lifecycleEventImageActions"] == []
