@@ -6,6 +6,7 @@ what is particular to the door: its challenge, its token, its rates, and its way
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -73,7 +74,8 @@ class PublicDoor:
             account = self._node.settings.node.account
             raise RepositoryNotFound(texts.repository_not_found(endpoint.repository, account))
         if method not in _READS:
-            authorize(principal, BEARER_TOKEN_ACTION, None)
+            # No policy of this registry decides on it: tokens are a service of their own.
+            authorize(replace(principal, resources=None), BEARER_TOKEN_ACTION, None)
         elif method == "GET" and endpoint.route is Route.MANIFEST:
             self._count(principal, address)
 
