@@ -63,6 +63,8 @@ _LARGE_AT_ONCE = 6
 _LARGE_OF_ONE_ADDRESS = 3
 """Large bodies of one address at once: a sender that is slow on purpose must not hold up the others."""
 
+_LIST = "DescribeRepositories"
+
 _QUICK = 128 * 1024
 """Bytes that are worked on at once; more of them would hold up everybody else."""
 
@@ -139,6 +141,11 @@ class ControlApi:
         if is_by_identity_only(operation.name):
             registry, principal = self._served(self._home_registry, service), replace(caller.principal, context=context)
         else:
+            if operation.name == _LIST and self._is_of_nobody(caller, members):
+                authorize(
+                    replace(caller.principal, context=context), service, _LIST, members, self._home_registry.names
+                )
+                return {"repositories": []}
             registry = self._served(self._registry(service, operation, caller, members), service)
             principal = caller.principal.at(registry.node.policies, context)
         visit.names = registry.names
@@ -205,10 +212,17 @@ class ControlApi:
             return registry
         if "RegistryNotFoundException" in operation.errors:
             raise EcrError("RegistryNotFoundException", texts.public_registry_not_found(account))
-        repository = members.find_text("repositoryName")
+        repository = members.find_text("repositoryName") or next(iter(members.texts("repositoryNames")), None)
         if repository is not None and "RepositoryNotFoundException" in operation.errors:
             raise EcrError("RepositoryNotFoundException", texts.repository_not_found(repository, account))
         raise EcrError("InvalidParameterException", texts.registry_not_found(account, self._home.region))
+
+    def _is_of_nobody(self, caller: Caller, members: Input) -> bool:
+        """Whether a list is asked of an account without a registry here, and of no repository by its name."""
+        account = members.find_text("registryId") or caller.principal.account or self._home.account
+        return (
+            "repositoryNames" not in members and NodeId(AccountId(account), self._home.region) not in self._registries
+        )
 
     def _of_alias(self, alias: str) -> EcrRegistry | None:
         return next(
@@ -252,6 +266,7 @@ class ControlApi:
                 principal=visit.principal.name if visit.principal else "",
                 remote=request.remote or "",
                 agent=request.headers.get("User-Agent", ""),
+                operation=visit.action,
             )
         )
 
@@ -271,7 +286,7 @@ def _members(operation: Operation, body: bytes) -> Document:
 class _Visit:
     """What is known of a request so far; kept for its log line whatever happens."""
 
-    __slots__ = ("id", "names", "operation", "principal", "request", "route")
+    __slots__ = ("id", "names", "operation", "principal", "request", "route", "service")
 
     def __init__(self, request: web.BaseRequest) -> None:
         self.request = request
@@ -280,12 +295,18 @@ class _Visit:
         self.principal: Principal | None = None
         self.names: RegistryNames | None = None
         self.operation: Operation | None = None
+        self.service = ""
 
     def name(self, target: Target) -> None:
         """Name the route in metrics and logs after the operation."""
-        self.operation = target.operation
+        self.operation, self.service = target.operation, target.service or ""
         operation = "unknown" if target.operation is None else target.operation.name
         self.route = f"{(target.service or 'ecr').replace('-', '_')}_{operation}"
+
+    @property
+    def action(self) -> str:
+        """The operation as policies call it, or nothing for one that does not exist."""
+        return "" if self.operation is None else f"{self.service}:{self.operation.name}"
 
     def refusal(self, error: EcrError) -> web.Response:
         """Return the answer to an error, as one that the operation has, and with repositories as clients know them."""

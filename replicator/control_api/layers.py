@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from replicator.control_api.call import Call, Document, Handler
 
 _DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+")
+_SHOWN = 64
+"""Characters of an upload's id that are looked at; one has 36."""
+
 _STEP = 256 * 1024
 """Characters that are decoded at once; a multiple of four."""
 
@@ -57,9 +60,14 @@ async def initiate_layer_upload(call: Call) -> Document:
     return {"uploadId": session.id, "partSize": call.registry.node.settings.quotas.layer_part_size}
 
 
+def _upload(call: Call) -> str:
+    """Return the upload that is asked for; no more of what is no id than can be said again in an error."""
+    return call.input.text("uploadId")[:_SHOWN]
+
+
 async def upload_layer_part(call: Call) -> Document:
     """UploadLayerPart."""
-    upload, content = call.input.text("uploadId"), call.input.text("layerPartBlob")
+    upload, content = _upload(call), call.input.text("layerPartBlob")
     first, last = call.input.number("partFirstByte"), call.input.number("partLastByte")
     length = len(content) // 4 * 3 - content[-2:].count("=")
     try:
@@ -84,7 +92,7 @@ def _invalid_part(call: Call, upload: str, error: UploadOutOfOrder) -> EcrError:
 
 async def complete_layer_upload(call: Call) -> Document:
     """CompleteLayerUpload."""
-    upload, digests = call.input.text("uploadId"), call.input.texts("layerDigests")
+    upload, digests = _upload(call), call.input.texts("layerDigests")
     blob = await call.registry.layer_uploads.finish(call.caller, call.repository, upload, digests)
     return {**call.place, "uploadId": upload, "layerDigest": blob.digest}
 

@@ -23,6 +23,9 @@ _BITS = {"integer": 31, "long": 63}
 _MAX_ELEMENTS = 10_000
 """Elements of a list that has no maximum of its own: more than any that has one."""
 
+_UNMATCHED = frozenset({"UploadId"})
+"""Shapes whose pattern is not asked for: an upload that cannot be is answered as one that is not there."""
+
 _ENUM_ORDERS = {
     "ImageTagMutability": ("IMMUTABLE", "MUTABLE", "MUTABLE_WITH_EXCLUSION", "IMMUTABLE_WITH_EXCLUSION"),
 }
@@ -186,7 +189,7 @@ def _broken(shape: Shape, value: object, pattern_text: str) -> Iterator[str]:
 
 
 def _broken_text(shape: Shape, value: str, pattern_text: str) -> Iterator[str]:
-    if shape.pattern is not None and not shape.fits(value):
+    if shape.pattern is not None and shape.name not in _UNMATCHED and not shape.fits(value):
         yield pattern_text.format(shape.pattern)
     if shape.enum and value not in shape.enum:
         yield f"Member must satisfy enum value set: [{', '.join(_ENUM_ORDERS.get(shape.name, shape.enum))}]"

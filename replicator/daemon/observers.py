@@ -48,6 +48,7 @@ class RequestRecorder:
                 outcome.request_id,
                 outcome.cache,
                 outcome.upstream,
+                outcome.operation,
             )
 
 

@@ -70,10 +70,12 @@ class AccessLog:
         request_id: str = "",
         cache: str = "",
         upstream: str = "",
+        operation: str = "",
     ) -> None:
         """Note one finished request. `path` comes without its query, which may carry credentials.
 
         `cache` and `upstream`, an operator's name, say how a cached repository answered, and where from.
+        `operation` is what the ECR API was asked for: all of it comes to one path.
         """
         now = self._clock.now()
         if int(now) != self._second:
@@ -85,16 +87,18 @@ class AccessLog:
             user, agent, request_id = self._safe(user), self._safe(agent), self._safe(request_id)
         if self._as_json:
             cached = f',"cache":"{cache}","upstream":"{upstream}"' if cache else ""
+            asked = f',"operation":"{operation}"' if operation else ""
             line = (
                 f'{{"time":"{self._time}","node":"{node}","client":"{client}","method":"{method}","path":"{path}",'
                 f'"status":{status},"seconds":{seconds:.6f},"sent":{sent},"received":{received},'
-                f'"user":"{user}","agent":"{agent}","request_id":"{request_id}"{cached}}}\n'
+                f'"user":"{user}","agent":"{agent}","request_id":"{request_id}"{asked}{cached}}}\n'
             )
         else:
             cached = f" cache={cache} upstream={upstream}" if cache else ""
+            asked = f" operation={operation}" if operation else ""
             line = (
                 f"{self._time} access  {method} {path} {status} {seconds * 1000:.1f}ms"
-                f" sent={sent} received={received} node={node} client={client} user={user or '-'}{cached}\n"
+                f" sent={sent} received={received} node={node} client={client} user={user or '-'}{asked}{cached}\n"
             )
         self._lines.append(line)
         self._characters += len(line)

@@ -41,6 +41,8 @@ class Outcome:
     """How the cache answered, where the repository is a cached one (`CacheResult`)."""
     upstream: str = ""
     """The upstream that the content came from, or would have come from."""
+    operation: str = ""
+    """What the ECR API was asked for, as policies call it."""
 
 
 class Observer(Protocol):

@@ -164,6 +164,13 @@ class TestUploads:
         assert error["Message"].startswith("Invalid parameter at 'layerPartBlob' failed to satisfy constraint: '")
         assert complete(client, upload, sha256(content))["layerDigest"] == sha256(content)
 
+    @pytest.mark.parametrize("upload", ["does-not-exist", "x" * 1000])
+    def test_an_id_that_nobody_was_given_is_one_of_no_upload(self, ecr: EcrNodes, upload: str) -> None:
+        client = client_of(ecr)
+        for answer in (refused(send, client, upload, b"x"), refused(complete, client, upload, sha256(b"x"))):
+            assert answer["Error"]["Code"] == "UploadNotFoundException"
+            assert len(answer["Error"]["Message"]) < 300
+
     def test_a_part_goes_on_where_the_last_one_ended(self, ecr: EcrNodes) -> None:
         client = client_of(ecr)
         upload = start(client)
@@ -273,7 +280,7 @@ class TestUploads:
         for unknown in (upload, str(uuid.uuid4())):
             assert code(send, client, unknown, b"bytes") == "UploadNotFoundException"
             assert code(complete, client, unknown, sha256(b"bytes")) == "UploadNotFoundException"
-        assert code(send, client, "no-uuid", b"bytes") == "InvalidParameterException"
+        assert code(send, client, "no-uuid", b"bytes") == "UploadNotFoundException"
 
     def test_a_repository_that_is_missing(self, small: EcrNodes) -> None:
         client = small.client()

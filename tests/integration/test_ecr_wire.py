@@ -217,8 +217,12 @@ class TestRegistries:
         }
 
     def test_the_registry_of_an_account_that_is_not_here_does_not_exist(self, ecr: EcrNodes) -> None:
+        client = ecr.client()
+        assert client.describe_repositories(registryId="0" * 12)["repositories"] == []
+        with pytest.raises(client.exceptions.RepositoryNotFoundException):
+            client.describe_repositories(registryId="0" * 12, repositoryNames=["ours"])
         with pytest.raises(ClientError) as caught:
-            ecr.client().describe_repositories(registryId="0" * 12)
+            client.describe_pull_through_cache_rules(registryId="0" * 12)
         assert caught.value.response["Error"] == {
             "Code": "InvalidParameterException",
             "Message": "The registry with id '000000000000' does not exist in region us-east-1",

@@ -46,6 +46,20 @@ def record(log: AccessLog, **more: str) -> None:
     log.record("n/us", status=200, seconds=0.00125, sent=10, received=0, user="ci", request_id="r-1", **fields)
 
 
+def test_an_operation_of_the_ecr_api_is_named() -> None:
+    """All of them come to one path."""
+    output = Output()
+    log = access_log(output)
+    record(log, path="/", operation="ecr:PutImage")
+    log.close()
+    assert [json.loads(line)["operation"] for line in output.lines()] == ["ecr:PutImage"]
+    output = Output()
+    log = access_log(output, as_json=False)
+    record(log, path="/", operation="ecr:PutImage")
+    log.close()
+    assert "user=ci operation=ecr:PutImage" in output.lines()[0]
+
+
 def test_a_request_is_one_json_object() -> None:
     output = Output()
     log = access_log(output)
