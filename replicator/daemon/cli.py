@@ -108,7 +108,8 @@ def status(
 ) -> None:
     """Show the nodes of a running daemon: storage, queues, lag and cache.
 
-    Where the nodes have users, the password comes from the environment variable REPLICATOR_PASSWORD.
+    Where the nodes have users, the password comes from the environment variable REPLICATOR_PASSWORD; where they have
+    identities and no user is named, AWS credentials are found where the aws command finds them.
     """
     from replicator.daemon.status_command import run  # noqa: PLC0415 - each command loads what it needs
 

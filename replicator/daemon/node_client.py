@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import ssl
 from contextlib import asynccontextmanager
@@ -12,7 +11,8 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from replicator.config.loader import load_settings
-from replicator.core.errors import ConfigurationError, ReplicatorError
+from replicator.core.errors import ConfigurationError, ReplicatorError, UpstreamDenied
+from replicator.daemon.node_logins import NodeLogins
 from replicator.upstream.errors import connection_failure
 
 if TYPE_CHECKING:
@@ -43,8 +43,12 @@ class NodeFailed(ReplicatorError):
 class NodeClient:
     """Speaks to one API of a node, below `prefix`, as an operator. Every method raises NodeFailed."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: NodeSettings, prefix: str = REPLICATION) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, settings: NodeSettings, logins: NodeLogins, prefix: str = REPLICATION
+    ) -> None:
         self._session = session
+        self._logins = logins
+        self._headers: Mapping[str, str] = {}
         self._prefix = prefix
         self.name = str(settings.id)
         self.region = settings.region
@@ -110,7 +114,13 @@ class NodeClient:
         **arguments: Any,  # noqa: ANN401 - aiohttp's own
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with self._session.request(method, self.url + path, allow_redirects=False, **arguments) as response:
+            self._headers = await self._logins.headers(self.region, self.url)
+        except (UpstreamDenied, ConfigurationError) as error:
+            raise NodeFailed(self.name, str(error)) from error
+        try:
+            async with self._session.request(
+                method, self.url + path, allow_redirects=False, headers=self._headers, **arguments
+            ) as response:
                 yield response
         except TimeoutError as error:
             raise NodeFailed(self.name, "no answer in time") from error
@@ -128,7 +138,7 @@ class NodeClient:
 
     def _refusal(self, status: int, document: Mapping[str, Any]) -> str:
         if status == 401:
-            return refused_login(logged_in="Authorization" in self._session.headers)
+            return self._logins.refused(self._headers)
         errors = document.get("errors")
         if isinstance(errors, list) and errors and isinstance(errors[0], dict):
             return str(errors[0].get("message") or f"answered {status}")[:_MAX_REASON]
@@ -142,11 +152,11 @@ async def open_clients(asking: Asking, prefix: str = REPLICATION) -> AsyncIterat
     `prefix` is the API that they speak to.
     """
     settings = load_settings(asking.config, asking.environ)
-    headers = login(asking.user, asking.environ)
+    logins = NodeLogins(settings, asking.user, asking.environ, asking.ca_file)
     connector = aiohttp.TCPConnector(ssl=trust(asking.ca_file))
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers, trust_env=False) as session:
-        yield [NodeClient(session, node, prefix) for node in settings.nodes]
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
+        yield [NodeClient(session, node, logins, prefix) for node in settings.nodes]
 
 
 def choose(clients: list[NodeClient], wanted: str | None) -> NodeClient:
@@ -188,16 +198,6 @@ async def find_source(clients: list[NodeClient], wanted: str | None, repository:
     raise failure
 
 
-def login(user: str | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that log a user in, with the password of the environment; raises ConfigurationError."""
-    if user is None:
-        return {}
-    if ":" in user:
-        raise ConfigurationError("expected --user without ':'")
-    credentials = f"{user}:{environ.get('REPLICATOR_PASSWORD', '')}".encode()
-    return {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
-
-
 def reachable(node: NodeSettings) -> str:
     """Return the URL under which this machine reaches a node."""
     return node.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:").rstrip("/")
@@ -206,13 +206,6 @@ def reachable(node: NodeSettings) -> str:
 def unreachable(error: Exception) -> str:
     """Return why a node cannot be reached, in the words that replication has for it."""
     return connection_failure(error) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
-
-
-def refused_login(*, logged_in: bool) -> str:
-    """Return what a 401 means."""
-    if logged_in:
-        return "refuses the user or the password in REPLICATOR_PASSWORD"
-    return "asks for credentials: use --user, with the password in REPLICATOR_PASSWORD"
 
 
 def trust(ca_file: Path | None) -> ssl.SSLContext | bool:

@@ -20,7 +20,9 @@ backfill_app = typer.Typer(help="Bring what is there already to a destination th
 replication_app = typer.Typer(help="Look into replication, and try again what waits.", no_args_is_help=True)
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", show_default=False)]
-UserOption = Annotated[str | None, typer.Option(help="User name, where the nodes ask for one.")]
+UserOption = Annotated[
+    str | None, typer.Option(help="User name, where the nodes ask for one; AWS credentials, if absent.")
+]
 CaOption = Annotated[
     Path | None, typer.Option("--ca-file", help="PEM file of authorities to trust for the nodes' certificates.")
 ]

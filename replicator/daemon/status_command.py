@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from replicator.config.loader import load_settings
+from replicator.core.errors import ConfigurationError, UpstreamDenied
 from replicator.daemon.amounts import size_text
-from replicator.daemon.node_client import login, reachable, refused_login, trust, unreachable
+from replicator.daemon.node_client import reachable, trust, unreachable
+from replicator.daemon.node_logins import NodeLogins
 from replicator.daemon.upstream_text import health_text
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def run(
 ) -> int:
     """Print the status of every node; return 0 when all answered, 1 otherwise. Raises ConfigurationError."""
     settings = load_settings(config, environ)
-    answers = asyncio.run(_ask_all(settings.nodes, login(user, environ), ca_file))
+    answers = asyncio.run(_ask_all(settings.nodes, NodeLogins(settings, user, environ, ca_file), ca_file))
     if as_json:
         document = [
             answer.status or {"node": answer.node, "url": answer.url, "error": answer.error} for answer in answers
@@ -53,29 +55,27 @@ def run(
     return 0 if all(answer.status for answer in answers) else 1
 
 
-async def _ask_all(
-    nodes: tuple[NodeSettings, ...], headers: Mapping[str, str], ca_file: Path | None
-) -> list[NodeAnswer]:
+async def _ask_all(nodes: tuple[NodeSettings, ...], logins: NodeLogins, ca_file: Path | None) -> list[NodeAnswer]:
     timeout, connector = aiohttp.ClientTimeout(total=TIMEOUT), aiohttp.TCPConnector(ssl=trust(ca_file))
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers, trust_env=False) as session:
-        return [await _ask(session, node) for node in nodes]
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
+        return [await _ask(session, node, logins) for node in nodes]
 
 
-async def _ask(session: aiohttp.ClientSession, node: NodeSettings) -> NodeAnswer:
+async def _ask(session: aiohttp.ClientSession, node: NodeSettings, logins: NodeLogins) -> NodeAnswer:
     name, url = str(node.id), reachable(node)
     try:
-        async with session.get(f"{url}/_replicator/v1/status", allow_redirects=False) as response:
+        headers = await logins.headers(node.region, url)
+        async with session.get(f"{url}/_replicator/v1/status", allow_redirects=False, headers=headers) as response:
             if response.status == 200:
                 return NodeAnswer(name, url, await response.json())
-            return NodeAnswer(name, url, None, _refusal(response.status, logged_in="Authorization" in session.headers))
+            refusal = logins.refused(headers) if response.status == 401 else f"answered {response.status}"
+            return NodeAnswer(name, url, None, refusal)
+    except (UpstreamDenied, ConfigurationError) as error:
+        return NodeAnswer(name, url, None, str(error))
     except TimeoutError:
         return NodeAnswer(name, url, None, f"no answer within {TIMEOUT:.0f} s")
     except (aiohttp.ClientError, ssl.SSLError) as error:
         return NodeAnswer(name, url, None, f"cannot be reached: {unreachable(error)}")
-
-
-def _refusal(status: int, *, logged_in: bool) -> str:
-    return refused_login(logged_in=logged_in) if status == 401 else f"answered {status}"
 
 
 def _show(answers: list[NodeAnswer]) -> None:

@@ -35,6 +35,8 @@ class AwsIdentity:
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
+    ca_file: str | None = None
+    """Whom to trust in place of the machine's authorities."""
 
 
 class EcrCredentials:
@@ -77,6 +79,7 @@ class EcrCredentials:
                 "ecr",
                 region_name=identity.region,
                 endpoint_url=identity.endpoint,
+                verify=identity.ca_file,
                 aws_access_key_id=identity.access_key_id,
                 aws_secret_access_key=identity.secret_access_key,
                 aws_session_token=identity.session_token,

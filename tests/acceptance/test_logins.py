@@ -339,3 +339,63 @@ def test_nothing_of_it_is_in_the_daemon_s_log(daemon: Daemon) -> None:
     assert SECRET not in daemon.output()
     assert PASSWORD not in daemon.output()
     assert "eyJ" not in daemon.output()
+
+
+class TestOperatorCommands:
+    """What operators ask of nodes with identities, with nothing but AWS credentials."""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("status",),
+            ("cache", "ls"),
+            ("events", "dead"),
+            ("backfill", "list"),
+            ("sync", "--dry-run"),
+            ("policy", "explain", f"arn:aws:iam::{ACCOUNT}:user/dev", "ecr:PutImage", "team/app"),
+        ],
+        ids=lambda arguments: " ".join(arguments[:2]),
+    )
+    def test_aws_credentials_of_the_environment(
+        self, daemon: Daemon, environ: dict[str, str], arguments: tuple[str, ...]
+    ) -> None:
+        done = command("replicator", *arguments, "--config", str(daemon.config), environ=with_secrets(environ))
+        assert (done.returncode, SECRET in done.stdout + done.stderr) == (0, False), done.stderr
+
+    def test_a_profile(self, daemon: Daemon, environ: dict[str, str], tmp_path: Path) -> None:
+        (tmp_path / "aws").write_text(f"[ops]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
+        chosen = without_keys(environ) | {
+            "AWS_PROFILE": "ops",
+            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "aws"),
+        }
+        done = command("replicator", "status", "--config", str(daemon.config), environ=with_secrets(chosen))
+        assert (done.returncode, "read and write" in done.stdout) == (0, True), done.stdout
+
+    def test_keys_that_nobody_has(self, daemon: Daemon, environ: dict[str, str]) -> None:
+        wrong = with_secrets(environ | {"AWS_ACCESS_KEY_ID": "AKIDNOBODY"})
+        done = command("replicator", "status", "--config", str(daemon.config), environ=wrong)
+        assert (done.returncode, "it answered UnrecognizedClientException" in done.stdout) == (1, True), done.stdout
+        done = command("replicator", "cache", "ls", "--config", str(daemon.config), environ=wrong)
+        assert (done.returncode, "it answered UnrecognizedClientException" in done.stderr) == (1, True), done.stderr
+
+    def test_without_credentials_it_is_said_what_would_do(self, daemon: Daemon, environ: dict[str, str]) -> None:
+        nobody = with_secrets(without_keys(environ))
+        done = command("replicator", "status", "--config", str(daemon.config), environ=nobody)
+        assert done.returncode == 1
+        assert "or AWS credentials of one of its identities" in done.stdout
+
+    def test_a_user_still_goes_with_a_password(self, daemon: Daemon, environ: dict[str, str]) -> None:
+        named = with_secrets(environ) | {"REPLICATOR_PASSWORD": PASSWORD}
+        done = command("replicator", "status", "--user", "dev", "--config", str(daemon.config), environ=named)
+        assert done.returncode == 0, done.stdout
+
+
+def with_secrets(environ: dict[str, str]) -> dict[str, str]:
+    """Return the environment in which the daemon's configuration can be read."""
+    return {**environ, "SECRET": SECRET, "PASSWORD": PASSWORD}
+
+
+def without_keys(environ: dict[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in environ.items() if name not in {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    }
