@@ -22,9 +22,8 @@ _USER = "AWS"
 async def get_authorization_token(call: Call) -> Document:
     """Answer with a token for each registry that is named; for the caller's own without names."""
     token = _token(call)
-    names = call.registry.names
-    accounts = call.input.texts("registryIds") or (call.caller.account or names.id.account,)
-    return {"authorizationData": [{**token, "proxyEndpoint": _endpoint(names, one)} for one in accounts]}
+    accounts = call.input.texts("registryIds") or (call.caller.account or call.registry.names.id.account,)
+    return {"authorizationData": [{**token, "proxyEndpoint": _endpoint(call, one)} for one in accounts]}
 
 
 async def get_public_authorization_token(call: Call) -> Document:
@@ -40,12 +39,12 @@ def _token(call: Call) -> Document:
     }
 
 
-def _endpoint(names: RegistryNames, account: str) -> str:
-    """Return where a registry of the region is: this one where it is known to be, or where ECR would have it."""
-    if account == names.id.account:
-        return names.proxy_endpoint
-    node = NodeId(AccountId(account), names.id.region)
-    return RegistryNames(node, aws_host(node)).proxy_endpoint
+def _endpoint(call: Call, account: str) -> str:
+    """Return where a registry of the region is: where it is known to be, of this process, or where ECR would have it."""
+    node = NodeId(AccountId(account), call.registry.names.id.region)
+    known = call.registries.get(node)
+    names = RegistryNames(node, aws_host(node)) if known is None else known.names
+    return names.proxy_endpoint
 
 
 HANDLERS: Mapping[str, Handler] = {"GetAuthorizationToken": get_authorization_token}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from replicator.control_api.input import Input
     from replicator.control_api.services import EcrRegistry
     from replicator.core.access import Principal
-    from replicator.core.names import RepositoryName
+    from replicator.core.names import NodeId, RepositoryName
     from replicator.registry.identities import AccessKey
 
 Document = dict[str, object]
@@ -29,6 +29,8 @@ class Call:
     """With which the request was signed; None where signatures are not looked at."""
     origin: str | None = None
     """The address that the client used, such as `http://registry.example:5000`; None where it says nothing usable."""
+    registries: Mapping[NodeId, EcrRegistry] = field(default_factory=dict)
+    """All that this process runs."""
 
     @property
     def repository(self) -> RepositoryName:

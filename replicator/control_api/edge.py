@@ -153,7 +153,8 @@ class ControlApi:
         handler = HANDLERS[service].get(operation.name)
         if handler is None:
             raise not_supported(operation)
-        return await handler(Call(operation.name, members, principal, registry, caller.key, origin_of(request)))
+        origin = origin_of(request)
+        return await handler(Call(operation.name, members, principal, registry, caller.key, origin, self._registries))
 
     def _claim(self, visit: _Visit, target: Target) -> Claim:
         request = visit.request

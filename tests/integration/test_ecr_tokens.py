@@ -86,6 +86,24 @@ def test_one_token_for_each_registry_that_is_named(ecr: EcrNodes) -> None:
         ecr.client().get_authorization_token(registryIds=["team"])
 
 
+def test_a_registry_of_another_account_in_this_process_is_where_its_node_is(tmp_path: Path) -> None:
+    nodes = [
+        node(public_url="https://registry.example:5000"),
+        node(account=OTHER_ACCOUNT, public_url="http://127.0.0.1:5002"),
+        node("eu-west-1", "999999999999", public_url="https://europe.example"),
+    ]
+    with ecr_nodes(tmp_path, {"identities": IDENTITIES}, nodes=nodes) as ecr:
+        accounts = [ACCOUNT, OTHER_ACCOUNT, "999999999999"]
+        data = ecr.client().get_authorization_token(registryIds=accounts)["authorizationData"]
+        assert [one["proxyEndpoint"] for one in data] == [
+            "https://registry.example:5000",
+            "http://127.0.0.1:5002",
+            "https://999999999999.dkr.ecr.us-east-1.amazonaws.com",
+        ]
+        [guest] = ecr.client(key="AKIDGUEST").get_authorization_token()["authorizationData"]
+        assert guest["proxyEndpoint"] == "http://127.0.0.1:5002"
+
+
 def test_only_its_own_policies_let_a_principal_have_a_token(ecr: EcrNodes) -> None:
     with pytest.raises(ClientError) as failure:
         ecr.client(key="AKIDNOBODY").get_authorization_token()
