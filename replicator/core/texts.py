@@ -101,6 +101,11 @@ def image_tags_exceeded(digest: str, repository: str, registry: str, limit: int)
     )
 
 
+def batch_too_large(limit: int) -> str:
+    """Say that no answer holds all the images."""
+    return f"The manifests of the requested images are larger than {limit} bytes together. Request fewer images."
+
+
 def layer_parts_exceeded(upload: str, limit: int) -> str:
     """Say that an upload takes no more parts."""
     return f"The upload with id '{upload}' already has the maximum allowed number of layer parts which is '{limit}'"

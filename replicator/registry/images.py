@@ -21,6 +21,7 @@ from replicator.core.errors import (
     InvalidDigest,
     InvalidInput,
     InvalidManifest,
+    LimitExceeded,
     ManifestNotFound,
     ManifestSyntax,
     ReplicatorError,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 _PULLS_AT_ONCE = 8
 """Images of one request that a cache fetches at the same time."""
+_MAX_CONTENT = 8 * 2**20
+"""Bytes of the manifests that one request gets: an answer is held, and written, as a whole."""
 _DEPTH = 4
 """Indexes within indexes whose images are looked at for their size."""
 
@@ -79,6 +82,19 @@ class TaggedImage:
     tag: Tag
     set_at: float
     image: ImageDetail
+
+
+class _Room:
+    """What is left of an answer."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._left = size
+
+    def take(self, size: int) -> None:
+        """Take some of it; raises LimitExceeded, then and ever after, when there is not so much."""
+        self._left -= size
+        if self._left < 0:
+            raise LimitExceeded(texts.batch_too_large(self._size))
 
 
 class Images:
@@ -120,7 +136,8 @@ class Images:
     ) -> tuple[list[FoundImage], list[ImageFailure]]:
         """Return images, and what is wrong with the others; a cached repository fetches what it lacks, a few at once.
 
-        Raises CredentialsUnavailable where it cannot, because nobody has what the upstream wants to see.
+        Raises CredentialsUnavailable where it cannot, because nobody has what the upstream wants to see, and
+        LimitExceeded for more than an answer may hold.
         """
         found: list[FoundImage] = []
         failures: list[ImageFailure] = []
@@ -141,13 +158,17 @@ class Images:
     ) -> list[FoundImage | ImageFailure | ReplicatorError]:
         """Return what came of each pull, in order."""
         places = asyncio.Semaphore(_PULLS_AT_ONCE)
+        room = _Room(_MAX_CONTENT)
 
         async def pull(one: RequestedImage) -> FoundImage | ImageFailure | ReplicatorError:
             async with places:
                 try:
-                    return one.check() or await self._pull(principal, repository, one)
+                    room.take(0)
+                    found = one.check() or await self._pull(principal, repository, one)
+                    room.take(len(found.manifest.content) if isinstance(found, FoundImage) else 0)
                 except ReplicatorError as error:
                     return error  # raised in its turn: a group of tasks would wrap it
+                return found
 
         async with asyncio.TaskGroup() as group:
             pulls = [group.create_task(pull(one)) for one in wanted]

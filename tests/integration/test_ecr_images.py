@@ -207,6 +207,17 @@ class TestGet:
         assert {one["imageManifest"] for one in answer["images"]} == {ONE.manifest.decode()}
         assert answer["failures"] == []
 
+    def test_an_answer_holds_so_much_and_no_more(self, ecr: EcrNodes, client: Any) -> None:
+        """A hundred tags of one large manifest would be an answer of hundreds of megabytes."""
+        upload(ecr, REPOSITORY, ONE)
+        text = json.dumps({**json.loads(ONE.manifest), "annotations": {"filler": "x" * (3 * 2**20)}})
+        for tag in ("a", "b", "c"):
+            client.put_image(repositoryName=REPOSITORY, imageManifest=text, imageTag=tag)
+        two = client.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "a"}, {"imageTag": "b"}])
+        assert [one["imageManifest"] for one in two["images"]] == [text, text]
+        with pytest.raises(ClientError, match=r"LimitExceededException.*larger than 8388608 bytes together"):
+            client.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": tag} for tag in ("a", "b", "c")])
+
     def test_what_is_wrong_with_each_is_said(self, ecr: EcrNodes, client: Any) -> None:
         push(ecr, REPOSITORY, ONE, "v1")
         push(ecr, REPOSITORY, TWO, "v2")
