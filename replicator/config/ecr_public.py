@@ -24,9 +24,7 @@ class PublicRegistrySettings(Model):
     alias: Alias | None = None
     """First path component of public repositories; a random one is kept from the first on, if absent."""
     public_url: BaseUrl | None = None
-    """Address under which clients know public repositories, where it differs from the node's; Docker needs one of its
-    own to pull without a name from a node with `identities`.
-    """
+    """Address of public repositories, if not the node's; Docker needs one of its own to pull without a name."""
     anonymous_pulls_per_second: Rate | None = None
     """Most images per second that one address may pull without a name; Amazon allows 1. Unlimited, if absent."""
     authenticated_pulls_per_second: Rate | None = None

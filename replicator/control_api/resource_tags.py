@@ -41,7 +41,8 @@ async def list_tags_for_resource(call: Call) -> Document:
 
 def read_tags(members: Input, name: str) -> list[tuple[str, str]]:
     """Return tags of resources as they were sent, unchecked."""
-    return [(one.text("Key"), one.text("Value")) for one in members.structures(name)]
+    # ECR Public requires neither: a tag without a key is refused as one that cannot be, and a value may be empty.
+    return [(one.find_text("Key") or "", one.find_text("Value") or "") for one in members.structures(name)]
 
 
 def show_tags(tags: Mapping[str, str]) -> list[Document]:
