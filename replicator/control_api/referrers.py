@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from replicator.control_api.call import present
 from replicator.control_api.errors import EcrError, invalid_parameter
 from replicator.control_api.images import wanted_status
-from replicator.control_api.pages import page_of
+from replicator.control_api.pages import page_of, token_of
 from replicator.core import texts
 from replicator.core.digest import parse_digest
 from replicator.core.errors import InvalidDigest, UpstreamError
@@ -33,15 +33,15 @@ async def list_image_referrers(call: Call) -> Document:
     types = () if members is None else members.texts("artifactTypes")
     page = page_of(call, _DEFAULT_PAGE)
     after = parse_position(page.after) if page.after else NEWEST
-    listing = call.registry.referrers.find(call.caller, call.repository, subject, status, types, after, page.size + 1)
+    listing = call.registry.referrers.find(call.caller, call.repository, subject, status, types, after, page.size)
     try:
         found = await listing
     except UpstreamError as error:
         raise EcrError(
             "UnableToListUpstreamImageReferrersException", texts.upstream_referrers_failed(str(error))
         ) from error
-    shown, token = page.cut(found, lambda one: str(one.position))
-    return present(referrers=[_show(one) for one in shown], nextToken=token)
+    token = token_of(str(found.referrers[-1].position)) if found.has_more else None
+    return present(referrers=[_show(one) for one in found.referrers], nextToken=token)
 
 
 def _show(referrer: Referrer) -> Document:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from replicator.storage.metadata.image_details import ReferrerRow
     from replicator.storage.metadata.statement import Steps
 
+_READ_AT_ONCE = 8
+_MAX_CONTENT = 4 * 2**20
+"""Bytes of manifests read for one page: a page of the largest ones, each with its annotations, would fill memory."""
 _OLDEST = 0.0
 """When an image was pushed that is not here: it sorts behind all that are."""
 
@@ -41,6 +44,14 @@ class Referrer:
     annotations: Mapping[str, str]
     status: ImageStatus
     position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrerPage:
+    """Some referrers, and whether there are more behind the last one."""
+
+    referrers: Sequence[Referrer]
+    has_more: bool
 
 
 class UpstreamReferrers(Protocol):
@@ -68,15 +79,21 @@ class ImageReferrers:
         status: ImageStatus | None,
         types: Sequence[str],
         after: Position,
-        limit: int,
-    ) -> list[Referrer]:
-        """Return up to `limit` referrers of any of these types, or of every type; none for an unknown subject.
+        size: int,
+    ) -> ReferrerPage:
+        """Return up to `size` referrers of any of these types, or of every type; none for an unknown subject.
+
+        A page of large ones has fewer, and goes on behind them.
 
         Raises RepositoryNotFound, UpstreamError where only the upstream could tell, Denied where a cache rule does not
         let it be asked, and StorageError.
         """
+        limit = size + 1
         here = await self._node.database.read(self._here(repository, subject, status, types, after, limit))
-        found = [_of_row(row) for row in here or ()]
+        rows, is_cut = here or ([], False)
+        found = [_of_row(row) for row in rows]
+        if is_cut:
+            return ReferrerPage(found, has_more=True)
         if len(found) < limit and status in {None, ImageStatus.ACTIVE}:
             there = await self._upstreams.find_upstream_referrers(principal, repository, subject)
             wanted = [one for one in map(_of_descriptor, there) if not types or one.artifact_type in types]
@@ -86,7 +103,7 @@ class ImageReferrers:
                 raise no_repository(self._node, repository)
         elif here is None:
             raise no_repository(self._node, repository)
-        return found
+        return ReferrerPage(found[:size], has_more=len(found) > size)
 
     def _here(
         self,
@@ -96,10 +113,21 @@ class ImageReferrers:
         types: Sequence[str],
         after: Position,
         limit: int,
-    ) -> Steps[list[ReferrerRow] | None]:
+    ) -> Steps[tuple[list[ReferrerRow], bool] | None]:
+        """Return referrers, and whether they are large and there may be more; None without such a repository."""
         if (yield from repositories.find(repository)) is None:
             return None
-        return (yield from image_details.referrers_after(repository, subject, status, types, after, limit))
+        found: list[ReferrerRow] = []
+        room = _MAX_CONTENT
+        while len(found) < limit and room > 0:
+            asked = min(_READ_AT_ONCE, limit - len(found))
+            some = yield from image_details.referrers_after(repository, subject, status, types, after, asked)
+            found += some
+            if len(some) < asked:
+                return found, False
+            after = some[-1].position
+            room -= sum(len(row.content) for row in some)
+        return found, len(found) < limit
 
 
 def _missing(repository: RepositoryName, candidates: Sequence[Referrer], limit: int) -> Steps[list[Referrer]]:

@@ -457,6 +457,22 @@ class TestReferrers:
             "application/vnd.a",
         )
 
+    def test_a_page_of_large_ones_is_short_and_none_is_left_out(self, ecr: EcrNodes, client: Any) -> None:
+        push(ecr, REPOSITORY, ONE)
+        filler = {"filler": "x" * 2**20}
+        made = [build_image([b"%d" % number], subject=ONE, annotations=filler) for number in range(10)]
+        for built in made:
+            push(ecr, REPOSITORY, built)
+        subject = {"imageDigest": ONE.digest}
+        pages: list[list[str]] = []
+        more: dict[str, str] = {}
+        while not pages or more:
+            page = client.list_image_referrers(repositoryName=REPOSITORY, subjectId=subject, maxResults=50, **more)
+            pages.append([one["digest"] for one in page["referrers"]])
+            more = {"nextToken": page["nextToken"]} if "nextToken" in page else {}
+        assert len(pages) == 2
+        assert pages[0] + pages[1] == [built.digest for built in reversed(made)]
+
     def test_an_unknown_subject_has_none(self, client: Any) -> None:
         found = client.list_image_referrers(repositoryName=REPOSITORY, subjectId={"imageDigest": ABSENT})
         assert found["referrers"] == []
