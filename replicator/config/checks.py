@@ -49,6 +49,13 @@ def _unique_names(settings: Settings) -> Iterator[Finding]:
         yield from repeated((("nodes", i, "auth", "users", j, "name"), one.name) for j, one in enumerate(users))
 
 
+def _template_quotas(settings: Settings) -> Iterator[Finding]:
+    for i, node in enumerate(settings.nodes):
+        for j, template in enumerate(node.repositories.templates):
+            for key, message in template.beyond(node.quotas):
+                yield Finding(("nodes", i, "repositories", "templates", j, key), message)
+
+
 def _unique_listen(settings: Settings) -> Iterator[Finding]:
     for i, node in enumerate(settings.nodes):
         for j in range(i):
@@ -161,6 +168,7 @@ def _is_exposed(url: str) -> bool:
 
 _CHECKS = (
     _unique_names,
+    _template_quotas,
     _unique_listen,
     _unique_storage,
     _remotes,

@@ -5,29 +5,27 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from replicator.config.auth import AuthSettings
-from replicator.config.base import BaseUrl, Count, FilePath, Flag, Listen, Model, NodeRef, Rate, checked
-from replicator.config.cache import CacheSettings, parse_prefix
+from replicator.config.base import BaseUrl, Count, FilePath, Flag, Listen, Model, NodeRef, Rate
+from replicator.config.cache import CacheSettings
 from replicator.config.ecr_public import PublicRegistrySettings
 from replicator.config.events import EventSettings
 from replicator.config.quotas import QuotaSettings
 from replicator.config.replication import ReplicationSettings
 from replicator.config.storage import StorageSettings
+from replicator.config.templates import MutabilitySettings, TemplateSettings
 from replicator.config.units import Duration, Size
-from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.registry_policy import RegistryPolicy
-from replicator.core.templates import CreationCause, CreationTemplate
 
 if TYPE_CHECKING:
     from replicator.core.access import Grant
+    from replicator.core.mutability import MutabilityRule
     from replicator.core.replication import ReplicationRule
+    from replicator.core.templates import CreationTemplate
 
 MIN_MANIFEST_LIMIT = 4 * 2**20
-_WITH_EXCLUSION = {TagMutability.MUTABLE_WITH_EXCLUSION, TagMutability.IMMUTABLE_WITH_EXCLUSION}
-
-ExclusionFilter = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[0-9a-zA-Z._*-]+$")]
 
 
 class TlsSettings(Model):
@@ -44,45 +42,6 @@ class Sparse(enum.StrEnum):
 
     REFUSE = "refuse"
     ALLOW = "allow"
-
-
-class MutabilitySettings(Model):
-    """Which tags may move."""
-
-    tag_mutability: TagMutability = TagMutability.MUTABLE
-    """Whether a tag may move to another digest."""
-    tag_mutability_exclusions: Annotated[tuple[ExclusionFilter, ...], Field(max_length=5)] = ()
-    """Tags the setting does not hold for, `*` standing for any characters; only with a `…_WITH_EXCLUSION` setting."""
-
-    @model_validator(mode="after")
-    def _exclusions_fit(self) -> Self:
-        wanted = self.tag_mutability in _WITH_EXCLUSION
-        if wanted != bool(self.tag_mutability_exclusions):
-            raise ValueError(
-                f"expected {'1 to 5' if wanted else 'no'} tag_mutability_exclusions with {self.tag_mutability}"
-            )
-        return self
-
-    def mutability(self) -> MutabilityRule:
-        """Return the core's value."""
-        return MutabilityRule(self.tag_mutability, self.tag_mutability_exclusions)
-
-
-class TemplateSettings(MutabilitySettings):
-    """The settings of repositories below a prefix that nobody creates by hand: ECR's repository creation template."""
-
-    prefix: Annotated[
-        str,
-        BeforeValidator(checked(parse_prefix)),
-        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 256, "examples": ["team-a"]}),
-    ]
-    """First path components of the repositories, or `ROOT` for those no other template fits; unique, longest wins."""
-    applied_for: Annotated[tuple[CreationCause, ...], Field(min_length=1)]
-    """What creates the repositories: replication, a pull through the cache, a push."""
-
-    def to_template(self) -> CreationTemplate:
-        """Return the core's value."""
-        return CreationTemplate(self.prefix, frozenset(self.applied_for), self.mutability())
 
 
 class RepositorySettings(MutabilitySettings):

@@ -228,7 +228,7 @@ class ReplicationSettings(Model):
     anti_entropy: AntiEntropySettings = AntiEntropySettings()
     """The periodic comparison with the destinations (extension)."""
     unknown_destinations: UnknownDestinations = UnknownDestinations.REFUSE
-    """Whether rules put through the API may name what this file does not: `accept` lets such images fail (extension)."""
+    """Whether rules put by the API may name what this file does not: `accept` lets such images fail (extension)."""
 
     @field_validator("rules")
     @classmethod

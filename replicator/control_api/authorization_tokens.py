@@ -40,7 +40,7 @@ def _token(call: Call) -> Document:
 
 
 def _endpoint(call: Call, account: str) -> str:
-    """Return where a registry of the region is: where it is known to be, of this process, or where ECR would have it."""
+    """Return where a registry of the region is: as this process knows it, or where ECR would have it."""
     node = NodeId(AccountId(account), call.registry.names.id.region)
     known = call.registries.get(node)
     names = RegistryNames(node, aws_host(node)) if known is None else known.names

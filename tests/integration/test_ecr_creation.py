@@ -123,6 +123,45 @@ class TestCreatingOnPush:
             push(ecr, "any/app", build_image(), "latest")
             assert len(ecr.client().describe_repositories()["repositories"]) == 1
 
+    def test_the_file_may_declare_all_that_a_template_has(self, tmp_path: Path) -> None:
+        policy = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "ecr:BatchGetImage"}],
+        }
+        lifecycle = {
+            "rules": [
+                {
+                    "rulePriority": 1,
+                    "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 3},
+                    "action": {"type": "expire"},
+                }
+            ]
+        }
+        template = {
+            "prefix": "team",
+            "applied_for": ["CREATE_ON_PUSH"],
+            "description": "the team's",
+            "encryption": "KMS",
+            "resource_tags": {"team": "a"},
+            "repository_policy": policy,
+            "lifecycle_policy": lifecycle,
+            "custom_role_arn": f"arn:aws:iam::{ACCOUNT}:role/templates",
+        }
+        repositories = {"create_on_push": False, "templates": [template]}
+        with ecr_nodes(tmp_path, nodes=[node(repositories=repositories)]) as ecr:
+            client = ecr.client()
+            push(ecr, "team/app", build_image(), "latest")
+            [made] = client.describe_repositories()["repositories"]
+            assert made["encryptionConfiguration"]["encryptionType"] == "KMS"
+            tags = client.list_tags_for_resource(resourceArn=made["repositoryArn"])["tags"]
+            assert tags == [{"Key": "team", "Value": "a"}]
+            assert json.loads(client.get_repository_policy(repositoryName="team/app")["policyText"]) == policy
+            found = client.get_lifecycle_policy(repositoryName="team/app")["lifecyclePolicyText"]
+            assert json.loads(found) == lifecycle
+            [shown] = client.describe_repository_creation_templates()["repositoryCreationTemplates"]
+            assert (shown["description"], shown["resourceTags"]) == ("the team's", tags)
+            assert ecr.send("POST", UPLOADS.format("other"), b"").status == 404
+
 
 class TestQuotas:
     @pytest.fixture
