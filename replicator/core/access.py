@@ -348,7 +348,7 @@ class Principal:
     @property
     def _relation(self) -> Relation:
         if self.kind is PrincipalKind.ANONYMOUS and not self.is_root:
-            return Relation.NAMELESS
+            return Relation.NAMELESS if self.is_nobody else Relation.ADMITTED
         if self.resources is None or self._account == self.resources.owner.account:
             return Relation.OWN_ACCOUNT
         return Relation.OTHER_ACCOUNT

@@ -26,6 +26,8 @@ class Relation(enum.Enum):
     OWN_ACCOUNT = enum.auto()
     OTHER_ACCOUNT = enum.auto()
     NAMELESS = enum.auto()
+    ADMITTED = enum.auto()
+    """Without a name, at an endpoint that lets such callers in: what a repository gives to everybody is theirs, too."""
 
 
 class Outcome(enum.Enum):
@@ -76,7 +78,7 @@ def decide(question: Question, policies: Iterable[Policy]) -> Decision:
     is_constant = True
     for policy in policies:
         for statement in policy.statements:
-            if not _covers(statement, question, action):
+            if not _covers(statement, question, action) or not _counts(policy, statement, question):
                 continue
             if statement.conditions:
                 is_constant = False
@@ -97,6 +99,14 @@ def _covers(statement: Statement, question: Question, action: str) -> bool:
     )
 
 
+def _counts(policy: Policy, statement: Statement, question: Question) -> bool:
+    """Tell whether a statement is about the caller: one without a name is only given what everybody is, by `*`."""
+    if question.relation is not Relation.ADMITTED or statement.effect is Effect.DENY or statement.principals is None:
+        return True
+    names_all = statement.principals.anybody and not statement.principals.is_negated
+    return names_all and policy.kind is PolicyKind.REPOSITORY
+
+
 def _denied(policy: Policy, statement: Statement) -> Decision:
     is_identity = policy.kind is PolicyKind.IDENTITY
     outcome = Outcome.DENIED_BY_IDENTITY if is_identity else Outcome.DENIED_BY_RESOURCE
@@ -111,7 +121,7 @@ def _decide(
     is_constant: bool,
 ) -> Decision:
     deciding = identity
-    if relation is Relation.OWN_ACCOUNT:
+    if relation in {Relation.OWN_ACCOUNT, Relation.ADMITTED}:
         deciding = identity or resource
     elif relation is Relation.OTHER_ACCOUNT and identity is not None:
         deciding = resource

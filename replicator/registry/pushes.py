@@ -222,7 +222,7 @@ def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest,
     """Delete an image with all its tags and referrers, and store the jobs that delete its replicas.
 
     Returns whether it was there. Raises ImageReferenced where an index lists it, Denied where a tag of it is protected;
-    nothing is changed then. A referrer that an index lists stays.
+    nothing is changed then. A referrer that an index lists stays, and so does one that has a protected tag.
     """
     parents = yield from images.parents(repository, digest, _NAMED)
     if parents:
@@ -232,7 +232,9 @@ def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest,
     deleted = yield from _delete_one(node, repository, digest, now)
     while deleted and left:
         referrer = left.pop()
-        if not (yield from images.is_child(repository, referrer)):
+        if not (yield from images.is_child(repository, referrer)) and not (
+            yield from is_protected(node, repository, (yield from tags.of_digest(repository, referrer)))
+        ):
             left += yield from image_states.referrers(repository, referrer)
             yield from _delete_one(node, repository, referrer, now)
     return deleted

@@ -75,6 +75,9 @@ def test_a_caller_without_a_name_needs_what_is_given_to_such_callers() -> None:
     everybody = policy(REPOSITORY, "Allow")
     assert ask(everybody, arn=None, relation=Relation.NAMELESS) is Outcome.NO_IDENTITY_ALLOWS
     assert ask(policy(IDENTITY, "Allow"), arn=None, relation=Relation.NAMELESS) is Outcome.ALLOWED
+    admitted = Relation.ADMITTED
+    assert ask(everybody, arn=None, relation=admitted) is Outcome.ALLOWED
+    assert ask(everybody, policy(IDENTITY, "Deny"), arn=None, relation=admitted) is Outcome.DENIED_BY_IDENTITY
     denied = ask(policy(IDENTITY, "Allow"), policy(REPOSITORY, "Deny"), arn=None, relation=Relation.NAMELESS)
     assert denied is Outcome.DENIED_BY_RESOURCE
 
@@ -218,12 +221,15 @@ def _model(
 ) -> bool:
     """Decide from the JSON itself, in the plainest way."""
     verdicts: dict[PolicyKind, set[str]] = {kind: set() for kind in documents}
+    to_everybody = False
     for kind, document in documents.items():
         statements = [] if document is None else document["Statement"]
         assert isinstance(statements, list)
         for one in statements:
             if _applies(one, arn, facts):
                 verdicts[kind].add(one["Effect"])
+                names_all = one.get("Principal") in ("*", {"AWS": "*"})
+                to_everybody |= names_all and kind is REPOSITORY and one["Effect"] == "Allow"
     if any("Deny" in effects for effects in verdicts.values()):
         return False
     identity = "Allow" in verdicts[IDENTITY]
@@ -232,6 +238,7 @@ def _model(
         Relation.OWN_ACCOUNT: identity or resource,
         Relation.OTHER_ACCOUNT: identity and resource,
         Relation.NAMELESS: identity,
+        Relation.ADMITTED: identity or to_everybody,
     }[relation]
 
 

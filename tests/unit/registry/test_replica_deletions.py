@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from replicator.core.access import UNRESTRICTED
 from replicator.core.delivery import ImageOutcome
 from replicator.core.jobs import JobKind
+from replicator.core.mutability import MutabilityRule, TagMutability
+from replicator.core.names import Tag
 from replicator.core.peer_messages import (
     Deletion,
     OfferedTag,
@@ -19,7 +23,7 @@ from replicator.core.revisions import NEVER, MergeOutcome
 from replicator.registry.pushes import Pushes
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.metadata import images, tags
-from tests.support.images import build_index
+from tests.support.images import build_image, build_index
 from tests.support.replica_scene import (
     FOREIGN,
     REPOSITORY,
@@ -182,3 +186,38 @@ async def test_an_image_is_never_older_than_its_tags_nor_its_deletion_than_eithe
         await there.deliver(delivery, NODE)
         receipt = await there.replicas.delete(NODE, Deletion(REPOSITORY, A.digest, deleted.revision))
         assert (receipt.image, await there.tag()) == (ImageOutcome.DELETED, None)
+
+
+class TestProtectedTags:
+    """`protect_immutable_tags` holds against other nodes, and for what goes with an image."""
+
+    @pytest.mark.parametrize("protects", [True, False])
+    async def test_a_peer_takes_no_protected_tag_away_nor_its_image(
+        self, open_scene: OpenScene, protects: bool
+    ) -> None:
+        scene = await open_scene(protect_immutable_tags=protects, mutability=MutabilityRule(TagMutability.IMMUTABLE))
+        register = pointing(A, 1.0)
+        await scene.receive(A, 1.0, register)
+        gone = pointing(None, 5.0, register)
+        untagged = await scene.replicas.delete(
+            SOURCE, Deletion(REPOSITORY, A.digest, revision(5.0), OfferedTag(V1, gone))
+        )
+        deleted = await scene.replicas.delete(SOURCE, Deletion(REPOSITORY, A.digest, revision(6.0)))
+        kept = ImageOutcome.KEPT if protects else ImageOutcome.DELETED
+        assert (untagged.image, deleted.image) == (kept, kept)
+        assert await scene.tag() == (A.digest if protects else None)
+        assert await scene.origin(A) is (Origin.REPLICA if protects else None)
+
+    async def test_a_referrer_with_a_protected_tag_stays_when_its_subject_goes(self, open_scene: OpenScene) -> None:
+        scene = await open_scene(
+            protect_immutable_tags=True,
+            mutability=MutabilityRule(TagMutability.IMMUTABLE_WITH_EXCLUSION, ("free*",)),
+        )
+        kept, gone = (build_image([text], subject=A, artifact_type="text/sbom") for text in (b"kept", b"gone"))
+        await scene.push(A, Tag("free"))
+        await scene.push(kept, Tag("sbom"))
+        await scene.push(gone, Tag("free-sbom"))
+        await Pushes(scene.node).delete_manifest(UNRESTRICTED, REPOSITORY, A.digest)
+        assert await scene.origin(A) is None
+        assert await scene.origin(gone) is None
+        assert await scene.tag(Tag("sbom")) == kept.digest
