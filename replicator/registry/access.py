@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from replicator.core.access import Action, PrincipalKind
 from replicator.core.cache_rules import refusing_rule
 from replicator.core.errors import Denied, ReplicationDenied, Unauthenticated
-from replicator.core.registry_policy import RegistryPolicy
+from replicator.core.policy import Effect
+from replicator.core.registry_policy import Permission, RegistryPolicy
 from replicator.registry.ownership import is_own
 
 if TYPE_CHECKING:
@@ -36,6 +37,21 @@ def authorize_everywhere(principal: Principal, action: str) -> None:
     """Return if the caller may do `action` in all repositories; raises like `authorize`."""
     if not principal.may_everywhere(action):
         raise refused(principal, action, None)
+
+
+def authorize_somewhere(principal: Principal, action: str) -> None:
+    """Return if the caller may do `action` in some repositories, going by its own policies; raises like `authorize`."""
+    if not principal.may(action, None) and not _is_granted(principal, action):
+        raise refused(principal, action, None)
+
+
+def _is_granted(principal: Principal, action: str) -> bool:
+    """Tell whether a policy of a caller of this account grants `action` anywhere."""
+    resources = principal.resources
+    if resources is not None and principal.account not in {None, resources.owner.account}:
+        return False
+    statements = (one for policy in principal.policies for one in policy.statements)
+    return any(one.effect is Effect.ALLOW and one.actions.matches(action.lower()) for one in statements)
 
 
 def refused(principal: Principal, action: str, repository: RepositoryName | None) -> Unauthenticated | Denied:
@@ -71,13 +87,22 @@ def _check_not_filled(settings: RegistrySettings, repository: RepositoryName, *,
 
 def may_replicate(settings: RegistrySettings, peer: NodeId, repository: RepositoryName) -> bool:
     """Tell whether a peer may replicate into a repository that exists."""
+    if settings.public_registry.covers(repository):
+        return False
     return _policy(settings).missing(settings.node, peer, repository, exists=True) is None
 
 
 def authorize_replication(
     settings: RegistrySettings, peer: NodeId, repository: RepositoryName, *, exists: bool
 ) -> None:
-    """Return if a peer may replicate into a repository; raise ReplicationDenied with the permission that it lacks."""
+    """Return if a peer may replicate into a repository; raise ReplicationDenied with the permission that it lacks.
+
+    Nobody may replicate into a public one: what is private elsewhere would be for everybody to see.
+    """
+    if settings.public_registry.covers(repository):
+        raise ReplicationDenied(
+            f"repository {repository} would be a public one here", permission=Permission.REPLICATE_IMAGE.value
+        )
     permission = _policy(settings).missing(settings.node, peer, repository, exists=exists)
     if permission is not None:
         raise ReplicationDenied(

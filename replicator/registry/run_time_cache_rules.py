@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from replicator.core import texts
-from replicator.core.errors import CacheRuleExists, CacheRuleLimit, CacheRuleNotFound, UnsupportedUpstream
+from replicator.core.errors import CacheRuleExists, CacheRuleLimit, CacheRuleNotFound, InvalidInput, UnsupportedUpstream
 from replicator.core.pull_through_rules import (
     KnownUpstream,
     PullThroughRule,
@@ -91,6 +91,9 @@ class RunTimeCacheRules:
         Raises InvalidInput, UnsupportedUpstream, CacheRuleExists, CacheRuleLimit, the errors of `check_secret`, and
         StorageError.
         """
+        public = self._documents.node.settings.public_registry
+        if public.covers(f"{rule.path}/"):
+            raise InvalidInput(texts.constraint("ecrRepositoryPrefix", texts.below_alias(public.alias)))
         upstream = find_upstream(self._upstreams.known, rule.url)
         check_rule(rule, upstream, kind, self._documents.declared.node)
         await self._check_secret(rule.credential_arn)

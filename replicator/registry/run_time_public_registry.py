@@ -60,8 +60,8 @@ class RunTimePublicRegistry:
             await self._change(_ALIAS, None)
         if declared and await self._is_taken(declared):
             raise ConfigurationError(
-                f"node {node.settings.node}: ecr_public.alias cannot be {declared}: there are private repositories"
-                f" below {declared}/"
+                f"node {node.settings.node}: ecr_public.alias cannot be {declared}: there are private repositories, or"
+                f" a cache rule, below {declared}/"
             )
 
     @property
@@ -75,7 +75,10 @@ class RunTimePublicRegistry:
         return alias
 
     async def _is_taken(self, alias: str) -> bool:
-        return await self._documents.node.database.read(repositories.has_private_below(f"{alias}/"))
+        node, below = self._documents.node, f"{alias}/"
+        if any(f"{rule.prefix}/".startswith(below) for rule in node.settings.cache_rules):
+            return True
+        return await node.database.read(repositories.has_private_below(below))
 
     async def _change(self, name: str, value: str | None) -> None:
         def edit(content: str | None) -> str:

@@ -418,7 +418,9 @@ class TestRegistry:
         with ecr_nodes(tmp_path) as ecr:
             ecr.client().create_repository(repositoryName=f"{ALIAS}/app")
         declared = [node(ecr_public={"alias": ALIAS})]
-        refused = pytest.raises(ConfigurationError, match="there are private repositories below my-team/")
+        refused = pytest.raises(
+            ConfigurationError, match="there are private repositories, or a cache rule, below my-team/"
+        )
         with refused, ecr_nodes(tmp_path, nodes=declared):
             pass
         with ecr_nodes(tmp_path) as ecr:
@@ -528,6 +530,37 @@ class TestApart:
                 "the private image to arrive",
             )
             assert [one["repositoryName"] for one in there.describe_repositories()["repositories"]] == ["private"]
+
+    def test_a_private_image_does_not_become_public_elsewhere(self, tmp_path: Path) -> None:
+        rule = {"name": "all", "destinations": [{"region": "eu-west-1", "account": ACCOUNT}]}
+        there = f"{ACCOUNT}/eu-west-1"
+        nodes = [node(replication={"rules": [rule]}), node("eu-west-1", ecr_public={"alias": ALIAS})]
+        with ecr_nodes(tmp_path, nodes=nodes) as ecr:
+            public = ecr.client("ecr-public", node=there)
+            public.create_repository(repositoryName=NAME)
+            private = ecr.client()
+            private.create_repository(repositoryName=f"{ALIAS}/{NAME}")
+            push(ecr, f"{ALIAS}/{NAME}", IMAGE, "v1")
+            image = {"repositoryName": f"{ALIAS}/{NAME}", "imageId": {"imageDigest": IMAGE.digest}}
+
+            def has_failed() -> bool:
+                [one] = private.describe_image_replication_status(**image)["replicationStatuses"]
+                return bool(one["status"] == "FAILED")
+
+            eventually(has_failed, "the replication to fail")
+            assert public.describe_images(repositoryName=NAME)["imageDetails"] == []
+
+    def test_the_cache_does_not_fill_it(self, ecr: EcrNodes) -> None:
+        for prefix in (ALIAS, f"{ALIAS}/more"):
+            assert refusal(
+                ecr.client().create_pull_through_cache_rule,
+                ecrRepositoryPrefix=prefix,
+                upstreamRegistryUrl="public.ecr.aws",
+            ) == (
+                "InvalidParameterException",
+                "Invalid parameter at 'ecrRepositoryPrefix' failed to satisfy constraint: 'names below the alias of"
+                " the public registry, my-team, are those of public repositories'",
+            )
 
 
 def test_every_operation_is_answered(ecr: EcrNodes) -> None:
