@@ -16,6 +16,7 @@ from aiohttp import web
 from replicator.core.access import Action, Principal, PrincipalKind, RequestContext
 from replicator.core.errors import Denied, InvalidInput, PageNotFound, ReplicatorError, Unauthenticated, Unsupported
 from replicator.core.names import RepositoryName
+from replicator.registry.access import authorize_somewhere
 from replicator.registry_api.errors import render
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Operations:
 
     async def _status(self, request: web.BaseRequest) -> web.Response:
         principal = self._require_operator(request)
+        authorize_somewhere(principal, Action.DESCRIBE_STATUS)
         status = await self._get_status(lambda repository: principal.may(Action.DESCRIBE_STATUS, repository))
         body = json.dumps(status, separators=(",", ":")).encode()
         return web.Response(body=body, headers={"Content-Type": "application/json"})

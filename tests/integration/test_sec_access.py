@@ -106,6 +106,13 @@ def test_sec_17_what_is_allowed_with_exceptions_is_not_allowed_everywhere(ecr: E
     assert ecr.send("GET", f"/_replicator/v1/{page}", headers=login(ecr, key)).status == 403
 
 
+@pytest.mark.parametrize("key", ["AKIDNOBODY", "AKIDOTHER", "AKIDTEAM"])
+def test_sec_32_the_state_of_a_node_is_not_for_everybody_who_has_a_key(ecr: EcrNodes, key: str) -> None:
+    page = "/_replicator/v1/status"
+    assert ecr.send("GET", page, headers=login(ecr)).status == 200
+    assert ecr.send("GET", page, headers=login(ecr, key)).status == 403
+
+
 def test_sec_17_a_tag_that_is_required_is_not_hidden_behind_another(ecr: EcrNodes) -> None:
     red, blue = {"Key": "Team", "Value": "red"}, {"Key": "team", "Value": "blue"}
     for tags in ([red], [red, blue], [blue, red]):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EU, US = parse_node("1" * 12 + "/eu"), parse_node("1" * 12 + "/us")
 SECRET = b"shared"
+READS_SOMETHING = (Grant(frozenset({Right.PULL}), ("team-c/*",)),)
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Node:
     rate_limit: RateLimit | None = None
     with_users: bool = True
     anonymous: tuple[Grant, ...] = ()
-    grants: tuple[Grant, ...] = ()
+    grants: tuple[Grant, ...] = READS_SOMETHING
 
     async def ask(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> web.Response:
         operations = Operations(self._authenticator(), self._check, self._metrics, self._status, self.rate_limit)
@@ -123,6 +124,11 @@ async def test_the_status_is_for_users(headers: dict[str, str], status: int) -> 
         assert json.loads(answer.text or "")["node"] == str(EU)
 
 
+async def test_the_status_is_not_for_users_to_whom_nothing_is_granted() -> None:
+    answer = await Node(grants=()).ask("/_replicator/v1/status", headers=basic("dev", "s3cret"))
+    assert (answer.status, "node" in (answer.text or "")) == (403, False)
+
+
 async def test_what_everybody_may_pull_does_not_show_the_status() -> None:
     node = Node(anonymous=(Grant(frozenset({Right.PULL})),))
     assert (await node.ask("/_replicator/v1/status")).status == 401
@@ -143,7 +149,7 @@ async def test_passwords_are_not_guessed_faster_here() -> None:
 @pytest.mark.parametrize(
     ("grants", "seen"),
     [
-        ((), []),
+        (READS_SOMETHING, []),
         ((Grant(frozenset({Right.PULL}), ("team-b/*",)),), ["team-b/app"]),
         ((Grant(frozenset({Right.PULL})),), ["team-a/app", "team-b/app"]),
     ],
