@@ -75,13 +75,16 @@ class LocalEcr:
         )
 
     def ecr(self, *arguments: str, cwd: Path | None = None) -> Any:
-        """Run `aws ecr`, which must succeed; return what it printed, as JSON where it is some."""
+        """Run `aws ecr`, which must succeed; return the JSON that it printed, or None for nothing."""
         done = self.aws("ecr", *arguments, cwd=cwd)
         assert done.returncode == 0, done.stderr
-        try:
-            return json.loads(done.stdout)
-        except ValueError:
-            return done.stdout.rstrip("\n")
+        return json.loads(done.stdout) if done.stdout else None
+
+    def text(self, *arguments: str) -> str:
+        """Run `aws ecr`, which must succeed; return what it printed as text, as a shell's `$(…)` does."""
+        done = self.aws("ecr", *arguments, "--output", "text")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.rstrip("\n")
 
     def fails(self, *arguments: str) -> str:
         """Run `aws ecr`, which must fail as it does where the service refuses; return what it told the user."""
