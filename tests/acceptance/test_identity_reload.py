@@ -1,4 +1,4 @@
-"""A running daemon follows its identities: what was taken away ends for signatures, tokens and bearers at once."""
+"""A running daemon follows its identities and users: what was taken away ends for signatures, tokens and bearers."""
 
 from __future__ import annotations
 
@@ -147,3 +147,59 @@ def test_a_broken_file_changes_nothing_and_is_told(scene: Scene) -> None:
     scene.reload(REPLACED)
     assert scene.status(token) == 401
     assert scene.daemon.terminate() == 0
+
+
+def test_sec_15_a_deleted_secret_revokes(scene: Scene) -> None:
+    token, operators = scene.login(), scene.login("AKIDOPERATOR")
+    bearer = scene.bearer(token)
+    scene.secret.unlink()
+    scene.reload(REPLACED)
+    assert (scene.status(token), scene.status(bearer, "Bearer"), scene.status(operators)) == (401, 401, 200)
+    assert scene.error() == "UnrecognizedClientException"
+    assert scene.said("a secret cannot be used, whoever had it is refused") == 1
+    scene.secret.write_text(FIRST)
+    scene.reload(REPLACED)
+    assert scene.status(scene.login()) == 200
+
+
+def test_sec_15_users_follow_the_file(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("first")
+    user = {"name": "dev", "password": {"file": str(password)}, "grants": [{"actions": ["pull", "push"]}]}
+    auth = {"users": [user], "anonymous": [{"actions": ["pull"], "repositories": ["open/*"]}]}
+    document = {"nodes": [node(auth=auth)]}
+    uploads = "/v2/team/app/blobs/uploads/"
+
+    def basic(secret: str) -> str:
+        return "Basic " + base64.b64encode(f"dev:{secret}".encode()).decode()
+
+    with Daemon(tmp_path / "daemon", document) as daemon:
+
+        def push(authorization: str) -> int:
+            return call("POST", daemon.url(uploads), headers={"Authorization": authorization}).status
+
+        def reload() -> None:
+            before = sum(one.get("event") == "users were replaced" for one in daemon.events())
+            daemon.process.signal(signal.SIGHUP)
+            eventually(
+                lambda: sum(one.get("event") == "users were replaced" for one in daemon.events()) > before,
+                "the daemon to replace its users",
+                within=15.0,
+            )
+
+        answer = call("GET", daemon.url("/v2/token"), headers={"Authorization": basic("first")})
+        bearer = "Bearer " + json.loads(answer.body)["token"]
+        assert (push(basic("first")), push(bearer)) == (202, 202)
+        user["grants"] = [{"actions": ["pull"]}]
+        daemon.write_config()
+        reload()
+        assert (push(basic("first")), push(bearer)) == (403, 403)
+        user["grants"] = [{"actions": ["push"]}]
+        daemon.write_config()
+        password.write_text("second")
+        reload()
+        assert (push(basic("first")), push(bearer), push(basic("second"))) == (401, 401, 202)
+        auth["users"] = []
+        daemon.write_config()
+        reload()
+        assert push(basic("second")) == 401
