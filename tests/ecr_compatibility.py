@@ -41,7 +41,10 @@ DIFFERENCES: Mapping[str, Mapping[str, str]] = {
         "DescribeImageReplicationStatus": "Failure codes are the registry's own; see the guide of replication.",
         "DescribeImageScanFindings": _NO_SCANNER,
         "DescribeImageSigningStatus": _NO_SIGNER,
-        "DescribeReplicationBackfillResults": "Failure codes are the registry's own; see the guide of replication.",
+        "DescribeReplicationBackfillResults": (
+            "Failure codes are the registry's own; see the guide of replication. `subImageFailureCodes` is left out: an"
+            " index is delivered with its images as one, and the first failure ends the attempt."
+        ),
         "GetAuthorizationToken": "The token dies with the access key it was asked with.",
         "GetDownloadUrlForLayer": "The URL leads to the node itself, for an hour.",
         "PutImageScanningConfiguration": _NO_SCANNER,

@@ -168,6 +168,10 @@ class CachedBlobs:
         self._absent.keep(source, digest, ManifestNotFound(str(error)))
         return error
 
+    def clear_negative(self) -> None:
+        """Ask upstreams again for everything that they did not have a moment ago."""
+        self._absent.clear()
+
     def forget_negative(self, repository: RepositoryName, digest: Digest | None = None) -> None:
         """Ask the upstream again for what it did not have a moment ago: for one blob, or all of a repository."""
         self._absent.forget(repository, digest)

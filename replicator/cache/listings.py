@@ -72,7 +72,8 @@ class CachedListings:
             return await self._local.list_tags(principal, repository, page)
         here = await self._tags_here(principal, repository, page)
         ask = partial(_ask_tags, source)
-        found, result = await self._tags.get(repository, source.rule.upstream, ask, has_other=here is not None)
+        key = (repository, source.rule.upstream, source.name)
+        found, result = await self._tags.get(key, source.rule.upstream, ask, has_other=here is not None)
         _note(trace, source, found, result, self._now)
         if here is None and found.entries is None and found.failure is not None:
             raise found.failure.with_traceback(None)  # it may be raised more than once
@@ -125,7 +126,8 @@ class CachedListings:
         self, source: UpstreamRepository, subject: Digest, trace: PullTrace | None, *, has_other: bool
     ) -> Sequence[Descriptor]:
         has_other = has_other or await self._has(source.repository, subject)
-        key, ask = (source.repository, subject), partial(_ask_referrers, source, subject)
+        key = (source.repository, source.rule.upstream, source.name, subject)
+        ask = partial(_ask_referrers, source, subject)
         found, result = await self._referrers.get(key, source.rule.upstream, ask, has_other=has_other)
         _note(trace, source, found, result, self._now)
         if not has_other and found.entries is None and found.failure is not None:

@@ -62,6 +62,10 @@ class NegativeMemory:
         kind = next(kind for kind in (ManifestNotFound, UpstreamDenied, UpstreamContent) if isinstance(error, kind))
         self._refusals.put(key, _Refusal(kind, str(error)[:_MAX_TEXT], self._clock.monotonic() + seconds))
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._refusals.clear()
+
     def forget(self, repository: RepositoryName, reference: Reference | None = None) -> None:
         """Forget one failure, or all of a repository."""
         if reference is not None:

@@ -105,6 +105,8 @@ class PullThrough:
         Raises ConfigurationError like the constructor, and changes nothing then.
         """
         self.upstreams.replace(rules, clients)
+        self.negative.clear()
+        self._blobs.clear_negative()
 
     async def get_manifest(
         self,

@@ -39,7 +39,7 @@ def _rules(settings: Settings) -> Iterator[tuple[KeyPath, NodeSettings, CacheRul
 
 
 def _upstreams(settings: Settings) -> Iterator[Finding]:
-    """Yield upstreams that are not there, and those that no rule uses."""
+    """Yield upstreams that are not there. One that no rule uses is for rules that are made at run time."""
     names = {one.name for one in settings.upstreams}
     for path, _, rule in _rules(settings):
         places: list[tuple[KeyPath, str]] = [((*path, "upstream"), rule.upstream)]
@@ -48,10 +48,6 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
             if name not in names:
                 yield Finding(place, f"expected the name of an upstream of this file, got {name!r}")
         yield from repeated(places)
-    used = {name for _, _, rule in _rules(settings) for name in rule.sources}
-    for i, upstream in enumerate(settings.upstreams):
-        if upstream.name not in used:
-            yield Finding(("upstreams", i), f"upstream {upstream.name} is not used by any cache rule", Severity.WARNING)
 
 
 def _peers(settings: Settings) -> Iterator[Finding]:

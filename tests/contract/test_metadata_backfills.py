@@ -33,6 +33,7 @@ from replicator.replication.background import BackgroundWork
 from replicator.replication.expected import Expectation
 from replicator.storage.blobs.memory import MemoryBlobStore
 from replicator.storage.metadata import backfills, images, jobs, replication_status, repositories, tags
+from replicator.storage.metadata.backfills import StoredBackfill
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 from replicator.storage.metadata.repositories import Repository
 from tests.support.clock import FakeClock
@@ -451,3 +452,28 @@ class TestList:
         await scene.backfills.work()
         with pytest.raises(BackfillNotFound):
             await scene.backfills.get(over)
+
+
+async def test_recent_ones_are_listed_of_one_cause_or_of_all(database: Database) -> None:
+    made = [
+        (BackfillCause.BACKFILL, "eu"),
+        (BackfillCause.SYNC, ""),
+        (BackfillCause.BACKFILL, "ap"),
+        (BackfillCause.SYNC, ""),
+    ]
+    for number, (cause, destination) in enumerate(made):
+        one = StoredBackfill(f"b{number}", cause, destination, None, BackfillState.PREPARING, 10.0 + number)
+        await database.write(partial(backfills.create, one))
+
+    async def listed(cause: BackfillCause | None) -> list[str]:
+        found: list[StoredBackfill] = []
+        while True:
+            before = (found[-1].created_at, found[-1].id) if found else (float("inf"), "")
+            page = await database.read(backfills.recent(0.0, 1, *before, cause=cause))
+            if not page:
+                return [one.id for one in found]
+            found += page
+
+    assert await listed(None) == ["b3", "b2", "b1", "b0"]
+    assert await listed(BackfillCause.BACKFILL) == ["b2", "b0"]
+    assert await listed(BackfillCause.SYNC) == ["b3", "b1"]

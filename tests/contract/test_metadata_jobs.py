@@ -333,3 +333,18 @@ class TestManyWorkers:
                 group.create_task(work(database, f"worker {number}"))
         assert sorted(done) == sorted(f"{producer}-{number}" for producer in range(2) for number in range(15))
         assert await states(databases[0]) == []
+
+
+async def test_what_waits_because_of_one_error_can_be_made_due(database: Database) -> None:
+    """Of one lane, and nothing that waits for another reason or is leased."""
+    await enqueue(
+        database, *(a_job(key, lane=lane) for key, lane in (("a", "eu"), ("b", "eu"), ("c", "ap"), ("d", "eu")))
+    )
+    failures = {"a": "unknown destination", "b": "refused", "c": "unknown destination", "d": None}
+    for one in await lease(database):
+        error = failures[one.job.key]
+        if error is not None:
+            await database.write(partial(jobs.release, one, 500.0, error))
+    await database.write(lambda: jobs.make_due_after(KIND, "eu", 110.0, "unknown destination"))
+    assert keys(await lease(database, now=110.0)) == ["a"]
+    assert sorted(keys(await lease(database, now=500.0, owner="two"))) == ["a", "b", "c", "d"], "others wait as before"

@@ -319,3 +319,18 @@ def test_a_rule_logs_in_with_its_secret(ecr: EcrNodes, upstream: ThreadedUpstrea
     create(ecr, "cached")
     assert pull(ecr, "hub/library/alpine") == (200, IMAGE.manifest)
     assert pull(ecr, "cached/library/alpine")[0] != 200
+
+
+def test_what_one_upstream_did_not_have_is_asked_of_the_next_at_once(ecr: EcrNodes, upstream: ThreadedUpstream) -> None:
+    """A rule that is replaced inherits neither failures nor lists of the one before."""
+    upstream.registry.add("new/app", IMAGE, "v1")
+    upstream.registry.add("old/app", NEWER, "v2")
+    create(ecr, "team", upstreamRepositoryPrefix="old")
+    assert pull(ecr, "team/app", "v1")[0] == 404
+    assert ecr.send("GET", "/v2/team/app/tags/list").json()["tags"] == ["v2"]
+    assert ecr.send("GET", f"/v2/team/app/blobs/{IMAGE.config}").status == 404
+    api(ecr).delete_pull_through_cache_rule(ecrRepositoryPrefix="team")
+    create(ecr, "team", upstreamRepositoryPrefix="new")
+    assert ecr.send("GET", f"/v2/team/app/blobs/{IMAGE.config}").status == 200
+    assert pull(ecr, "team/app", "v1") == (200, IMAGE.manifest)
+    assert ecr.send("GET", "/v2/team/app/tags/list").json()["tags"] == ["v1"]

@@ -82,7 +82,8 @@ class TestReferrers:
         assert ecr.send("GET", f"/v2/{OURS}/manifests/{SBOMS[0].digest}").status == 200
         rest = sorted((one.digest for one in (*SBOMS[1:], SIGNED)), reverse=True)
         assert digests(listed(client)) == [SBOMS[0].digest, *rest]
-        token, pages = {}, []
+        token: dict[str, str] = {}
+        pages: list[str] = []
         while True:
             page = client.list_image_referrers(repositoryName=OURS, subjectId=SUBJECT, maxResults=2, **token)
             pages += digests(page["referrers"])
