@@ -102,7 +102,8 @@ class PullThrough:
     def change_rules(self, rules: Sequence[CacheRule], clients: Mapping[str, UpstreamClient]) -> None:
         """Work by other rules from the next pull on; what is being fetched goes on by those it began with.
 
-        Raises ConfigurationError like the constructor, and changes nothing then.
+        What upstreams did not have is asked for again: it may be another one that is asked. Raises ConfigurationError
+        like the constructor, and changes nothing then.
         """
         self.upstreams.replace(rules, clients)
         self.negative.clear()
