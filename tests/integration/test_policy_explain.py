@@ -107,3 +107,13 @@ def test_questions_that_make_no_sense_are_refused(ecr: EcrNodes, query: str) -> 
 def test_only_who_may_ask_is_answered(ecr: EcrNodes) -> None:
     path = f"/_replicator/v1/policy/explain?principal={READER}&action=ecr:PutImage&repository=team/api"
     assert ecr.send("GET", path).status == 401
+
+
+def test_why_everybody_may_pull_what_is_public(ecr: EcrNodes) -> None:
+    client = ecr.client("ecr-public")
+    uri = client.create_repository(repositoryName="shown")["repository"]["repositoryUri"]
+    name = uri.removeprefix("public.ecr.aws/")
+    answer = explain(ecr, READER, "ecr:BatchGetImage", name)
+    assert answer["allowed"] is True
+    assert "everybody may pull" in json.dumps(answer)
+    assert explain(ecr, READER, "ecr:PutImage", name)["allowed"] is False
