@@ -24,7 +24,7 @@ from replicator.config.secrets import SecretRef
 from replicator.config.units import Duration, Size
 from replicator.core.upstream_presets import PRESETS, UpstreamPreset
 
-ARN_OF_SECRET = r"^arn:aws(-\w+)*:secretsmanager:[a-zA-Z0-9-:]+:secret:ecr-pullthroughcache/[a-zA-Z0-9/_+=.@-]+$"
+ARN_OF_SECRET = r"^arn:aws(-\w+)*:secretsmanager:[a-zA-Z0-9-:]+:secret:ecr-pullthroughcache/[a-zA-Z0-9/_+=.@-]+$"  # noqa: S105
 HELPER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 PresetName = Literal[

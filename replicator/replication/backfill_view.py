@@ -92,9 +92,7 @@ def read_one(backfill_id: str) -> Steps[Backfill]:
     return (yield from _shown((yield from get_stored(backfill_id))))
 
 
-def read_page(
-    since: float, size: int, after: TimeCursor, cause: BackfillCause | None = None
-) -> Steps[BackfillPage]:
+def read_page(since: float, size: int, after: TimeCursor, cause: BackfillCause | None = None) -> Steps[BackfillPage]:
     """Return a page of the backfills that are not over or ended after `since`, the youngest first."""
     stored = yield from backfills.recent(since, size, *after, cause)
     shown: list[Backfill] = []
