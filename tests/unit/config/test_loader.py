@@ -217,10 +217,10 @@ peer_secret: {env: C}
 
 
 def test_warnings_do_not_keep_the_daemon_from_starting(write: Write) -> None:
-    path = write(MINIMAL + "upstreams: [{name: hub, url: 'https://hub'}]\n")
+    path = write(MINIMAL + "registries: [{name: hub, url: 'https://hub'}]\n")
     [problem] = check_settings(path, {})
     assert problem.severity is Severity.WARNING
-    assert load_settings(path, {}).upstream("hub").url == "https://hub"
+    assert load_settings(path, {}).registries[0].url == "https://hub"
 
 
 @pytest.mark.parametrize(
