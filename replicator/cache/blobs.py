@@ -32,7 +32,7 @@ from replicator.core.errors import (
     UpstreamTimeout,
 )
 from replicator.core.templates import CreationCause
-from replicator.registry.pushes import ensure_repository
+from replicator.registry.repository_creation import ensure_repository
 from replicator.storage.metadata import blobs
 from replicator.telemetry.logs import get_logger
 from replicator.transfer.fill_source import FillSource

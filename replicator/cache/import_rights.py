@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action
+from replicator.core.actions import Action
 from replicator.storage.metadata import repositories
 
 if TYPE_CHECKING:
-    from replicator.core.access import Principal
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.node import RegistryNode
 
 

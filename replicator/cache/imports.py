@@ -21,7 +21,8 @@ from replicator.core.replication import Origin
 from replicator.core.revisions import NEVER
 from replicator.core.templates import CreationCause
 from replicator.registry.events import record_failed_import, record_import
-from replicator.registry.pushes import change_of, ensure_repository, plan_follow_up
+from replicator.registry.follow_ups import change_of, plan_follow_up
+from replicator.registry.repository_creation import ensure_repository
 from replicator.storage.metadata import (
     cache_entries,
     cache_history,

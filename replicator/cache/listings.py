@@ -16,9 +16,10 @@ from replicator.cache.import_rights import may_import
 from replicator.cache.limits import CacheLimits
 from replicator.cache.own_repositories import OwnRepositories
 from replicator.cache.remote_lists import ListLimits, RemoteLists
-from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.actions import Action
 from replicator.core.errors import Denied, RepositoryNotFound
 from replicator.core.pagination import Page
+from replicator.core.principal import Principal, PrincipalKind
 from replicator.registry.access import authorize
 from replicator.registry.listings import Listing
 from replicator.storage.metadata import images

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from replicator.cache.own_repositories import OwnRepositories
     from replicator.cache.peer_calls import PeerCalls
     from replicator.cache.upstreams import UpstreamRepository
-    from replicator.core.access import Principal
     from replicator.core.names import NodeId
+    from replicator.core.principal import Principal
     from replicator.core.reference import Reference
 
 

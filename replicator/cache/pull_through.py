@@ -26,9 +26,10 @@ from replicator.cache.tag_news import TagQuestions
 from replicator.cache.tag_settlement import TagSettlement
 from replicator.cache.upstreams import UpstreamRepositories
 from replicator.cache.use_memory import UseMemory
-from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.actions import Action
 from replicator.core.cache_status import PullTrace
 from replicator.core.errors import BlobNotFound, Denied, ManifestNotFound, RepositoryNotFound
+from replicator.core.principal import Principal, PrincipalKind
 from replicator.core.reference import as_digest
 from replicator.registry.access import authorize, authorize_head
 from replicator.registry.pulls import check_pullable

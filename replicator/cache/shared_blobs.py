@@ -20,7 +20,7 @@ from replicator.core.errors import (
 )
 from replicator.core.manifest import parse_manifest
 from replicator.core.templates import CreationCause
-from replicator.registry.pushes import ensure_repository
+from replicator.registry.repository_creation import ensure_repository
 from replicator.storage.metadata import blobs, cached_content
 from replicator.upstream.large_manifests import LARGE
 from replicator.upstream.single_flight import SingleFlight

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicator.cache.completion import Progress
-from replicator.core.access import UNRESTRICTED
 from replicator.core.errors import (
     InvalidInput,
     ManifestNotFound,
@@ -23,6 +22,7 @@ from replicator.core.errors import (
     UpstreamTimeout,
 )
 from replicator.core.manifest import parse_manifest
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.reference import image_text
 from replicator.telemetry.logs import get_logger
 from replicator.upstream.urgency import background

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from replicator.config.base import Model, Name, RepositoryPattern
 from replicator.config.secrets import SecretRef
 from replicator.config.units import shown
-from replicator.core.access import Grant, Right
+from replicator.core.rights import Grant, Right
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

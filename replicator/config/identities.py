@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from replicator.config.base import FilePath, Flag, Model, checked
 from replicator.config.secrets import DevelopmentSecretRef
 from replicator.config.units import shown
-from replicator.core.access import EVERYTHING
 from replicator.core.errors import ConfigurationError, InvalidPolicy
 from replicator.core.policy import PolicyKind, parse_policy
+from replicator.core.principal import EVERYTHING
 from replicator.core.principal_arns import PrincipalArn, PrincipalType, parse_principal_arn
 
 if TYPE_CHECKING:

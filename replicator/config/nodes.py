@@ -20,9 +20,9 @@ from replicator.config.units import Duration, Size
 from replicator.core.registry_policy import RegistryPolicy
 
 if TYPE_CHECKING:
-    from replicator.core.access import Grant
     from replicator.core.mutability import MutabilityRule
     from replicator.core.replication import ReplicationRule
+    from replicator.core.rights import Grant
     from replicator.core.templates import CreationTemplate
 
 MIN_MANIFEST_LIMIT = 4 * 2**20

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import RequestContext
 from replicator.core.errors import Denied, InvalidInput
 from replicator.core.policy_conditions import tag_facts
 from replicator.core.public_registry import BEARER_TOKEN_ACTION
+from replicator.core.request_context import RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.control_api.input import Input
     from replicator.control_api.names import RegistryNames
-    from replicator.core.access import Principal
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
 
 _BY_IDENTITY_ONLY = frozenset({"GetAuthorizationToken"})
 """Operations that no policy of a registry or repository decides on."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from replicator.control_api.input import Input
     from replicator.control_api.services import EcrRegistry
-    from replicator.core.access import Principal
     from replicator.core.names import NodeId, RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.identities import AccessKey
 
 Document = dict[str, object]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from replicator.control_api.errors import EcrError
 from replicator.control_api.sigv4 import RequestHead, Signature, read_signature, same, shown, unrecognized_client
-from replicator.core.access import UNRESTRICTED
+from replicator.core.principal import UNRESTRICTED
 from replicator.registry.identities import principal_of
 
 if TYPE_CHECKING:
-    from replicator.core.access import Principal
     from replicator.core.clock import Clock
     from replicator.core.names import Region
+    from replicator.core.principal import Principal
     from replicator.registry.identities import AccessKey
 
 _PUBLIC_REGIONS = ("us-east-1", "us-west-2")

@@ -35,9 +35,9 @@ from replicator.control_api.request import (
 from replicator.control_api.sigv4 import RequestHead
 from replicator.control_api.validation import validated
 from replicator.core import texts
-from replicator.core.access import PrincipalKind
 from replicator.core.errors import ReplicatorError
 from replicator.core.names import AccountId, NodeId
+from replicator.core.principal import PrincipalKind
 from replicator.telemetry.logs import get_logger
 from replicator.telemetry.requests import Outcome
 
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from replicator.control_api.names import RegistryNames
     from replicator.control_api.request import Target
     from replicator.control_api.services import EcrRegistry
-    from replicator.core.access import Principal
     from replicator.core.clock import Clock
+    from replicator.core.principal import Principal
     from replicator.core.rate_limit import RateLimit
     from replicator.telemetry.requests import Observer
 

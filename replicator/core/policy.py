@@ -10,16 +10,16 @@ from __future__ import annotations
 import enum
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from replicator.core import texts
 from replicator.core.account_settings import PolicyScope
 from replicator.core.errors import InvalidPolicy
 from replicator.core.names import AccountId
-from replicator.core.policy_arns import Role, account_of_root, is_principal, role_of
 from replicator.core.policy_conditions import Condition, parse_condition
 from replicator.core.policy_matching import matches_pattern
+from replicator.core.principal_arns import Role, account_of, account_of_root, is_principal, role_of, root_arn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -229,11 +229,24 @@ class _Reader:
         _only(kinds, {"AWS", "Service"}, name)
         if not kinds:
             raise ValueError(f"expected {name} to name somebody")
-        return _named(
+        found = _named(
             _texts(kinds["AWS"], name) if "AWS" in kinds else (),
             _texts(kinds["Service"], name) if "Service" in kinds else (),
             is_negated=is_negated,
         )
+        return _spared(found) if is_negated and fields.get("Effect") == Effect.DENY else found
+
+
+def _spared(found: Principals) -> Principals:
+    """Return whom a Deny for everybody else leaves out.
+
+    As AWS has it written, an account stands beside its principals that are spared: there it means its root, and not
+    all the others of the account, who are those that are meant.
+    """
+    narrowed = {account_of(arn): arn.split(":")[1] for arn in found.arns}
+    beside = {account: partition for account, partition in narrowed.items() if account in found.accounts}
+    roots = {root_arn(account, partition) for account, partition in beside.items()}
+    return replace(found, accounts=found.accounts - beside.keys(), arns=found.arns | roots)
 
 
 def _named(aws: Iterable[str], services: Iterable[str], *, is_negated: bool) -> Principals:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.core.policy_arns import role_of
+from replicator.core.principal_arns import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from replicator.core.arns import partition_of, repository_arn
 from replicator.core.errors import InvalidInput
 from replicator.core.policy import Caller, Effect, Patterns, Policy, PolicyKind, Principals, Statement
-from replicator.core.policy_arns import partition_of, repository_arn, root_arn
 from replicator.core.policy_evaluation import Question, Relation, decide
+from replicator.core.principal_arns import root_arn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

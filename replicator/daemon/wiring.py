@@ -12,8 +12,8 @@ from replicator.config.nodes import Sparse
 from replicator.config.replication import UnknownDestinations
 from replicator.control_api.callers import OpenCallers, SignedCallers
 from replicator.control_api.edge import ControlApi
-from replicator.core.access import UNRESTRICTED, Principal
 from replicator.core.account_settings import AccountSettings
+from replicator.core.principal import UNRESTRICTED, Principal
 from replicator.core.rate_limit import RateLimit
 from replicator.daemon.cache_parts import CacheBuilder, new_via
 from replicator.daemon.control_parts import ControlBuilder

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action, PrincipalKind
+from replicator.core.actions import Action
 from replicator.core.cache_rules import refusing_rule
 from replicator.core.errors import Denied, ReplicationDenied, Unauthenticated
 from replicator.core.policy import Effect
+from replicator.core.principal import PrincipalKind
 from replicator.core.registry_policy import Permission, RegistryPolicy
 from replicator.registry.ownership import is_own
 
 if TYPE_CHECKING:
-    from replicator.core.access import Principal
     from replicator.core.names import NodeId, RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.repositories import Repository
 

@@ -10,7 +10,7 @@ from replicator.core import texts
 from replicator.core.digest import digest_of
 from replicator.core.errors import CatalogDataNotFound, PageNotFound
 from replicator.core.public_catalog import check_logo, parse_catalog
-from replicator.registry.pushes import require_repository
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import public_logos, repositories
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from replicator.core.revisions import MergeOutcome, Revision, is_too_far_ahead
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize_replication
 from replicator.registry.events import record_replication
-from replicator.registry.pushes import ensure_repository, plan_follow_up
+from replicator.registry.follow_ups import plan_follow_up
+from replicator.registry.repository_creation import ensure_repository
 from replicator.storage.metadata import blobs, image_states, images, repositories, tag_conflicts, tags
 from replicator.storage.metadata.images import StoredImage, StoredManifest
 from replicator.storage.metadata.tag_conflicts import TagConflict

@@ -12,7 +12,7 @@ import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Principal, PrincipalKind
+from replicator.core.principal import Principal, PrincipalKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from replicator.core.image_status import ImageStatus
 from replicator.core.manifest import parse_manifest
-from replicator.registry.pushes import no_repository
+from replicator.registry.stored_repositories import no_repository
 from replicator.storage.metadata import image_details, images, repositories
 from replicator.storage.metadata.image_details import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from replicator.core.access import Principal
     from replicator.core.digest import Digest
     from replicator.core.manifest import Descriptor
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.image_details import ReferrerRow
     from replicator.storage.metadata.statement import Steps

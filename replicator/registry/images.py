@@ -34,16 +34,17 @@ from replicator.core.image_requests import FailureCode, ImageFailure, RequestedI
 from replicator.core.jobs import JobKind
 from replicator.core.manifest import agreed_media_type, own_media_type, parse_manifest
 from replicator.core.names import Tag
-from replicator.registry.pushes import check_deletable, delete_image, delete_tag, require_repository
+from replicator.registry.deletions import check_deletable, delete_image, delete_tag
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import image_details, images, tags
 from replicator.storage.metadata.images import size_of_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from replicator.core.access import Principal
     from replicator.core.image_status import ImageStatus
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import PushedManifest, Pushes

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.core import texts
-from replicator.core.access import Action
+from replicator.core.actions import Action
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of, is_digest
 from replicator.core.errors import (
     EmptyUpload,
@@ -20,15 +20,15 @@ from replicator.core.errors import (
     StorageError,
     UploadOutOfOrder,
 )
-from replicator.registry.pushes import require_repository
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import blobs, uploads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from replicator.core.access import Principal
     from replicator.core.byte_range import ByteRange
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.node import RegistryNode
     from replicator.registry.uploads import Uploads
     from replicator.storage.blobs.port import Ingest, StoredBlob

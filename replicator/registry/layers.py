@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.core import texts
-from replicator.core.access import UNRESTRICTED
 from replicator.core.errors import BlobNotFound, LayerInaccessible, LayerNotFound
 from replicator.core.image_status import ImageStatus
 from replicator.core.manifest import parse_manifest
-from replicator.registry.pushes import require_repository
+from replicator.core.principal import UNRESTRICTED
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import blobs, layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from replicator.core.access import Principal
     from replicator.core.cache_status import PullTrace
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.layer_urls import LayerUrls
     from replicator.registry.node import RegistryNode
     from replicator.registry.pulls import PullSource

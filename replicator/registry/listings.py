@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from replicator.core.access import Action, Principal
+from replicator.core.actions import Action
 from replicator.core.errors import Unauthenticated
 from replicator.core.manifest import Descriptor, parse_manifest
 from replicator.registry.access import authorize
-from replicator.registry.pushes import require_repository
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import images, repositories, tags
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName, Tag
     from replicator.core.pagination import Page
+    from replicator.core.principal import Principal
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.images import StoredManifest
     from replicator.storage.metadata.statement import Steps

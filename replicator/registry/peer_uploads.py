@@ -39,7 +39,7 @@ from replicator.core.errors import (
 from replicator.core.peer_messages import BlobProgress
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize_replication
-from replicator.registry.pushes import ensure_repository
+from replicator.registry.repository_creation import ensure_repository
 from replicator.storage.metadata import blobs, repositories, uploads
 from replicator.storage.metadata.uploads import UploadSession
 from replicator.telemetry.logs import get_logger

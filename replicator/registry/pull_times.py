@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import PrincipalKind
 from replicator.core.errors import StorageError
+from replicator.core.principal import PrincipalKind
 from replicator.core.pull_time_exclusions import is_excluded
 from replicator.storage.metadata import image_states
 from replicator.telemetry.logs import get_logger
@@ -18,10 +18,10 @@ from replicator.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from replicator.core.access import Principal
     from replicator.core.clock import Clock
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.database import Database
     from replicator.storage.metadata.statement import Steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.core import texts
-from replicator.core.access import Action, Principal
+from replicator.core.actions import Action
 from replicator.core.digest import algorithm_of, digest_of
 from replicator.core.errors import (
     BlobArchived,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from replicator.core.content import BlobContent
     from replicator.core.digest import Digest
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.node import RegistryNode
     from replicator.storage.blobs.port import StoredBlob
     from replicator.storage.metadata.images import StoredManifest

@@ -7,41 +7,35 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.core import texts
-from replicator.core.access import Action
+from replicator.core.actions import Action
 from replicator.core.digest import Digest, algorithm_of, digest_of
 from replicator.core.errors import (
-    Denied,
     DigestMismatch,
     ImageExists,
-    ImageReferenced,
     ManifestNotFound,
     ManifestTooLarge,
     MissingImages,
     MissingLayers,
-    RepositoryNotFound,
     TagImmutable,
 )
 from replicator.core.image_status import ImageStatus
 from replicator.core.jobs import JobKind
 from replicator.core.manifest import Manifest, check_states_type, parse_manifest
-from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
+from replicator.core.names import NodeId, RepositoryName, Tag
 from replicator.core.reference import Reference, as_digest, as_tag
-from replicator.core.replication import Change, Origin, ReplicateImage, plan_deletion, plan_replication
-from replicator.core.revisions import NEVER, Revision, next_revision
-from replicator.core.templates import CreationCause, template_for
+from replicator.core.replication import Origin
+from replicator.core.revisions import NEVER
 from replicator.registry.access import authorize, authorize_push, check_pushable
-from replicator.registry.events import record_deletion, record_push, tell_refused_push
+from replicator.registry.deletions import delete_image, delete_tag
+from replicator.registry.events import record_push, tell_refused_push
+from replicator.registry.follow_ups import change_of, plan_follow_up
 from replicator.registry.image_quotas import check_quotas
-from replicator.registry.repository_creation import add_for
-from replicator.registry.scans import scan_on_arrival
-from replicator.registry.signings import record_signings
+from replicator.registry.repository_creation import ensure_pushable
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import (
     blobs,
     image_states,
     images,
-    jobs,
-    replication_status,
-    repositories,
     tags,
 )
 from replicator.storage.metadata.images import StoredImage, StoredManifest
@@ -49,9 +43,8 @@ from replicator.storage.metadata.images import StoredImage, StoredManifest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from replicator.core.access import Principal
+    from replicator.core.principal import Principal
     from replicator.registry.node import RegistryNode
-    from replicator.registry.settings import RegistrySettings
     from replicator.storage.metadata.repositories import Repository
     from replicator.storage.metadata.statement import Steps
 
@@ -218,83 +211,6 @@ class Pushes:
         return (yield from delete_tag(self._node, repository, tag, self._node.clock.now()))
 
 
-def delete_image(node: RegistryNode, repository: RepositoryName, digest: Digest, now: float) -> Steps[bool]:
-    """Delete an image with all its tags and referrers, and store the jobs that delete its replicas.
-
-    Returns whether it was there. Raises ImageReferenced where an index lists it, Denied where a tag of it is protected;
-    nothing is changed then. A referrer that an index lists stays, and so does one that has a protected tag.
-    """
-    parents = yield from images.parents(repository, digest, _NAMED)
-    if parents:
-        raise ImageReferenced(texts.image_referenced(parents))
-    yield from check_deletable(node, repository, (yield from tags.of_digest(repository, digest)))
-    left = yield from image_states.referrers(repository, digest)
-    deleted = yield from _delete_one(node, repository, digest, now)
-    while deleted and left:
-        referrer = left.pop()
-        if not (yield from images.is_child(repository, referrer)) and not (
-            yield from is_protected(node, repository, (yield from tags.of_digest(repository, referrer)))
-        ):
-            left += yield from image_states.referrers(repository, referrer)
-            yield from _delete_one(node, repository, referrer, now)
-    return deleted
-
-
-def check_deletable(node: RegistryNode, repository: RepositoryName, names: Sequence[Tag]) -> Steps[None]:
-    """Raise Denied where one of these tags must not go: an immutable one, if the node protects these."""
-    for tag in names:
-        if (yield from is_protected(node, repository, [tag])):
-            raise Denied(texts.tag_protected(tag, repository))
-
-
-def is_protected(node: RegistryNode, repository: RepositoryName, names: Sequence[Tag]) -> Steps[bool]:
-    """Tell whether one of these tags is immutable, and the node protects these."""
-    if not node.settings.protect_immutable_tags or not names:
-        return False
-    found = yield from repositories.find(repository)
-    return found is not None and not all(found.mutability.is_mutable(tag) for tag in names)
-
-
-def _delete_one(node: RegistryNode, repository: RepositoryName, digest: Digest, now: float) -> Steps[bool]:
-    found = yield from images.find(repository, digest)
-    register = yield from images.find_register(repository, digest)
-    if found is None or register is None or register.origin is None:
-        return False
-    by = node.settings.node
-    is_referrer = parse_manifest(found.content, found.media_type).subject is not None
-    names = yield from tags.of_digest(repository, digest)
-    newest = register.revision
-    change = Change(repository, digest, tuple(names), register.origin, is_referrer)
-    yield from record_deletion(node, repository, digest, names, now)
-    for tag in names:
-        deleted = yield from tags.put(repository, tag, None, by, now)
-        newest = max(newest, deleted.revision)
-        yield from plan_deletions(node, change, tag, deleted.revision, now)
-    revision = next_revision(newest, by, now)
-    yield from images.delete(repository, digest)
-    yield from images.remember_deletion(repository, digest, revision, now)
-    yield from plan_deletions(node, change, None, revision, now)
-    yield from replication_status.forget(repository, digest)
-    return True
-
-
-def delete_tag(node: RegistryNode, repository: RepositoryName, tag: Tag, now: float) -> Steps[bool]:
-    """Delete a tag, and store the jobs that delete it at the destinations; return whether it was there.
-
-    Raises Denied for a protected one.
-    """
-    state = yield from tags.find(repository, tag)
-    if state is None or state.digest is None:
-        return False
-    yield from check_deletable(node, repository, (tag,))
-    origin = yield from images.find_origin(repository, state.digest)
-    yield from record_deletion(node, repository, state.digest, (tag,), now)
-    deleted = yield from tags.put(repository, tag, None, node.settings.node, now)
-    change = Change(repository, state.digest, (tag,), origin or Origin.DIRECT)
-    yield from plan_deletions(node, change, tag, deleted.revision, now)
-    return True
-
-
 def _image(stated: Digest | None, content: bytes, content_type: str | None) -> StoredImage:
     parsed = parse_manifest(content, content_type)
     digest = digest_of(content, algorithm_of(stated)) if stated else digest_of(content)
@@ -309,115 +225,3 @@ def _check_tags(repository: Repository, push: _Push) -> Steps[None]:
         current = state.digest if state else None
         if not repository.mutability.permits(tag, current, push.image.manifest.digest):
             raise TagImmutable(texts.tag_immutable(tag, push.repository))
-
-
-def change_of(
-    repository: RepositoryName, image: StoredImage, kept: Sequence[Tag], came_from: NodeId | None = None
-) -> Change:
-    """Return what the arrival of an image under the tags it kept means for replication."""
-    is_referrer = image.parsed.subject is not None
-    return Change(repository, image.manifest.digest, tuple(kept), image.origin, is_referrer, came_from)
-
-
-def plan_follow_up(node: RegistryNode, change: Change, now: float) -> Steps[bool]:
-    """Store the jobs that an image causes, in the transaction that stores the image; return whether there are any.
-
-    A queued job of the same tag gives way to the newer image. Nothing follows from an image of a public repository.
-    """
-    if node.settings.public_registry.covers(change.repository):
-        return False
-    yield from record_signings(node.settings, change, now)
-    yield from scan_on_arrival(node, change.repository, change.digest, now)
-    planned = plan_replication(node.settings.replication_rules, node.settings.node, change)
-    for replication, job in planned:
-        yield from replication_status.supersede(replication, now)
-        yield from replication_status.start(replication, now)
-        yield from jobs.enqueue(job, now)
-    return bool(planned)
-
-
-def replicate_again(node: RegistryNode, repository: RepositoryName, digest: Digest, now: float) -> Steps[bool]:
-    """Store the jobs that a push of an image with all its tags would cause: for one that was restored (ECR §9.2).
-
-    Call it in the transaction that restores the image; return whether there are any jobs.
-    """
-    image = yield from images.find_listed(repository, digest)
-    if image is None:
-        return False
-    names = yield from tags.of_digest(repository, digest)
-    came_from = None if image.source is None else parse_node(image.source)
-    change = Change(repository, digest, tuple(names), image.origin, image.subject is not None, came_from)
-    return (yield from plan_follow_up(node, change, now))
-
-
-def plan_deletions(node: RegistryNode, change: Change, tag: Tag | None, revision: Revision, now: float) -> Steps[bool]:
-    """Store the jobs that delete a tag, or an image (`tag` is None), elsewhere; return whether there are any.
-
-    Call it before the status of a deleted image is forgotten.
-    """
-    sent: list[ReplicateImage] = []
-    if node.settings.public_registry.covers(change.repository):
-        return False
-    if tag is None:
-        rows = yield from replication_status.of_image(change.repository, change.digest)
-        sent = [row.replication for row in rows]
-    planned = plan_deletion(node.settings.replication_rules, node.settings.node, change, tag, revision, sent)
-    for deletion in planned:
-        yield from jobs.enqueue(deletion.to_job(), now)
-    return bool(planned)
-
-
-def may_create(settings: RegistrySettings, name: RepositoryName, cause: CreationCause) -> bool:
-    """Tell whether a missing repository is created for `cause` (ECR §11): a push needs the setting, or a template.
-
-    A public repository is only created by hand.
-    """
-    if settings.public_registry.covers(name):
-        return False
-    return (
-        cause is not CreationCause.CREATE_ON_PUSH
-        or settings.create_on_push
-        or template_for(settings.templates, name, cause) is not None
-    )
-
-
-def ensure_repository(
-    node: RegistryNode, name: RepositoryName, now: float, cause: CreationCause = CreationCause.CREATE_ON_PUSH
-) -> Steps[Repository]:
-    """Return the repository, creating it where the settings allow; raise RepositoryNotFound where they do not.
-
-    A new one has the settings that `add_for` gives it, which raises LimitExceeded, and Denied, too.
-    """
-    found = yield from repositories.find(name)
-    if found is not None:
-        return found
-    if not may_create(node.settings, name, cause):
-        raise no_repository(node, name)
-    return (yield from add_for(node, name, now, cause))
-
-
-def ensure_pushable(node: RegistryNode, principal: Principal, name: RepositoryName, now: float) -> Steps[Repository]:
-    """Return the repository that a user pushes into, like `ensure_repository`; raise Denied where a cache fills it.
-
-    A missing one is made for whoever may create repositories, and looks missing to others.
-
-    Looked at in the transaction of the push, because the cache may have made the repository a moment ago.
-    """
-    if not principal.may(Action.CREATE_REPOSITORY, name):
-        yield from require_repository(node, name)
-    repository = yield from ensure_repository(node, name, now)
-    check_pushable(node.settings, repository)
-    return repository
-
-
-def require_repository(node: RegistryNode, name: RepositoryName) -> Steps[Repository]:
-    """Return the repository; raise RepositoryNotFound when there is none."""
-    found = yield from repositories.find(name)
-    if found is None:
-        raise no_repository(node, name)
-    return found
-
-
-def no_repository(node: RegistryNode, name: RepositoryName) -> RepositoryNotFound:
-    """Return the error of a repository that is not there, in ECR's words."""
-    return RepositoryNotFound(texts.repository_not_found(name, node.settings.node.account))

@@ -10,9 +10,10 @@ from replicator.core.peer_messages import Receipt
 from replicator.core.replication import Change, Origin
 from replicator.core.revisions import MergeOutcome
 from replicator.registry.access import authorize_replication
+from replicator.registry.deletions import is_protected
 from replicator.registry.deliveries import Outcome, check_clock, check_register, may_change, note_conflict
 from replicator.registry.events import record_deletion
-from replicator.registry.pushes import is_protected, plan_deletions, plan_follow_up
+from replicator.registry.follow_ups import plan_deletions, plan_follow_up
 from replicator.storage.metadata import images, replication_status, tags
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize_replication, may_replicate
 from replicator.registry.deliveries import check_clock, check_tag, deliver, open_delivery
 from replicator.registry.peer_reads import find_image
-from replicator.registry.pushes import ensure_repository
 from replicator.registry.replica_deletions import check_deletion, delete_replica
+from replicator.registry.repository_creation import ensure_repository
 from replicator.storage.metadata import blobs, images, replicas, repositories, tags
 from replicator.telemetry.logs import get_logger
 

@@ -15,8 +15,8 @@ from replicator.core.errors import RepositoryExists, RepositoryNotEmpty
 from replicator.core.mutability import MutabilityRule
 from replicator.core.resource_tags import with_tags, without_tags
 from replicator.registry.events import record_deletion
-from replicator.registry.pushes import require_repository
 from replicator.registry.repository_creation import CREATED_BY_API, add_repository
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import images, repositories, repository_removal, tags
 from replicator.storage.metadata.repositories import Repository
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.core import texts
+from replicator.core.actions import Action
 from replicator.core.errors import Denied, InvalidInput, LimitExceeded
 from replicator.core.templates import CreationCause, template_for
+from replicator.registry.access import check_pushable
 from replicator.registry.ownership import CREATED_BY_CACHE
+from replicator.registry.stored_repositories import no_repository, require_repository
 from replicator.storage.metadata import repositories
 from replicator.storage.metadata.repositories import Repository
 
 if TYPE_CHECKING:
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.core.templates import CreationTemplate
     from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
@@ -75,3 +79,46 @@ def _from_template(
         lifecycle_policy=template.lifecycle_policy,
         resource_tags=dict(template.resource_tags),
     )
+
+
+def may_create(settings: RegistrySettings, name: RepositoryName, cause: CreationCause) -> bool:
+    """Tell whether a missing repository is created for `cause` (ECR §11): a push needs the setting, or a template.
+
+    A public repository is only created by hand.
+    """
+    if settings.public_registry.covers(name):
+        return False
+    return (
+        cause is not CreationCause.CREATE_ON_PUSH
+        or settings.create_on_push
+        or template_for(settings.templates, name, cause) is not None
+    )
+
+
+def ensure_repository(
+    node: RegistryNode, name: RepositoryName, now: float, cause: CreationCause = CreationCause.CREATE_ON_PUSH
+) -> Steps[Repository]:
+    """Return the repository, creating it where the settings allow; raise RepositoryNotFound where they do not.
+
+    A new one has the settings that `add_for` gives it, which raises LimitExceeded, and Denied, too.
+    """
+    found = yield from repositories.find(name)
+    if found is not None:
+        return found
+    if not may_create(node.settings, name, cause):
+        raise no_repository(node, name)
+    return (yield from add_for(node, name, now, cause))
+
+
+def ensure_pushable(node: RegistryNode, principal: Principal, name: RepositoryName, now: float) -> Steps[Repository]:
+    """Return the repository that a user pushes into, like `ensure_repository`; raise Denied where a cache fills it.
+
+    A missing one is made for whoever may create repositories, and looks missing to others.
+
+    Looked at in the transaction of the push, because the cache may have made the repository a moment ago.
+    """
+    if not principal.may(Action.CREATE_REPOSITORY, name):
+        yield from require_repository(node, name)
+    repository = yield from ensure_repository(node, name, now)
+    check_pushable(node.settings, repository)
+    return repository

@@ -11,20 +11,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicator.core import texts
-from replicator.core.access import DecisionMemory
 from replicator.core.errors import InvalidPolicy, RepositoryPolicyNotFound
 from replicator.core.policy import parse_policy
-from replicator.registry.pushes import require_repository
+from replicator.core.resource_policies import DecisionMemory
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import repositories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicator.core.access import Principal, ResourcePolicies
     from replicator.core.account_settings import PolicyScope
     from replicator.core.names import NodeId, RepositoryName
     from replicator.core.policy import Policy
+    from replicator.core.principal import Principal
     from replicator.core.public_registry import PublicRegistry
+    from replicator.core.resource_policies import ResourcePolicies
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.statement import Steps
 

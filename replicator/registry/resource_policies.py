@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
-from replicator.core.access import DecisionMemory
 from replicator.core.errors import InvalidPolicy, StorageError
 from replicator.core.policy import Effect, Patterns, Policy, PolicyKind, Principals, Statement, parse_policy
+from replicator.core.resource_policies import DecisionMemory
 from replicator.storage.metadata import repositories
 from replicator.telemetry.logs import get_logger
 

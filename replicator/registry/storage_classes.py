@@ -18,8 +18,9 @@ from replicator.core.image_status import ImageStatus, StorageClass
 from replicator.core.jobs import JobKind
 from replicator.core.revisions import next_revision
 from replicator.registry.events import record_storage_class
+from replicator.registry.follow_ups import replicate_again
 from replicator.registry.images import get_digest
-from replicator.registry.pushes import replicate_again, require_repository
+from replicator.registry.stored_repositories import require_repository
 from replicator.storage.metadata import image_states, images
 from replicator.telemetry.logs import get_logger
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from replicator.core import texts
-from replicator.core.access import Action, Principal
+from replicator.core.actions import Action
 from replicator.core.digest import CANONICAL_ALGORITHM, Digest, algorithm_of
 from replicator.core.errors import (
     BlobNotFound,
@@ -30,13 +30,15 @@ from replicator.core.errors import (
 )
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize, authorize_push, check_pushable
-from replicator.registry.pushes import ensure_pushable, may_create, no_repository, require_repository
+from replicator.registry.repository_creation import ensure_pushable, may_create
+from replicator.registry.stored_repositories import no_repository, require_repository
 from replicator.storage.metadata import blobs, layers, repositories, uploads
 from replicator.storage.metadata.uploads import UploadSession
 
 if TYPE_CHECKING:
     from replicator.core.byte_range import ByteRange
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.node import RegistryNode
     from replicator.storage.blobs.port import Ingest, StoredBlob
     from replicator.storage.metadata.statement import Steps

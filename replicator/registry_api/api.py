@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.actions import Action
 from replicator.core.digest import parse_digest
 from replicator.core.errors import (
     Denied,
@@ -20,6 +20,7 @@ from replicator.core.errors import (
     Unauthenticated,
     Unsupported,
 )
+from replicator.core.principal import Principal, PrincipalKind
 from replicator.registry_api import blobs, listings, manifests, uploads
 from replicator.registry_api.call import Call, Services, proxy_headers
 from replicator.registry_api.edge import Edge, Visit, path_of

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import jwt
 
-from replicator.core.access import UNRESTRICTED, Grant, Principal, PrincipalKind, node_principal, policies_of
 from replicator.core.bounded import BoundedMap
 from replicator.core.errors import Unauthenticated
+from replicator.core.principal import UNRESTRICTED, Principal, PrincipalKind, node_principal
+from replicator.core.rights import Grant, policies_of
 from replicator.registry.identities import principal_of
 from replicator.registry.peer_tokens import MAX_TOKEN_LENGTH, UNREADABLE_TOKEN, PeerTokens
 

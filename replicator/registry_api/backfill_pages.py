@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action
+from replicator.core.actions import Action
 from replicator.core.errors import BackfillNotFound
 from replicator.registry_api.operator_input import body_fields, query_fields
 from replicator.registry_api.operator_request import Asked, Pages, answer

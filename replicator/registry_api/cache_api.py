@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from replicator.cache.image_lookup import LocalImage
-from replicator.core.access import Action, PrincipalKind
+from replicator.core.actions import Action
 from replicator.core.errors import InvalidInput
+from replicator.core.principal import PrincipalKind
 from replicator.core.reference import as_tag
 from replicator.registry_api import cache_json
 from replicator.registry_api.long_polls import LongPolls

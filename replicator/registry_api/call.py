@@ -12,14 +12,14 @@ from replicator.core.reference import Reference, parse_reference
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from replicator.core.access import Principal
     from replicator.core.names import NodeId, RepositoryName
+    from replicator.core.principal import Principal
     from replicator.registry.listings import ListingSource
+    from replicator.registry.node import RegistryNode
     from replicator.registry.peer_reads import PeerReads
     from replicator.registry.pull_times import PullTimes
     from replicator.registry.pulls import PullSource
     from replicator.registry.pushes import Pushes
-    from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
     from replicator.registry.uploads import Uploads
     from replicator.registry_api.endpoint import Endpoint

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
-from replicator.core.access import Principal, PrincipalKind, RequestContext
 from replicator.core.cache_status import PullTrace
 from replicator.core.errors import AccessError, InvalidInput, ReplicatorError, Unauthenticated
+from replicator.core.principal import Principal, PrincipalKind
+from replicator.core.request_context import RequestContext
 from replicator.registry_api.answer_body import AnswerBroken
 from replicator.registry_api.errors import RenderedError, render, render_unexpected
 from replicator.registry_api.request_body import ClientGone
@@ -24,9 +25,9 @@ from replicator.telemetry.logs import get_logger
 from replicator.telemetry.requests import Outcome
 
 if TYPE_CHECKING:
-    from replicator.core.access import ResourcePolicies
     from replicator.core.clock import Clock
     from replicator.core.rate_limit import RateLimit
+    from replicator.core.resource_policies import ResourcePolicies
     from replicator.registry_api.authentication import Authenticator
     from replicator.telemetry.requests import Observer
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action
+from replicator.core.actions import Action
 from replicator.core.errors import InvalidInput
 from replicator.registry_api.operations import EVENTS_PREFIX
 from replicator.registry_api.operator_api import OperatorApi

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from replicator.core.access import Action, Principal, PrincipalKind, RequestContext
+from replicator.core.actions import Action
 from replicator.core.errors import Denied, InvalidInput, PageNotFound, ReplicatorError, Unauthenticated, Unsupported
 from replicator.core.names import RepositoryName
+from replicator.core.principal import Principal, PrincipalKind
+from replicator.core.request_context import RequestContext
 from replicator.registry.access import authorize_somewhere
 from replicator.registry_api.errors import render
 
 if TYPE_CHECKING:
-    from replicator.core.access import ResourcePolicies
     from replicator.core.clock import Clock
     from replicator.core.rate_limit import RateLimit
+    from replicator.core.resource_policies import ResourcePolicies
     from replicator.registry_api.authentication import Authenticator
 
 

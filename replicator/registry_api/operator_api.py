@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Principal, PrincipalKind
 from replicator.core.errors import Denied, PageNotFound, Unauthenticated, Unsupported
+from replicator.core.principal import Principal, PrincipalKind
 from replicator.registry_api.edge import Edge, path_of
 from replicator.registry_api.operator_request import Asked
 

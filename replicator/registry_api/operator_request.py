@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from replicator.core.access import Action, Principal
+from replicator.core.actions import Action
 from replicator.registry.access import authorize, authorize_everywhere
 
 if TYPE_CHECKING:
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
 
 
 @dataclass(frozen=True, slots=True)

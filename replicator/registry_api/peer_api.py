@@ -15,13 +15,13 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from replicator.core.access import Principal, PrincipalKind
 from replicator.core.blob_parts import BlobPart
 from replicator.core.digest import parse_digest
 from replicator.core.errors import Denied, InvalidInput, InvalidUpload, PageNotFound, Unauthenticated, Unsupported
 from replicator.core.message_json import object_of, parse_message, text_of
 from replicator.core.names import parse_repository
 from replicator.core.peer_messages import MAX_DELIVERY_BYTES, Deletion, Delivery, Offer
+from replicator.core.principal import Principal, PrincipalKind
 from replicator.core.reference import parse_reference
 from replicator.registry_api.edge import Edge, Visit, closing, path_of
 from replicator.registry_api.request_body import check_encoding, iter_body, read_whole

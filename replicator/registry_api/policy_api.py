@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action, Principal, PrincipalKind, RequestContext, assumed_root
+from replicator.core.actions import Action
 from replicator.core.errors import InvalidInput
-from replicator.core.policy_arns import account_of, account_of_root, is_principal
 from replicator.core.policy_evaluation import label_of
+from replicator.core.principal import Principal, PrincipalKind, assumed_root
+from replicator.core.principal_arns import account_of, account_of_root, is_principal
+from replicator.core.request_context import RequestContext
 from replicator.registry_api.operations import POLICY_PREFIX
 from replicator.registry_api.operator_api import OperatorApi
 from replicator.registry_api.operator_input import query_fields
@@ -21,9 +23,9 @@ from replicator.registry_api.operator_request import Asked, answer
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from replicator.core.access import ResourcePolicies
     from replicator.core.clock import Clock
     from replicator.core.rate_limit import RateLimit
+    from replicator.core.resource_policies import ResourcePolicies
     from replicator.registry_api.authentication import Authenticator
     from replicator.telemetry.requests import Observer
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from replicator.core import texts
-from replicator.core.access import PrincipalKind
 from replicator.core.errors import PageNotFound, ReplicatorError, RepositoryNotFound, Throttled
+from replicator.core.principal import PrincipalKind
 from replicator.core.public_registry import BEARER_TOKEN_ACTION, HOST
 from replicator.core.rate_limit import RateLimit
 from replicator.registry.access import authorize
 from replicator.registry_api.endpoint import Route, parse_endpoint
 
 if TYPE_CHECKING:
-    from replicator.core.access import Principal
     from replicator.core.clock import Clock
+    from replicator.core.principal import Principal
     from replicator.core.public_registry import PublicRegistry
     from replicator.registry.node import RegistryNode
     from replicator.registry_api.endpoint import Endpoint

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action, PrincipalKind
+from replicator.core.actions import Action
+from replicator.core.principal import PrincipalKind
 from replicator.core.reference import as_tag
 from replicator.registry_api.backfill_pages import BackfillPages
 from replicator.registry_api.long_polls import LongPolls

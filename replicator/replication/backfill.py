@@ -24,7 +24,7 @@ from replicator.core.errors import (
     StorageError,
 )
 from replicator.core.jobs import JobKind
-from replicator.registry.pushes import require_repository
+from replicator.registry.stored_repositories import require_repository
 from replicator.registry.waiting import wait_for_event
 from replicator.replication.backfill_preparation import prepare_page, prepared
 from replicator.replication.backfill_view import (

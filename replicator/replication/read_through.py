@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Action, Principal, PrincipalKind
+from replicator.core.actions import Action
 from replicator.core.delivery import ImageOutcome
 from replicator.core.errors import (
     BlobArchived,
@@ -34,10 +34,11 @@ from replicator.core.errors import (
     UpstreamUnavailable,
 )
 from replicator.core.peer_messages import Delivery
+from replicator.core.principal import Principal, PrincipalKind
 from replicator.core.reference import as_digest
 from replicator.core.templates import CreationCause
 from replicator.registry.access import authorize, authorize_head
-from replicator.registry.pushes import ensure_repository
+from replicator.registry.repository_creation import ensure_repository
 from replicator.replication.early_images import EarlyImage, EarlyImages, EarlySource, early_image
 from replicator.replication.early_lookup import EarlyLookup, ReadThroughLimits
 from replicator.storage.metadata import blobs, images

@@ -14,7 +14,7 @@ from replicator.core.errors import InvalidInput, ManifestNotFound, PermissionMis
 from replicator.core.names import NodeId, Tag
 from replicator.core.reference import as_digest, as_tag
 from replicator.core.replication import ReplicateImage
-from replicator.registry.pushes import require_repository
+from replicator.registry.stored_repositories import require_repository
 from replicator.replication.comparison import NOTHING, Comparison, as_list, require_destination
 from replicator.replication.failures import DestinationUnknown
 from replicator.storage.metadata import images, tags

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from replicator.core.access import Grant, Right
 from replicator.core.rate_limit import RateLimit
+from replicator.core.rights import Grant, Right
 from replicator.registry.settings import RegistrySettings
 from replicator.registry_api.authentication import User
 from tests.conformance.scene import Registries

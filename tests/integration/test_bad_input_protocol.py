@@ -13,7 +13,7 @@ import pytest_asyncio
 from aiohttp import web_protocol
 from aiohttp.http_parser import HttpRequestParserPy
 
-from replicator.core.access import Grant, Right
+from replicator.core.rights import Grant, Right
 from replicator.registry_api.authentication import User
 from tests.support.single_node import SingleNode, Users, serve_node
 from tests.support.wire_client import WireClient, exchange

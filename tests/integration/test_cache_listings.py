@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.cache.limits import CacheLimits
-from replicator.core.access import Grant, Right
 from replicator.core.cache_rules import ROOT, CacheRule, Selection
 from replicator.core.media_types import OCI_INDEX
+from replicator.core.rights import Grant, Right
 from tests.support.cached_edge import cached_edge
 from tests.support.clock import FakeClock
 from tests.support.images import build_image

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.cache.space import CacheSpace, SpaceLimits
-from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule
 from replicator.core.destinations import parse_destination
 from replicator.core.digest import digest_of
 from replicator.core.eviction import IN_NEED, JUST_USED
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.replication import Origin, ReplicateImage, ReplicationState
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.metadata import cache_entries, cached_images, images, replication_status, repositories

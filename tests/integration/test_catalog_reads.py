@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.core.access import Grant, Principal, PrincipalKind, Right, policies_of
 from replicator.core.mutability import MutabilityRule
 from replicator.core.names import RepositoryName
 from replicator.core.pagination import Page
+from replicator.core.principal import Principal, PrincipalKind
+from replicator.core.rights import Grant, Right, policies_of
 from replicator.registry.listings import Listings
 from replicator.storage.metadata import repositories
 from replicator.storage.metadata.repositories import Repository

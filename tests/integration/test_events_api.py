@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from replicator.core.access import Grant, Right
 from replicator.core.digest import Digest
 from replicator.core.event_sinks import EventSink
 from replicator.core.events import ImageAction, image_action
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.rights import Grant, Right
 from replicator.daemon.http_server import HttpServer
 from replicator.daemon.listener import Listener
 from replicator.notifications.operators import EventOperators

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import ALL_RIGHTS, UNRESTRICTED, Grant
 from replicator.core.digest import digest_of
 from replicator.core.media_types import OCI_INDEX
 from replicator.core.message_json import MAX_VALUES
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.peer_messages import Deletion, Delivery, Offer, OfferedBlob, OfferedTag, SentManifest
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.replication import ReplicationRule
 from replicator.core.revisions import MAX_SEEN, Revision, TagRegister
+from replicator.core.rights import ALL_RIGHTS, Grant
 from replicator.registry import peer_uploads
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.peer_uploads import PeerUploads

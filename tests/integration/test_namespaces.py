@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import Grant, Right
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.names import RepositoryName
+from replicator.core.rights import Grant, Right
 from replicator.registry_api.authentication import User
 from replicator.storage.metadata import repositories
 from tests.support.cached_edge import CachedEdge, cached_edge

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED, node_principal
 from replicator.core.cache_rules import CacheRule
 from replicator.core.cache_status import CacheResult, PullTrace
 from replicator.core.digest import Digest, digest_of
@@ -26,6 +25,7 @@ from replicator.core.errors import (
 )
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.principal import UNRESTRICTED, node_principal
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.blobs.filesystem import FilesystemBlobStore
 from tests.support.blob_stores import ScriptedFiles, open_files_below

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.cache.limits import CacheLimits
-from replicator.core.access import UNRESTRICTED, Principal, PrincipalKind
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.errors import (
@@ -28,6 +27,7 @@ from replicator.core.jobs import JobKind
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.principal import UNRESTRICTED, Principal, PrincipalKind
 from replicator.core.replication import Origin, ReplicationRule
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.metadata import jobs, repositories

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import ALL_RIGHTS, UNRESTRICTED, Grant
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.errors import Denied
 from replicator.core.names import RepositoryName
+from replicator.core.principal import UNRESTRICTED
+from replicator.core.rights import ALL_RIGHTS, Grant
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.authentication import User
 from tests.support.cached_edge import CachedEdge, cached_edge

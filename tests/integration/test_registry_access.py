@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from replicator.core.access import ALL_RIGHTS, Grant, Right
 from replicator.core.digest import digest_of
 from replicator.core.names import AccountId, NodeId
 from replicator.core.rate_limit import RateLimit
+from replicator.core.rights import ALL_RIGHTS, Grant, Right
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry_api.authentication import User
 from replicator.telemetry.system_clock import SystemClock

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.cache.space import CacheSpace, SpaceLimits
-from replicator.core.access import UNRESTRICTED
 from replicator.core.digest import digest_of
 from replicator.core.errors import ManifestNotFound, StorageError, StorageFull, UpstreamUnavailable
 from replicator.core.eviction import JUST_USED
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.principal import UNRESTRICTED
 from replicator.maintenance.strays import GRACE, StrayBytes
 from replicator.storage.metadata.ballast import BallastFile
 from replicator.storage.metadata.sqlite import SqliteDatabase

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.delivery import ImageOutcome
 from replicator.core.digest import digest_of
 from replicator.core.jobs import JobKind
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.peer_messages import Delivery, SentManifest
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.reference import as_tag
 from replicator.core.replication import ReplicateImage, ReplicationState
 from replicator.core.revisions import MergeOutcome
-from replicator.registry.pushes import replicate_again
+from replicator.registry.follow_ups import replicate_again
 from replicator.replication.attempt import find_state
 from replicator.replication.status import ReplicationStatusReader, summarise
 from replicator.storage.metadata import jobs

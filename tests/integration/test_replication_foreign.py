@@ -12,11 +12,11 @@ import pytest
 
 from replicator.cache.content import PullThroughContent
 from replicator.cache.pull_through import PullThrough
-from replicator.core.access import UNRESTRICTED
 from replicator.core.destinations import RegistryRef
 from replicator.core.jobs import JobKind
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.platforms import Platform
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.reference import parse_reference
 from replicator.core.replication import Rename, ReplicationRule, ReplicationState
 from replicator.registry.pulls import Pulls

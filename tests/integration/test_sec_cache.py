@@ -18,7 +18,6 @@ from replicator.cache.refreshes import Refreshes
 from replicator.cache.remote_lists import ListLimits
 from replicator.cache.sources import MAX_DESCRIPTORS
 from replicator.cache.space import CacheSpace, SpaceLimits
-from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule, OnNotFound
 from replicator.core.digest import digest_of
 from replicator.core.errors import (
@@ -33,6 +32,7 @@ from replicator.core.eviction import JUST_USED
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.pagination import Page
+from replicator.core.principal import UNRESTRICTED
 from replicator.registry.listings import Listings
 from replicator.storage.metadata import blobs, cache_space
 from replicator.upstream.via import on_behalf_of

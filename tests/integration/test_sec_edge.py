@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from replicator.core.access import ALL_RIGHTS, Grant, Right
 from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.media_types import OCI_MANIFEST
+from replicator.core.rights import ALL_RIGHTS, Grant, Right
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry_api.authentication import User
 from replicator.storage.metadata import blobs

@@ -11,7 +11,6 @@ import pytest
 from replicator.cache.check_outcome import CheckOutcome
 from replicator.cache.limits import CacheLimits
 from replicator.cache.sweep import FreshnessSweep, SweepSettings
-from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import ROOT, CacheRule, FreshnessProfile, OnNotFound, Selection
 from replicator.core.cache_status import CacheResult, PullTrace
 from replicator.core.errors import (
@@ -27,6 +26,7 @@ from replicator.core.jobs import JobKind
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.platforms import Platform
+from replicator.core.principal import UNRESTRICTED
 from replicator.registry.settings import RegistrySettings
 from replicator.storage.metadata import cache_history, jobs, tags
 from tests.support.images import build_image, build_index

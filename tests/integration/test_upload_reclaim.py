@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName
+from replicator.core.principal import UNRESTRICTED
 from replicator.registry.node import RegistryNode
 from replicator.registry.settings import RegistrySettings
 from replicator.registry.uploads import Uploads

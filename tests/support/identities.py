@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replicator.core.access import EVERYTHING
+from replicator.core.principal import EVERYTHING
 from replicator.core.principal_arns import parse_principal_arn
 from replicator.registry.identities import AccessKey, Identity
 

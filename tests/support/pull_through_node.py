@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from replicator.cache.pull_through import PullThrough
-from replicator.core.access import UNRESTRICTED, Principal
 from replicator.core.cache_rules import CacheRule
 from replicator.core.errors import ReplicatorError
 from replicator.core.manifest import parse_manifest
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.principal import UNRESTRICTED, Principal
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
 from replicator.registry.settings import RegistrySettings

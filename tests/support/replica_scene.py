@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.digest import Digest, digest_of
 from replicator.core.names import NodeId, RepositoryName, Tag, parse_node
 from replicator.core.peer_messages import (
@@ -17,6 +16,7 @@ from replicator.core.peer_messages import (
     Receipt,
     SentManifest,
 )
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.revisions import Revision, TagRegister, write
 from replicator.registry.pushes import Pushes
 from replicator.registry.replicas import Replicas

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from replicator.core.access import Grant
     from replicator.core.clock import Clock
     from replicator.core.rate_limit import RateLimit
+    from replicator.core.rights import Grant
     from replicator.storage.blobs.port import BlobStore
     from replicator.telemetry.requests import Outcome
 

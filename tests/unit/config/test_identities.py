@@ -11,8 +11,8 @@ import yaml
 
 from replicator.config.loader import check_settings, load_settings
 from replicator.config.references import secrets_of
-from replicator.core.access import EVERYTHING
 from replicator.core.errors import ConfigurationError
+from replicator.core.principal import EVERYTHING
 
 DEV = "arn:aws:iam::123456789012:user/dev"
 CANARY = "canary-5f2a91-canary-5f2a91"

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from replicator.config.base import Address, parse_address, parse_base_url
 from replicator.config.model import LogFormat, LogLevel, Settings
 from replicator.config.nodes import NodeSettings, Sparse
-from replicator.core.access import Grant, Right
 from replicator.core.cache_rules import DEFAULT_FRESHNESS, CacheRule
 from replicator.core.errors import ConfigurationError
 from replicator.core.mutability import MutabilityRule, TagMutability
-from replicator.core.names import parse_node, parse_repository
+from replicator.core.names import parse_node
 from replicator.core.replication import ReplicationRule
+from replicator.core.rights import Grant, Right
 
 US = {"account": "111122223333", "region": "us-east-1", "listen": "127.0.0.1:5001"}
 

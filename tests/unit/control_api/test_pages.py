@@ -13,7 +13,7 @@ from replicator.control_api.call import Call
 from replicator.control_api.errors import EcrError
 from replicator.control_api.input import Input
 from replicator.control_api.pages import PageAsked, page_of, token_of
-from replicator.core.access import UNRESTRICTED
+from replicator.core.principal import UNRESTRICTED
 
 if TYPE_CHECKING:
     from replicator.control_api.services import EcrRegistry

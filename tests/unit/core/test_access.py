@@ -2,18 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.core.access import (
-    ACTIONS_OF,
-    UNRESTRICTED,
-    Action,
-    Grant,
-    Principal,
-    PrincipalKind,
-    Right,
-    node_principal,
-    policies_of,
-)
+from replicator.core.actions import Action
 from replicator.core.names import RepositoryName, parse_node
+from replicator.core.principal import UNRESTRICTED, Principal, PrincipalKind, node_principal
+from replicator.core.rights import ACTIONS_OF, Grant, Right, policies_of
 
 A, AB = RepositoryName("team-a/api"), RepositoryName("team-ab/api")
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from replicator.config.loader import load_settings
-from replicator.core.access import Grant, Right
+from replicator.core.rights import Grant, Right
 from replicator.daemon.identity_watch import INTERVAL, IdentityWatch
 from replicator.daemon.secrets import SecretStore
 from replicator.registry.identities import IdentityDirectory

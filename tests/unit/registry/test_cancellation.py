@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.digest import digest_of
 from replicator.core.errors import BlobNotFound, UploadNotFound
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.names import RepositoryName, Tag
+from replicator.core.principal import UNRESTRICTED
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
 from replicator.registry.uploads import Uploads

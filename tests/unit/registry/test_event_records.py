@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from replicator.cache.imports import Imports, TagImport
-from replicator.core.access import UNRESTRICTED
 from replicator.core.cache_rules import CacheRule
 from replicator.core.errors import (
     ManifestNotFound,
@@ -26,6 +25,7 @@ from replicator.core.image_status import StorageClass
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.peer_messages import Deletion, OfferedTag
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.reference import parse_reference
 from replicator.core.scanning import RegistryScanning, ScanFrequency, ScanningRule, ScanType
 from replicator.registry import repositories as repository_cases

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from replicator.core import errors
-from replicator.core.access import UNRESTRICTED
 from replicator.core.image_requests import FailureCode, RequestedImage
 from replicator.core.manifest import parse_manifest
 from replicator.core.names import Tag
+from replicator.core.principal import UNRESTRICTED
 from replicator.registry.images import Images
 from replicator.registry.pulls import Pulls
 from replicator.registry.pushes import Pushes
@@ -22,9 +22,9 @@ from tests.support.images import build_image, build_index
 from tests.support.replica_scene import REPOSITORY
 
 if TYPE_CHECKING:
-    from replicator.core.access import Principal
     from replicator.core.cache_status import PullTrace
     from replicator.core.names import RepositoryName
+    from replicator.core.principal import Principal
     from replicator.core.reference import Reference
     from replicator.registry.node import RegistryNode
     from replicator.storage.metadata.images import StoredManifest

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.delivery import ImageOutcome
 from replicator.core.digest import digest_of
 from replicator.core.drift import fingerprint
@@ -20,6 +19,7 @@ from replicator.core.peer_messages import (
     HeldImage,
     OfferedTag,
 )
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.replication import Rename, ReplicationRule
 from replicator.core.revisions import NEVER
 from replicator.registry import replicas as replicas_module

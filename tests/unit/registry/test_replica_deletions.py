@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.delivery import ImageOutcome
 from replicator.core.jobs import JobKind
 from replicator.core.mutability import MutabilityRule, TagMutability
@@ -17,6 +16,7 @@ from replicator.core.peer_messages import (
     OfferedTag,
     Receipt,
 )
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.registry_policy import PolicyStatement, RegistryPolicy
 from replicator.core.replication import Origin, ReplicationRule
 from replicator.core.revisions import NEVER, MergeOutcome

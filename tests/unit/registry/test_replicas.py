@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.delivery import ImageOutcome, ImageRegister
 from replicator.core.digest import digest_of
 from replicator.core.errors import (
@@ -32,6 +31,7 @@ from replicator.core.peer_messages import (
     Receipt,
     SentManifest,
 )
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.registry_policy import Permission, PolicyStatement, RegistryPolicy
 from replicator.core.replication import Origin, ReplicationRule
 from replicator.core.revisions import MAX_AHEAD, NEVER, MergeOutcome

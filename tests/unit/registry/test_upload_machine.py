@@ -19,11 +19,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from replicator.core.access import UNRESTRICTED, Principal
 from replicator.core.byte_range import ByteRange
 from replicator.core.digest import Digest, digest_of
 from replicator.core.errors import BlobNotFound, DigestMismatch, SizeMismatch, UploadNotFound, UploadOutOfOrder
 from replicator.core.names import RepositoryName, parse_repository
+from replicator.core.principal import UNRESTRICTED, Principal
 from replicator.registry.node import RegistryNode
 from replicator.registry.pulls import Pulls
 from replicator.registry.settings import RegistrySettings

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.core.access import UNRESTRICTED, Action, Grant, PrincipalKind, Right, policies_of
+from replicator.core.actions import Action
 from replicator.core.errors import Unauthenticated
 from replicator.core.names import RepositoryName, parse_node
+from replicator.core.principal import UNRESTRICTED, PrincipalKind
+from replicator.core.rights import Grant, Right, policies_of
 from replicator.registry.peer_tokens import LIFETIME, PeerTokens
 from replicator.registry_api import authentication
 from replicator.registry_api.authentication import (

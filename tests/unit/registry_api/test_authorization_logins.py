@@ -6,9 +6,11 @@ import base64
 
 import pytest
 
-from replicator.core.access import Action, Grant, PrincipalKind, Right
+from replicator.core.actions import Action
 from replicator.core.errors import AuthorizationExpired, Unauthenticated
 from replicator.core.names import Region, RepositoryName, parse_node
+from replicator.core.principal import PrincipalKind
+from replicator.core.rights import Grant, Right
 from replicator.registry.authorization_tokens import LIFETIME, AuthorizationTokens
 from replicator.registry.identities import IdentityDirectory
 from replicator.registry.peer_tokens import PeerTokens

@@ -28,7 +28,7 @@ def kinds(kind: type[ReplicatorError] = ReplicatorError) -> Iterator[type[Replic
 
 ALL = [kind for kind in kinds() if kind.__module__ == errors.__name__]
 LEAVES = [kind for kind in ALL if not kind.__subclasses__()]
-INHERITED = {errors.UnsupportedManifest}
+INHERITED = {errors.BlobArchived, errors.UnsupportedManifest}
 """Leaves that are answered like their parent on purpose."""
 
 

@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from replicator.core.access import Grant, Right
 from replicator.core.names import RepositoryName, parse_node
 from replicator.core.rate_limit import RateLimit
+from replicator.core.rights import Grant, Right
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry_api.authentication import (
     Authenticator,

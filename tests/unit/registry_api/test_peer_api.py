@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.core.access import ALL_RIGHTS, Grant
 from replicator.core.digest import digest_of
 from replicator.core.errors import InvalidInput
 from replicator.core.message_json import parse_message
@@ -18,6 +17,7 @@ from replicator.core.names import NodeId, RepositoryName, parse_node
 from replicator.core.peer_messages import MAX_DELIVERY_BYTES, Deletion, Delivery, Offer, SentManifest
 from replicator.core.replication import ReplicationRule
 from replicator.core.revisions import Revision
+from replicator.core.rights import ALL_RIGHTS, Grant
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.settings import RegistrySettings
 from replicator.registry_api.authentication import User

@@ -11,9 +11,9 @@ import pytest
 
 from replicator.cache.content import PullThroughContent
 from replicator.cache.pull_through import PullThrough
-from replicator.core.access import UNRESTRICTED
 from replicator.core.destinations import RegistryRef
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.reference import parse_reference
 from replicator.core.replication import ReplicationRule
 from replicator.registry.node import RegistryNode

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from replicator.core.names import RepositoryName, parse_node
 from replicator.core.replication import ReplicationRule
 from replicator.core.templates import CreationCause
-from replicator.registry.pushes import ensure_repository
+from replicator.registry.repository_creation import ensure_repository
 from replicator.registry.settings import RegistrySettings
 from replicator.replication.coverage import idle_rules
 from tests.support.single_node import NODE, open_node

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.manifest import parse_manifest
 from replicator.core.names import RepositoryName, Tag
 from replicator.core.platforms import Platform
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.replication import Origin, Rename, ReplicateImage, ReplicationRule, ReplicationState
 from replicator.core.revisions import write
 from replicator.registry.pushes import Pushes

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicator.core import errors
-from replicator.replication.failures import DORMANT, QUICK, SLOW, DestinationUnknown, FailureCode, SparseIndexRefused, judge
+from replicator.replication.failures import (
+    DORMANT,
+    QUICK,
+    SLOW,
+    DestinationUnknown,
+    FailureCode,
+    SparseIndexRefused,
+    judge,
+)
 
 if TYPE_CHECKING:
     from replicator.core.errors import ReplicatorError

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replicator.core.access import UNRESTRICTED
 from replicator.core.errors import ManifestNotFound, ShuttingDown, Throttled
 from replicator.core.names import AccountId, NodeId, Region, RepositoryName, parse_tag
+from replicator.core.principal import UNRESTRICTED
 from replicator.core.reference import parse_reference
 from replicator.core.replication import ReplicateImage, ReplicationRule, ReplicationState
 from replicator.registry.node import RegistryNode

@@ -1,140 +1,33 @@
-"""Who asks, and what may be done: principals, actions, and the rights that configured users have.
+"""Who asks, and what they may do.
 
-Every question is answered by the evaluation of policies, in one way for everybody: the rights that a configuration
-grants are written as identity policies. Nothing is allowed that no policy allows. What nodes do for each other is not
-granted here: it is for the replication rules and the registry policy to say.
+Every question is answered by the evaluation of policies, in one way for everybody: what a configuration grants is an
+identity policy, too. Nothing is allowed that no policy allows.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from replicator.core import public_registry, texts
 from replicator.core.account_settings import PolicyScope
-from replicator.core.bounded import BoundedMap
-from replicator.core.policy import (
-    SCOPE_V1_ACTIONS,
-    Caller,
-    Effect,
-    Patterns,
-    Policy,
-    PolicyKind,
-    Statement,
-)
-from replicator.core.policy_arns import (
-    account_of_root,
-    partition_of,
-    repository_arn,
-    root_arn,
-    session_role,
-    user_arn,
-    user_name,
-)
+from replicator.core.arns import partition_of, repository_arn
+from replicator.core.policy import SCOPE_V1_ACTIONS, Caller, Effect, Patterns, Policy, PolicyKind, Statement
 from replicator.core.policy_conditions import tag_facts
 from replicator.core.policy_evaluation import Decision, Outcome, Question, Relation, decide
+from replicator.core.principal_arns import root_arn, user_arn
+from replicator.core.request_context import NO_CONTEXT, RequestContext, facts_of_caller, facts_of_request
+from replicator.core.rights import Grant, Right, policies_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicator.core.names import AccountId, NodeId, RepositoryName
     from replicator.core.policy_conditions import Facts
-    from replicator.core.public_registry import PublicRegistry
+    from replicator.core.resource_policies import ResourcePolicies
 
-_NO_VALUES: Mapping[str, tuple[str, ...]] = {}
 _NO_TAGS: Mapping[str, str] = {}
-_REMEMBERED = 20_000
-
-
-class Action(enum.StrEnum):
-    """What the registry, the node's own pages and its engines ask for; the JSON API asks `ecr:` and its operation."""
-
-    BATCH_CHECK_LAYER_AVAILABILITY = "ecr:BatchCheckLayerAvailability"
-    BATCH_DELETE_IMAGE = "ecr:BatchDeleteImage"
-    BATCH_GET_IMAGE = "ecr:BatchGetImage"
-    BATCH_IMPORT_UPSTREAM_IMAGE = "ecr:BatchImportUpstreamImage"
-    COMPLETE_LAYER_UPLOAD = "ecr:CompleteLayerUpload"
-    CREATE_REPOSITORY = "ecr:CreateRepository"
-    DESCRIBE_IMAGE_REPLICATION_STATUS = "ecr:DescribeImageReplicationStatus"
-    DESCRIBE_IMAGE_SCAN_FINDINGS = "ecr:DescribeImageScanFindings"
-    DESCRIBE_IMAGES = "ecr:DescribeImages"
-    DESCRIBE_REPOSITORIES = "ecr:DescribeRepositories"
-    GET_DOWNLOAD_URL_FOR_LAYER = "ecr:GetDownloadUrlForLayer"
-    INITIATE_LAYER_UPLOAD = "ecr:InitiateLayerUpload"
-    LIST_IMAGE_REFERRERS = "ecr:ListImageReferrers"
-    LIST_IMAGES = "ecr:ListImages"
-    PUT_IMAGE = "ecr:PutImage"
-    REPLICATE_IMAGE = "ecr:ReplicateImage"
-    UPLOAD_LAYER_PART = "ecr:UploadLayerPart"
-
-    COMPARE_REGISTRIES = "replicator:CompareRegistries"
-    DESCRIBE_CACHE = "replicator:DescribeCache"
-    DESCRIBE_EVENTS = "replicator:DescribeEvents"
-    DESCRIBE_STATUS = "replicator:DescribeStatus"
-    EXPLAIN_POLICY = "replicator:ExplainPolicy"
-    FILL_CACHE = "replicator:FillCache"
-    MANAGE_EVENTS = "replicator:ManageEvents"
-    PIN_IMAGE = "replicator:PinImage"
-    PURGE_CACHE = "replicator:PurgeCache"
-    REPLICATE_AGAIN = "replicator:ReplicateAgain"
-    START_BACKFILL = "replicator:StartBackfill"
-    SYNC_REGISTRIES = "replicator:SyncRegistries"
-
-
-class Right(enum.StrEnum):
-    """What a configuration can grant a user: the actions that belong to one kind of work."""
-
-    PULL = "pull"
-    PUSH = "push"
-    DELETE = "delete"
-
-
-ACTIONS_OF: Mapping[Right, frozenset[Action]] = {
-    # A pull through the cache may have to make the repository, which is the only thing that whoever may pull and not
-    # push can have made.
-    Right.PULL: frozenset(
-        {
-            Action.BATCH_CHECK_LAYER_AVAILABILITY,
-            Action.BATCH_GET_IMAGE,
-            Action.BATCH_IMPORT_UPSTREAM_IMAGE,
-            Action.CREATE_REPOSITORY,
-            Action.DESCRIBE_IMAGE_REPLICATION_STATUS,
-            Action.DESCRIBE_IMAGE_SCAN_FINDINGS,
-            Action.DESCRIBE_IMAGES,
-            Action.DESCRIBE_REPOSITORIES,
-            Action.GET_DOWNLOAD_URL_FOR_LAYER,
-            Action.LIST_IMAGE_REFERRERS,
-            Action.LIST_IMAGES,
-            Action.COMPARE_REGISTRIES,
-            Action.DESCRIBE_CACHE,
-            Action.DESCRIBE_EVENTS,
-            Action.DESCRIBE_STATUS,
-            Action.EXPLAIN_POLICY,
-        }
-    ),
-    Right.PUSH: frozenset(
-        {
-            Action.COMPLETE_LAYER_UPLOAD,
-            Action.CREATE_REPOSITORY,
-            Action.INITIATE_LAYER_UPLOAD,
-            Action.PUT_IMAGE,
-            Action.UPLOAD_LAYER_PART,
-            Action.FILL_CACHE,
-            Action.MANAGE_EVENTS,
-            Action.PIN_IMAGE,
-            Action.REPLICATE_AGAIN,
-            Action.START_BACKFILL,
-            Action.SYNC_REGISTRIES,
-        }
-    ),
-    Right.DELETE: frozenset({Action.BATCH_DELETE_IMAGE, Action.PURGE_CACHE}),
-}
-"""What each right lets a user do."""
-
-ALL_RIGHTS = frozenset(Right)
 
 
 class PrincipalKind(enum.StrEnum):
@@ -143,97 +36,6 @@ class PrincipalKind(enum.StrEnum):
     ANONYMOUS = "anonymous"
     USER = "user"
     NODE = "node"
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """`rights` in the repositories that match one of `repositories` (`*` is any characters)."""
-
-    rights: frozenset[Right]
-    repositories: tuple[str, ...] = ("*",)
-
-    def to_statement(self) -> Statement:
-        """Return what this grants, in the language of policies."""
-        actions = sorted({action.lower() for right in self.rights for action in ACTIONS_OF[right]})
-        resources = tuple("*" if one == "*" else f"arn:*:ecr:*:*:repository/{one}" for one in self.repositories)
-        return Statement(Effect.ALLOW, Patterns(tuple(actions)), Patterns(resources))
-
-
-@lru_cache(_REMEMBERED)
-def policies_of(grants: tuple[Grant, ...]) -> tuple[Policy, ...]:
-    """Return identity policies that allow what is granted, the same ones whenever the same is; none for no grants."""
-    statements = tuple(grant.to_statement() for grant in grants)
-    return (Policy(PolicyKind.IDENTITY, statements, "grants of the configuration"),) if statements else ()
-
-
-@dataclass(frozen=True, slots=True)
-class RequestContext:
-    """What conditions may ask of a request. `values` holds further condition keys, in lower case."""
-
-    source_ip: str | None = None
-    is_secure: bool = False
-    now: float | None = None
-    values: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_VALUES)
-
-
-NO_CONTEXT = RequestContext()
-
-
-class DecisionMemory:
-    """Decisions that no condition takes part in, until something changes that they depend on."""
-
-    def __init__(self) -> None:
-        self._decisions: BoundedMap[object, Decision] = BoundedMap(_REMEMBERED)
-
-    def find(self, key: object) -> Decision | None:
-        """Return a decision that was kept."""
-        return self._decisions.peek(key)
-
-    def keep(self, key: object, decision: Decision) -> None:
-        """Remember a decision, if it is the same for every request."""
-        if decision.is_constant:
-            self._decisions.put(key, decision)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._decisions.clear()
-
-
-class ResourcePolicies(Protocol):
-    """The policies of one registry and of its repositories, as they are now."""
-
-    @property
-    def owner(self) -> NodeId:
-        """The registry."""
-        ...
-
-    @property
-    def registry_policies(self) -> tuple[Policy, ...]:
-        """What the registry's policy says: the file's part, and what was put at run time."""
-        ...
-
-    @property
-    def scope(self) -> PolicyScope:
-        """Which actions the registry's policy decides on."""
-        ...
-
-    @property
-    def public_registry(self) -> PublicRegistry:
-        """Which repositories are public."""
-        ...
-
-    @property
-    def memory(self) -> DecisionMemory:
-        """Decisions made by these policies, which forgets them when one changes, and after a while."""
-        ...
-
-    def repository_policy(self, repository: RepositoryName) -> Policy | None:
-        """Return the policy of a repository, if it has one."""
-        ...
-
-    def resource_tags(self, repository: RepositoryName) -> Mapping[str, str]:
-        """Return the tags of a repository."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,12 +121,11 @@ class Principal:
 
     def refusal(self, action: str, repository: RepositoryName | None) -> str:
         """Say in ECR's words why the caller may not do `action`."""
-        outcome = self.decide(action, repository).outcome
-        kind = "resource-based" if outcome in _BY_RESOURCE else "identity-based"
+        decision = self.decide(action, repository)
+        kind = "resource-based" if decision.outcome in _BY_RESOURCE else "identity-based"
         if self._is_public(repository):
             action = public_registry.public_action(action)
-        is_explicit = outcome in {Outcome.DENIED_BY_IDENTITY, Outcome.DENIED_BY_RESOURCE}
-        why = texts.explicit_deny(kind) if is_explicit else texts.nothing_allows(kind, action)
+        why = texts.explicit_deny(kind) if decision.is_explicit else texts.nothing_allows(kind, action)
         return texts.access_denied(self.caller_arn or self.name, action, self.resource_arn(repository), why)
 
     def _decide(self, action: str, repository: RepositoryName | None) -> Decision:
@@ -371,8 +172,8 @@ class Principal:
 
     def _facts(self, repository: RepositoryName | None) -> Facts:
         facts = {
-            **_facts_of(self.context),
-            **_facts_of_caller(self.caller_arn, self._account),
+            **facts_of_request(self.context),
+            **facts_of_caller(self.caller_arn, self._account),
             **tag_facts("aws:principaltag/", self.tags),
         }
         if self.resources is not None:
@@ -406,44 +207,11 @@ def _policies_at(
     return found if policy is None else (policy, *found)
 
 
-def _facts_of(context: RequestContext) -> dict[str, tuple[str, ...]]:
-    facts: dict[str, tuple[str, ...]] = {
-        "aws:securetransport": ("true" if context.is_secure else "false",),
-        "aws:viaawsservice": ("false",),
-        "aws:principalisawsservice": ("false",),
-    }
-    if context.source_ip is not None:
-        facts["aws:sourceip"] = (context.source_ip,)
-    if context.now is not None:
-        moment = datetime.fromtimestamp(int(context.now), UTC)
-        facts["aws:currenttime"] = (moment.strftime("%Y-%m-%dT%H:%M:%SZ"),)
-        facts["aws:epochtime"] = (str(int(context.now)),)
-    return facts
-
-
-def _facts_of_caller(arn: str | None, account: AccountId | None) -> dict[str, tuple[str, ...]]:
-    if arn is None:
-        return {"aws:principaltype": ("Anonymous",)}
-    role, user, partition = session_role(arn), user_name(arn), arn.split(":")[1]
-    # A session is known by the role that it is one of, as in AWS.
-    shown = arn if role is None else f"arn:{partition}:iam::{role.account}:role/{role.name}"
-    facts: dict[str, tuple[str, ...]] = {"aws:principalarn": (shown,), "aws:principaltype": ("User",)}
-    if account is not None:
-        facts["aws:principalaccount"] = (account,)
-    if role is not None:
-        facts["aws:principaltype"] = ("AssumedRole",)
-    elif user is not None:
-        facts["aws:username"] = (user,)
-    elif account_of_root(arn) is not None:
-        facts["aws:principaltype"] = ("Account",)
-        facts["aws:userid"] = (arn.split(":")[4],)
-    return facts
-
-
 EVERYTHING = Policy(
     PolicyKind.IDENTITY, (Statement(Effect.ALLOW, Patterns(("*",)), Patterns(("*",))),), "everything is allowed"
 )
 """The identity policy of an account's root, and of the caller of a node without users."""
+
 
 UNRESTRICTED = Principal("anonymous", PrincipalKind.ANONYMOUS, (EVERYTHING,), is_root=True)
 """The caller of a node that runs without authentication: the root of the account, which only a Deny stops."""
