@@ -118,6 +118,19 @@ def test_whom_a_principal_names(principal: object, named: tuple[str | None, ...]
         assert ask(others, arn=arn) is (Outcome.NO_IDENTITY_ALLOWS if arn in named else Outcome.ALLOWED), arn
 
 
+@pytest.mark.parametrize("account", [OWN, ROOT])
+@pytest.mark.parametrize(("spared", "others"), [((USER,), (ROLE, SESSION)), ((ROLE, SESSION), (USER,))])
+def test_an_account_beside_the_principals_that_a_deny_spares_is_its_root(
+    account: str, spared: tuple[str, ...], others: tuple[str, ...]
+) -> None:
+    admin = policy(IDENTITY, "Allow")
+    denying = policy(REPOSITORY, "Deny", Principal=None, NotPrincipal={"AWS": [spared[0], account]})
+    for arn in (ROOT, *spared):
+        assert ask(admin, denying, arn=arn) is Outcome.ALLOWED, arn
+    for arn in (*others, STRANGER):
+        assert ask(admin, denying, arn=arn) is Outcome.DENIED_BY_RESOURCE, arn
+
+
 def test_a_service_is_named_by_its_own_name_only() -> None:
     allowing = policy(REPOSITORY, "Allow", Principal={"Service": "codebuild.amazonaws.com"})
     assert ask(allowing, arn=None, service="codebuild.amazonaws.com") is Outcome.ALLOWED
