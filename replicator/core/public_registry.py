@@ -94,8 +94,8 @@ def parse_alias(text: str) -> str:
     """Return an alias; raise InvalidInput for what cannot be one."""
     if not 2 <= len(text) <= MAX_ALIAS or _ALIAS.fullmatch(text) is None:
         raise InvalidInput(
-            "expected an alias of 2 to 50 lower-case letters and digits, single '.', '_' or '-' between them, that"
-            " begins with a letter"
+            "expected an alias of 2 to 50 lower-case letters and digits that begins with a letter, single '.', '_' or"
+            " '-' between them after the second one"
         )
     return text
 

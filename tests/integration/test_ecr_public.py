@@ -100,7 +100,7 @@ class TestRepositories:
                 "public.example/my-team/app",
             ),
         ):
-            with ecr_nodes(tmp_path / uri[:8], nodes=[node(**settings)]) as ecr:
+            with ecr_nodes(tmp_path / uri[:8], nodes=[{**node(), **settings}]) as ecr:
                 created = ecr.client("ecr-public").create_repository(repositoryName="app")
                 assert created["repository"]["repositoryUri"] == uri
 

@@ -61,8 +61,8 @@ IDENTITIES = [
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcrNodes]:
-    settings = {"ecr_public": {"alias": ALIAS, "public_url": f"https://{OWN_HOST}"}}
-    nodes = [node(**settings), node(account=OTHER_ACCOUNT)]
+    public = {"alias": ALIAS, "public_url": f"https://{OWN_HOST}"}
+    nodes = [node(ecr_public=public), node(account=OTHER_ACCOUNT)]
     with ecr_nodes(tmp_path_factory.mktemp("ecr"), {"identities": IDENTITIES}, nodes=nodes) as running:
         running.client("ecr-public").create_repository(repositoryName=NAME)
         running.client().create_repository(repositoryName=PRIVATE)
