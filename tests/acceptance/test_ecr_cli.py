@@ -214,8 +214,10 @@ def test_waiting_for_a_scan_ends_without_findings(local: LocalEcr, name: str) ->
     assert local.ecr("start-image-scan", *image)["imageScanStatus"] == {"status": "IN_PROGRESS"}
     said = local.fails("start-image-scan", *image)
     assert said.endswith("The scan quota per image has been exceeded. Wait and try again.")
-    status = local.ecr("describe-image-scan-findings", *image)["imageScanStatus"]["status"]
-    assert status in {"IN_PROGRESS", "UNSUPPORTED_IMAGE", "FAILED"}
+    waited = local.fails("wait", "image-scan-complete", *image)
+    assert waited.startswith("Waiter ImageScanComplete failed: Waiter encountered a terminal failure state")
+    found = local.ecr("describe-image-scan-findings", *image)
+    assert (found["imageScanStatus"]["status"], bool(found.get("imageScanFindings"))) == ("FAILED", False)
 
 
 def test_settings_of_the_registry(local: LocalEcr) -> None:

@@ -17,6 +17,7 @@ from replicator.storage.metadata import scans
 from tests.support.ecr_images import put_manifest, upload
 from tests.support.ecr_node import ACCOUNT, REGION, ecr_nodes, node
 from tests.support.images import build_image, build_index, walk
+from tests.support.threaded_upstream import ThreadedUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,6 +257,18 @@ class TestScansOnPush:
         upload(ecr, APP, IMAGE)
         client.put_image(repositoryName=APP, imageManifest=IMAGE.manifest.decode(), imageTag="v1")
         assert findings(client)["imageScanStatus"]["status"] == "FAILED"
+
+    def test_of_an_image_that_the_cache_brought(self, tmp_path: Path) -> None:
+        with ThreadedUpstream() as upstream:
+            upstream.registry.add("app", IMAGE, "v1")
+            caching = node(cache={"rules": [{"prefix": "hub", "upstream": "hub"}]})
+            whole = {"upstreams": [{"name": "hub", "url": upstream.url}]}
+            with ecr_nodes(tmp_path / "caching", whole, nodes=[caching]) as ecr:
+                client = ecr.client()
+                configure(client, "BASIC", "SCAN_ON_PUSH", "hub/*")
+                assert ecr.send("GET", "/v2/hub/app/manifests/v1").status == 200
+                found = client.describe_image_scan_findings(repositoryName="hub/app", imageId={"imageTag": "v1"})
+                assert found["imageScanStatus"]["status"] == "FAILED"
 
     def test_not_again_within_a_day(self, ecr: EcrNodes, client: Any) -> None:
         configure(client, "BASIC", "SCAN_ON_PUSH", "*")

@@ -153,6 +153,7 @@ SHOWN: dict[int, tuple[str, ...]] = {
     ),
     47: (
         f"{WHOLE}replication_of_cached.py::test_an_imported_image_is_replicated_with_blobs_that_nobody_has_pulled_yet",
+        f"{ECR}scanning.py::test_of_an_image_that_the_cache_brought",
     ),
     # Templates, scanning, archive.
     48: (
