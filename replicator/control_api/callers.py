@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.control_api.errors import EcrError
-from replicator.control_api.sigv4 import RequestHead, Signature, read_signature, same, shown, unrecognized_client
+from replicator.control_api.sigv4 import Signature, read_signature, same, shown, unrecognized_client
 from replicator.core.principal import UNRESTRICTED
 from replicator.registry.identities import principal_of
 
 if TYPE_CHECKING:
+    from replicator.control_api.canonical_request import RequestHead
     from replicator.core.clock import Clock
     from replicator.core.names import Region
     from replicator.core.principal import Principal

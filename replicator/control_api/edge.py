@@ -21,6 +21,7 @@ from aiohttp import web
 
 from replicator.control_api.authorization import authorize, context_of, is_by_identity_only
 from replicator.control_api.call import Call
+from replicator.control_api.canonical_request import RequestHead
 from replicator.control_api.errors import EcrError, answer_to, not_supported, of_operation, server_exception
 from replicator.control_api.input import Input
 from replicator.control_api.operations import HANDLERS
@@ -32,7 +33,6 @@ from replicator.control_api.request import (
     read_body,
     unknown_operation,
 )
-from replicator.control_api.sigv4 import RequestHead
 from replicator.control_api.validation import validated
 from replicator.core import texts
 from replicator.core.errors import ReplicatorError

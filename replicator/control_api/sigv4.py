@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote_to_bytes
 
+from replicator.control_api.canonical_request import RequestHead, canonical_request, query_pairs
 from replicator.control_api.errors import EcrError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from multidict import CIMultiDictProxy
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 SKEW = 15 * 60
@@ -39,17 +38,6 @@ _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SINGLE = ("authorization", "host", "x-amz-date", "x-amz-target", "x-amz-security-token", "x-amz-content-sha256")
 """Headers of which a second one would be believed by somebody else."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """What a signature covers of a request, besides its body."""
-
-    method: str
-    target: str
-    """Path and query, as they were sent."""
-    headers: CIMultiDictProxy[str]
-    is_secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +144,7 @@ def read_signature(head: RequestHead) -> Signature:
     for name in _SINGLE:
         if len(head.headers.getall(name, ())) > 1:
             raise _incomplete(f"The header '{name}' must be present at most once.")
-    query = dict(_query_pairs(head.target))
+    query = dict(query_pairs(head.target))
     header = head.headers.get("Authorization")
     if header is not None and "X-Amz-Algorithm" in query:
         raise _incomplete("A request must be signed either in its headers or in its query, not in both.")
@@ -233,7 +221,7 @@ def _parameters(text: str, header: str) -> dict[str, str]:
 def _from_query(head: RequestHead, query: Mapping[str, str]) -> Signature:
     if query.get("X-Amz-Algorithm") != ALGORITHM:
         raise _incomplete(f"Unsupported AWS 'algorithm': '{shown(query.get('X-Amz-Algorithm', ''))}'.")
-    names = [name for name, _ in _query_pairs(head.target) if name.startswith("X-Amz-")]
+    names = [name for name, _ in query_pairs(head.target) if name.startswith("X-Amz-")]
     if len(names) != len(set(names)):
         raise _incomplete("A parameter of the signature must be present at most once in the query.")
     lacking = [
@@ -314,69 +302,12 @@ def _check_signed_headers(signature: Signature) -> None:
             raise mismatch()
 
 
-# What is signed.
-
-
-def canonical_request(head: RequestHead, signed_headers: Collection[str], payload: str) -> str:
-    """Return a request in the form that is signed."""
-    path = head.target.partition("?")[0]
-    return "\n".join(
-        (
-            head.method.upper(),
-            quote(_without_dots(path).encode("utf-8", "surrogateescape"), safe="/~"),
-            _canonical_query(head.target),
-            *(f"{name}:{_canonical_header(head.headers.getall(name))}" for name in signed_headers),
-            "",
-            ";".join(signed_headers),
-            payload,
-        )
-    )
-
-
 def signing_key(secret: str, scope: tuple[str, str, str, str]) -> bytes:
     """Return the key for signatures of a scope."""
     key = f"AWS4{secret}".encode()
     for part in scope:
         key = hmac.digest(key, part.encode("utf-8", "surrogateescape"), "sha256")
     return key
-
-
-def _canonical_header(values: Collection[str]) -> str:
-    return ",".join(" ".join(value.split()) for value in values)
-
-
-def _canonical_query(target: str) -> str:
-    pairs = (
-        (quote(name, safe="-_.~"), quote(value, safe="-_.~"))
-        for name, value in _query_bytes(target)
-        if name != b"X-Amz-Signature"
-    )
-    return "&".join(f"{name}={value}" for name, value in sorted(pairs))
-
-
-def _query_bytes(target: str) -> list[tuple[bytes, bytes]]:
-    query = target.encode("utf-8", "surrogateescape").partition(b"?")[2]
-    parts = (part.partition(b"=") for part in query.split(b"&") if part)
-    return [(unquote_to_bytes(name), unquote_to_bytes(value)) for name, _, value in parts]
-
-
-def _query_pairs(target: str) -> list[tuple[str, str]]:
-    return [
-        (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
-        for name, value in _query_bytes(target)
-    ]
-
-
-def _without_dots(path: str) -> str:
-    """Return a path without empty segments and those that are `.` or `..`."""
-    found: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del found[-1:]
-        elif part not in {"", "."}:
-            found.append(part)
-    ends_open = path.endswith("/") and found
-    return f"/{'/'.join(found)}{'/' if ends_open else ''}"
 
 
 def _duration(seconds: int) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from replicator.core.names import NodeId
     from replicator.daemon.secrets import Callers, SecretStore
     from replicator.registry.identities import IdentityDirectory
-    from replicator.registry_api.authentication import UserDirectory
+    from replicator.registry_api.users import UserDirectory
     from replicator.telemetry.redaction import Redactor
 
 INTERVAL = 30.0

@@ -12,7 +12,7 @@ from replicator.config.secrets import Secret, SecretRef, resolve_secret
 from replicator.core import texts
 from replicator.core.errors import ConfigurationError, SecretInaccessible, SecretNotFound, SecretUndecipherable
 from replicator.registry.identities import AccessKey, Identity
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from replicator.upstream.credential_helpers import HelperCredentials
 from replicator.upstream.credentials import KeptCredentials, ReadAgain
 from replicator.upstream.docker_config import DockerConfigCredentials, registry_keys

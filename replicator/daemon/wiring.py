@@ -44,12 +44,7 @@ from replicator.registry.settings import RegistrySettings
 from replicator.registry.storage_classes import StorageClasses
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
-from replicator.registry_api.authentication import (
-    OpenAuthenticator,
-    PeerAuthenticator,
-    UserAuthenticator,
-    UserDirectory,
-)
+from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
 from replicator.registry_api.cache_api import CacheApi
 from replicator.registry_api.call import Services
 from replicator.registry_api.events_api import EventsApi
@@ -59,6 +54,7 @@ from replicator.registry_api.peer_api import PeerApi
 from replicator.registry_api.policy_api import PolicyApi
 from replicator.registry_api.public_logos import PublicLogos
 from replicator.registry_api.replication_api import ReplicationApi
+from replicator.registry_api.users import UserDirectory
 
 if TYPE_CHECKING:
     import asyncio

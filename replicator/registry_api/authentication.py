@@ -8,7 +8,6 @@ challenged for. Passwords are compared in constant time, and an unknown user cos
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field
@@ -19,14 +18,15 @@ import jwt
 from replicator.core.bounded import BoundedMap
 from replicator.core.errors import Unauthenticated
 from replicator.core.principal import UNRESTRICTED, Principal, PrincipalKind, node_principal
-from replicator.core.rights import Grant, policies_of
 from replicator.registry.identities import principal_of
 from replicator.registry.peer_tokens import MAX_TOKEN_LENGTH, UNREADABLE_TOKEN, PeerTokens
+from replicator.registry_api.users import User, UserDirectory, digest_of_secret, principal_of_user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replicator.core.clock import Clock
+    from replicator.core.rights import Grant
     from replicator.registry.authorization_tokens import AuthorizationTokens
 
 TOKEN_LIFETIME = 12 * 3600
@@ -36,20 +36,6 @@ _TRUST = 60.0
 """Seconds for which a caller is not looked at again."""
 _REMEMBERED = 1024
 _MAX_HEADER = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Somebody with a password. Only its digest is held."""
-
-    name: str
-    password_digest: bytes = field(repr=False)
-    grants: tuple[Grant, ...] = ()
-
-    @classmethod
-    def with_password(cls, name: str, password: str, grants: Sequence[Grant]) -> User:
-        """Return the user with the digest of a password."""
-        return cls(name, _digest(password), tuple(grants))
 
 
 class Authenticator(Protocol):
@@ -123,38 +109,6 @@ class OpenAuthenticator:
         return False
 
 
-class UserDirectory:
-    """The users of a node, and what callers without credentials may do: replaced as a whole, never edited."""
-
-    def __init__(self, users: Sequence[User] = (), anonymous: Sequence[Grant] = ()) -> None:
-        self._take(users, anonymous)
-        self.version = 0
-        """Changes with every replacement."""
-
-    def find(self, name: str) -> User | None:
-        """Return a user; None when nobody has this name, or nobody has it any more."""
-        return self._users.get(name)
-
-    def find_principal(self, name: str) -> Principal | None:
-        """Return the caller that a user is; None when nobody has this name."""
-        user = self._users.get(name)
-        return None if user is None else _principal(user)
-
-    def replace(self, users: Sequence[User], anonymous: Sequence[Grant]) -> bool:
-        """Know these users from now on, and no others; tell whether that changed anything."""
-        before = self._users, self._grants
-        self._take(users, anonymous)
-        if before == (self._users, self._grants):
-            return False
-        self.version += 1
-        return True
-
-    def _take(self, users: Sequence[User], anonymous: Sequence[Grant]) -> None:
-        self._users = {user.name: user for user in users}
-        self._grants = tuple(anonymous)
-        self.anonymous = Principal("anonymous", PrincipalKind.ANONYMOUS, policies_of(self._grants))
-
-
 class UserAuthenticator:
     """A node with users, or with identities whose authorization tokens it takes, or both.
 
@@ -175,7 +129,7 @@ class UserAuthenticator:
         self._clock = clock
         self._authorizations = authorizations
         self._key = secrets.token_bytes(32)
-        self._stranger = User("", _digest(secrets.token_hex()))
+        self._stranger = User("", digest_of_secret(secrets.token_hex()))
         self._known: BoundedMap[bytes, _Known] = BoundedMap(_REMEMBERED)
 
     @property
@@ -207,7 +161,7 @@ class UserAuthenticator:
             return _Known(self.users.anonymous, self._clock.now() + TOKEN_LIFETIME)
         if len(header) > _MAX_HEADER:
             raise Unauthenticated("the credentials are not valid")
-        remembered_as = _digest(header)
+        remembered_as = digest_of_secret(header)
         known = self._known.peek(remembered_as)
         if known is not None and self._still_holds(known):
             return known
@@ -246,10 +200,10 @@ class UserAuthenticator:
         if self._authorizations is not None and name == TOKEN_USER:
             return self._by_authorization(self._authorizations, password)
         user = self.users.find(name) or self._stranger
-        matches = hmac.compare_digest(user.password_digest, _digest(password))
+        matches = hmac.compare_digest(user.password_digest, digest_of_secret(password))
         if not matches or user is self._stranger:
             raise Unauthenticated("the user name or password is wrong")
-        return self._found(_principal(user), now + TOKEN_LIFETIME)
+        return self._found(principal_of_user(user), now + TOKEN_LIFETIME)
 
     def _by_token(self, token: str) -> _Known:
         if self._authorizations is not None:
@@ -276,7 +230,7 @@ class UserAuthenticator:
         user = self.users.find(name)
         if user is None or not hmac.compare_digest(self._mark(user), str(claims.get("pwd"))):
             raise Unauthenticated("the token is not valid here")
-        return self._found(_principal(user), expires_at)
+        return self._found(principal_of_user(user), expires_at)
 
     def _by_authorization(self, authorizations: AuthorizationTokens, token: str) -> _Known:
         found = authorizations.verify(token, self._clock.now())
@@ -306,10 +260,6 @@ class _Known:
     token: str | None = field(default=None, repr=False)
 
 
-def _principal(user: User) -> Principal:
-    return Principal(user.name, PrincipalKind.USER, policies_of(user.grants))
-
-
 def _without_user(token: str) -> str:
     """Return the token in an `authorizationToken` as the API gives it, which ECR Public takes as a bearer token too."""
     if "." in token:
@@ -324,8 +274,3 @@ def _without_user(token: str) -> str:
 def _split(header: str | None) -> tuple[str, str]:
     scheme, _, credentials = (header or "").partition(" ")
     return scheme.lower(), credentials.strip()
-
-
-def _digest(password: str) -> bytes:
-    # A header may hold bytes that are no text; it is refused later, like every other that nobody knows.
-    return hashlib.sha256(password.encode(errors="surrogatepass")).digest()

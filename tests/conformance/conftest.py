@@ -14,7 +14,7 @@ import pytest_asyncio
 from replicator.core.rate_limit import RateLimit
 from replicator.core.rights import Grant, Right
 from replicator.registry.settings import RegistrySettings
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from tests.conformance.scene import Registries
 from tests.support.clock import FakeClock
 from tests.support.single_node import NODE, Users, serve_node

@@ -14,7 +14,7 @@ from aiohttp import web_protocol
 from aiohttp.http_parser import HttpRequestParserPy
 
 from replicator.core.rights import Grant, Right
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from tests.support.single_node import SingleNode, Users, serve_node
 from tests.support.wire_client import WireClient, exchange
 

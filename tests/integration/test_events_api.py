@@ -19,8 +19,9 @@ from replicator.notifications.operators import EventOperators
 from replicator.registry.events import record_event
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.settings import RegistrySettings
-from replicator.registry_api.authentication import PeerAuthenticator, User, UserAuthenticator
+from replicator.registry_api.authentication import PeerAuthenticator, UserAuthenticator
 from replicator.registry_api.events_api import EventsApi
+from replicator.registry_api.users import User
 from replicator.storage.metadata import event_deliveries
 from tests.support.cached_edge import listening_socket
 from tests.support.clock import FakeClock

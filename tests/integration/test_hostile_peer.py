@@ -25,7 +25,7 @@ from replicator.registry.peer_uploads import PeerUploads
 from replicator.registry.pushes import Pushes
 from replicator.registry.replicas import Replicas
 from replicator.registry.settings import RegistrySettings
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from replicator.storage.metadata import tags
 from replicator.telemetry.system_clock import SystemClock
 from tests.support.images import build_image

@@ -11,7 +11,7 @@ from replicator.core.cache_rules import ROOT, CacheRule
 from replicator.core.digest import digest_of
 from replicator.core.names import RepositoryName
 from replicator.core.rights import Grant, Right
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from replicator.storage.metadata import repositories
 from tests.support.cached_edge import CachedEdge, cached_edge
 from tests.support.images import build_image

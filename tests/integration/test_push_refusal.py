@@ -13,7 +13,7 @@ from replicator.core.names import RepositoryName
 from replicator.core.principal import UNRESTRICTED
 from replicator.core.rights import ALL_RIGHTS, Grant
 from replicator.registry.uploads import Uploads
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from tests.support.cached_edge import CachedEdge, cached_edge
 from tests.support.images import build_image
 from tests.support.single_node import Users

@@ -11,7 +11,7 @@ import pytest
 from replicator.core.platforms import Platform
 from replicator.core.replication import Rename, ReplicationState
 from replicator.core.rights import Grant, Right
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from tests.support.images import Built, build_image, build_index
 from tests.support.nodes import ACCOUNT, OTHER_ACCOUNT, Cluster, NodePlan, cluster
 

@@ -12,7 +12,7 @@ from replicator.core.names import AccountId, NodeId
 from replicator.core.rate_limit import RateLimit
 from replicator.core.rights import ALL_RIGHTS, Grant, Right
 from replicator.registry.peer_tokens import PeerTokens
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from replicator.telemetry.system_clock import SystemClock
 from tests.support.clock import FakeClock
 from tests.support.images import build_image

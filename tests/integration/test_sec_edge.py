@@ -15,7 +15,7 @@ from replicator.core.digest import digest_of
 from replicator.core.media_types import OCI_MANIFEST
 from replicator.core.rights import ALL_RIGHTS, Grant, Right
 from replicator.registry.peer_tokens import PeerTokens
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from replicator.storage.metadata import blobs
 from tests.support.cached_edge import CachedEdge, cached_edge
 from tests.support.clock import FakeClock

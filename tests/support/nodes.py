@@ -48,7 +48,6 @@ from replicator.registry_api.authentication import (
     Authenticator,
     OpenAuthenticator,
     PeerAuthenticator,
-    User,
     UserAuthenticator,
 )
 from replicator.registry_api.call import Services
@@ -77,6 +76,7 @@ if TYPE_CHECKING:
     from replicator.core.cache_rules import CacheRule
     from replicator.core.clock import Clock
     from replicator.core.templates import CreationTemplate
+    from replicator.registry_api.users import User
     from replicator.storage.metadata.replication_status import ReplicationStatus
     from replicator.storage.metadata.tag_conflicts import TagConflict
     from replicator.telemetry.requests import Outcome

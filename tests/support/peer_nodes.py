@@ -22,7 +22,7 @@ from replicator.registry.pushes import Pushes
 from replicator.registry.replicas import Replicas
 from replicator.registry.uploads import Uploads
 from replicator.registry_api.api import RegistryApi
-from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, User, UserAuthenticator
+from replicator.registry_api.authentication import OpenAuthenticator, PeerAuthenticator, UserAuthenticator
 from replicator.registry_api.call import Services
 from replicator.registry_api.peer_api import PeerApi
 from replicator.telemetry.system_clock import SystemClock
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from replicator.registry.node import RegistryNode
     from replicator.registry.settings import RegistrySettings
+    from replicator.registry_api.users import User
     from replicator.storage.blobs.port import BlobStore
     from replicator.telemetry.requests import Outcome
 

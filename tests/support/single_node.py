@@ -27,7 +27,6 @@ from replicator.registry_api.authentication import (
     Authenticator,
     OpenAuthenticator,
     PeerAuthenticator,
-    User,
     UserAuthenticator,
 )
 from replicator.registry_api.call import Services
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from replicator.core.clock import Clock
     from replicator.core.rate_limit import RateLimit
     from replicator.core.rights import Grant
+    from replicator.registry_api.users import User
     from replicator.storage.blobs.port import BlobStore
     from replicator.telemetry.requests import Outcome
 

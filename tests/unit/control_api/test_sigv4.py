@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from replicator.control_api.callers import Caller, OpenCallers, SignedCallers
+from replicator.control_api.canonical_request import RequestHead
 from replicator.control_api.errors import EcrError
-from replicator.control_api.sigv4 import RequestHead, read_signature
+from replicator.control_api.sigv4 import read_signature
 from replicator.core.names import AccountId, Region
 from replicator.registry.identities import AccessKey, Identity, IdentityDirectory
 from tests.support.clock import FakeClock

@@ -18,7 +18,7 @@ from replicator.core.rights import Grant, Right
 from replicator.daemon.identity_watch import INTERVAL, IdentityWatch
 from replicator.daemon.secrets import SecretStore
 from replicator.registry.identities import IdentityDirectory
-from replicator.registry_api.authentication import User, UserDirectory
+from replicator.registry_api.users import User, UserDirectory
 from replicator.telemetry.redaction import Redactor
 from tests.support.clock import FakeClock
 from tests.support.waiting import eventually

@@ -23,9 +23,9 @@ from replicator.registry_api.authentication import (
     Authenticator,
     OpenAuthenticator,
     PeerAuthenticator,
-    User,
     UserAuthenticator,
 )
+from replicator.registry_api.users import User
 from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:

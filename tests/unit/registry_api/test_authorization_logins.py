@@ -14,7 +14,8 @@ from replicator.core.rights import Grant, Right
 from replicator.registry.authorization_tokens import LIFETIME, AuthorizationTokens
 from replicator.registry.identities import IdentityDirectory
 from replicator.registry.peer_tokens import PeerTokens
-from replicator.registry_api.authentication import PeerAuthenticator, User, UserAuthenticator
+from replicator.registry_api.authentication import PeerAuthenticator, UserAuthenticator
+from replicator.registry_api.users import User
 from tests.support.clock import FakeClock
 from tests.support.identities import DEV, access_key
 

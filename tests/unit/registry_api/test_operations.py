@@ -16,10 +16,10 @@ from replicator.registry_api.authentication import (
     Authenticator,
     OpenAuthenticator,
     PeerAuthenticator,
-    User,
     UserAuthenticator,
 )
 from replicator.registry_api.operations import Operations, Readiness
+from replicator.registry_api.users import User
 from tests.support.clock import FakeClock
 from tests.support.wire_client import basic, bearer
 

@@ -20,7 +20,7 @@ from replicator.core.revisions import Revision
 from replicator.core.rights import ALL_RIGHTS, Grant
 from replicator.registry.peer_tokens import PeerTokens
 from replicator.registry.settings import RegistrySettings
-from replicator.registry_api.authentication import User
+from replicator.registry_api.users import User
 from replicator.telemetry.system_clock import SystemClock
 from tests.support.images import build_image
 from tests.support.peer_nodes import FOREIGN_NODE, PeerNode, serve_peer
