@@ -75,20 +75,19 @@ def decide(question: Question, policies: Iterable[Policy]) -> Decision:
     """Return what the policies that apply to a caller and a resource say."""
     action = question.action.lower()
     allowing: dict[bool, tuple[Policy, Statement]] = {}
-    is_constant = True
+    facts: Facts | None = None
     for policy in policies:
         for statement in policy.statements:
             if not _covers(statement, question, action) or not _counts(policy, statement, question):
                 continue
             if statement.conditions:
-                is_constant = False
-                facts = question.facts()
+                facts = facts or question.facts()
                 if not all(condition.holds(facts) for condition in statement.conditions):
                     continue
             if statement.effect is Effect.DENY:
                 return _denied(policy, statement)
             allowing.setdefault(policy.kind is PolicyKind.IDENTITY, (policy, statement))
-    return _decide(question.relation, allowing.get(True), allowing.get(False), is_constant=is_constant)
+    return _decide(question.relation, allowing.get(True), allowing.get(False), is_constant=facts is None)
 
 
 def _covers(statement: Statement, question: Question, action: str) -> bool:

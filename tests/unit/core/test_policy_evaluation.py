@@ -323,3 +323,20 @@ def test_decisions_are_those_of_a_plain_model(
         for other in ({}, {"aws:username": ("dev",), "aws:securetransport": ("true",)}):
             again = decide(Question(Caller(arn, account), relation, ACTION, RESOURCE, lambda o=other: o), policies)
             assert again.outcome is answer.outcome
+
+
+def test_what_conditions_ask_is_found_out_once_and_only_where_one_asks() -> None:
+    asked: list[str] = []
+
+    def facts() -> dict[str, tuple[str, ...]]:
+        asked.append("facts")
+        return {"aws:sourceip": ("10.0.0.1",)}
+
+    dev = Caller(f"arn:aws:iam::{OWN}:user/dev", OWN)
+    question = Question(dev, Relation.OWN_ACCOUNT, ACTION, RESOURCE, facts)
+    elsewhere = policy(IDENTITY, "Allow", Condition={"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}})
+    here = policy(REPOSITORY, "Allow", Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}})
+    assert decide(question, [policy(IDENTITY, "Allow")]).is_constant
+    assert not asked
+    decision = decide(question, [elsewhere, here])
+    assert (decision.outcome, decision.is_constant, asked) == (Outcome.ALLOWED, False, ["facts"])
