@@ -36,7 +36,7 @@ LIFECYCLE = {
         }
     ]
 }
-POLICY = {
+POLICY: dict[str, Any] = {
     "Version": "2012-10-17",
     "Statement": [
         {

@@ -6,7 +6,7 @@ Images are pushed by skopeo with the password of `aws ecr get-login-password`.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
 
-POLICY = {
+POLICY: dict[str, Any] = {
     "Version": "2012-10-17",
     "Statement": [{"Sid": "pull", "Effect": "Allow", "Principal": "*", "Action": "ecr:BatchGetImage"}],
 }
@@ -180,7 +180,7 @@ def test_policies_come_from_files(local: LocalEcr, name: str) -> None:
     assert json.loads(read) == POLICY
     local.ecr("delete-repository-policy", "--repository-name", name)
     assert "(RepositoryPolicyNotFoundException)" in local.fails("get-repository-policy", "--repository-name", name)
-    registry = {**POLICY, "Statement": [{**POLICY["Statement"][0], "Resource": "*"}]}  # type: ignore[dict-item]
+    registry = {**POLICY, "Statement": [{**POLICY["Statement"][0], "Resource": "*"}]}
     (home / "registry.json").write_text(json.dumps(registry))
     local.ecr("put-registry-policy", "--policy-text", "file://registry.json")
     assert json.loads(local.text("get-registry-policy", "--query", "policyText")) == registry
