@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from replicator.config.base import Flag, Model, WorkingPath
 from replicator.config.identities import IdentitySettings
@@ -75,6 +75,12 @@ class Settings(Model):
     """Nodes that run in other processes."""
     nodes: Annotated[tuple[NodeSettings, ...], Field(min_length=1)]
     """The nodes this process runs."""
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if "identities" in self.model_fields_set and not self.identities:
+            raise ValueError("expected at least one identity; leave identities out to accept every caller")
+        return self
 
     def node(self, wanted: NodeId) -> NodeSettings:
         """Return one node's settings; raise ConfigurationError when this process does not run it."""

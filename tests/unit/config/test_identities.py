@@ -61,6 +61,11 @@ def test_an_identity_with_two_keys_and_policies(tmp_path: Path) -> None:
     assert (inline.name, in_file.name) == (f"policies[0] of {DEV}", str(tmp_path / "more.json"))
 
 
+def test_a_list_of_nobody_does_not_open_the_nodes(tmp_path: Path) -> None:
+    [problem] = problems(write(tmp_path))
+    assert "expected at least one identity; leave identities out to accept every caller" in problem
+
+
 def test_an_administrator_is_a_policy(tmp_path: Path) -> None:
     [found] = load_settings(write(tmp_path, identity(administrator=True)), {"SECRET": CANARY}).identities
     assert found.to_policies() == (EVERYTHING,)
