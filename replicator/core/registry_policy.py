@@ -7,20 +7,16 @@ repository, and `ecr:CreateRepository` where the repository is missing (ECR, "Re
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from replicator.core.arns import partition_of, repository_arn
-from replicator.core.errors import InvalidInput
 from replicator.core.policy import Caller, Effect, Patterns, Policy, PolicyKind, Principals, Statement
 from replicator.core.policy_evaluation import Question, Relation, decide
 from replicator.core.principal_arns import root_arn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from replicator.core.names import AccountId, NodeId, RepositoryName
 
 
@@ -33,7 +29,6 @@ class Permission(enum.StrEnum):
 
 ALL_PERMISSIONS = frozenset(Permission)
 _REMEMBERED = 256
-_PATTERN = re.compile(r"[a-z0-9._/*-]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +106,3 @@ def _facts(here: NodeId, source: NodeId) -> dict[str, tuple[str, ...]]:
         "aws:sourceaccount": (source.account,),
         "aws:viaawsservice": ("false",),
     }
-
-
-def check_statements(statements: Iterable[PolicyStatement]) -> None:
-    """Raise InvalidInput for statements that allow nothing, nowhere, or where no repository can be."""
-    for number, statement in enumerate(statements, start=1):
-        if not statement.permissions or not statement.repositories:
-            raise InvalidInput(f"statement {number}: expected at least one action and one repository")
-        for pattern in statement.repositories:
-            if _PATTERN.fullmatch(pattern) is None:
-                raise InvalidInput(f"statement {number}: expected a pattern of repository names, got {pattern[:80]!r}")

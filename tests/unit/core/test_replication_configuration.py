@@ -10,7 +10,6 @@ from replicator.core.errors import InvalidInput, InvalidName
 from replicator.core.mutability import MutabilityRule, TagMutability
 from replicator.core.names import AccountId, NodeId, Region
 from replicator.core.quotas import DEFAULT_QUOTAS, Quotas
-from replicator.core.registry_policy import ALL_PERMISSIONS, PolicyStatement, check_statements
 from replicator.core.replication import Rename, ReplicationRule
 from replicator.core.replication_configuration import (
     RegistryRule,
@@ -96,22 +95,6 @@ def test_a_rule_repeats_another_of_the_same_filters_and_a_common_destination() -
     assert not rule.repeats(ReplicationRule("x", (NODES[1],), ("a/b", "c/")))
     assert not rule.repeats(ReplicationRule("x", (EU,), ("a/b",)))
     assert not rule.repeats(ReplicationRule("x", (EU,), ("a/b", "c/"), rename=(Rename("", "x/"),)))
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        PolicyStatement(ACCOUNT, frozenset()),
-        PolicyStatement(ACCOUNT, ALL_PERMISSIONS, ()),
-        PolicyStatement(ACCOUNT, ALL_PERMISSIONS, ("",)),
-        PolicyStatement(ACCOUNT, ALL_PERMISSIONS, ("Team/*",)),
-        PolicyStatement(ACCOUNT, ALL_PERMISSIONS, ("a" * 257,)),
-    ],
-)
-def test_a_statement_that_allows_nothing_is_refused(statement: PolicyStatement) -> None:
-    check_statements([PolicyStatement(ACCOUNT)])
-    with pytest.raises(InvalidInput, match="statement 2: expected"):
-        check_statements([PolicyStatement(ACCOUNT), statement])
 
 
 def test_a_template_has_a_prefix_a_cause_and_exclusions_that_fit() -> None:
