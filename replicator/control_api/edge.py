@@ -25,6 +25,7 @@ from replicator.control_api.canonical_request import RequestHead
 from replicator.control_api.errors import EcrError, answer_to, not_supported, of_operation, server_exception
 from replicator.control_api.input import Input
 from replicator.control_api.operations import HANDLERS
+from replicator.control_api.registries import Registries, served
 from replicator.control_api.request import (
     MAX_BODY,
     origin_of,
@@ -34,9 +35,7 @@ from replicator.control_api.request import (
     unknown_operation,
 )
 from replicator.control_api.validation import validated
-from replicator.core import texts
 from replicator.core.errors import ReplicatorError
-from replicator.core.names import AccountId, NodeId
 from replicator.core.principal import PrincipalKind
 from replicator.telemetry.logs import get_logger
 from replicator.telemetry.requests import Outcome
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from replicator.control_api.request import Target
     from replicator.control_api.services import EcrRegistry
     from replicator.core.clock import Clock
+    from replicator.core.names import NodeId
     from replicator.core.principal import Principal
     from replicator.core.rate_limit import RateLimit
     from replicator.telemetry.requests import Observer
@@ -86,8 +86,7 @@ class ControlApi:
         observe: Observer,
         rate_limit: RateLimit | None = None,
     ) -> None:
-        self._home = home
-        self._registries = registries
+        self._registries = Registries(home, registries)
         self._callers = callers
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -139,14 +138,15 @@ class ControlApi:
         request = visit.request
         context = context_of(members, request.remote, is_secure=request.secure, now=self._clock.now())
         if is_by_identity_only(operation.name):
-            registry, principal = self._served(self._home_registry, service), replace(caller.principal, context=context)
+            registry, principal = served(self._registries.home, service), replace(caller.principal, context=context)
         else:
-            if operation.name == _LIST and self._is_of_nobody(caller, members):
+            account = caller.principal.account
+            if operation.name == _LIST and self._registries.is_of_nobody(account, members):
                 authorize(
-                    replace(caller.principal, context=context), service, _LIST, members, self._home_registry.names
+                    replace(caller.principal, context=context), service, _LIST, members, self._registries.home.names
                 )
                 return {"repositories": []}
-            registry = self._served(self._registry(service, operation, caller, members), service)
+            registry = served(self._registries.get(service, operation, account, members), service)
             principal = caller.principal.at(registry.node.policies, context)
         visit.names = registry.names
         authorize(principal, service, operation.name, members, registry.names)
@@ -154,7 +154,9 @@ class ControlApi:
         if handler is None:
             raise not_supported(operation)
         origin = origin_of(request)
-        return await handler(Call(operation.name, members, principal, registry, caller.key, origin, self._registries))
+        return await handler(
+            Call(operation.name, members, principal, registry, caller.key, origin, self._registries.all)
+        )
 
     def _claim(self, visit: _Visit, target: Target) -> Claim:
         request = visit.request
@@ -186,54 +188,6 @@ class ControlApi:
         turns = self._turns.setdefault(request.remote or "", asyncio.Semaphore(_LARGE_OF_ONE_ADDRESS))
         async with turns, self._large:
             yield
-
-    @property
-    def _home_registry(self) -> EcrRegistry:
-        """This node's own registry, for operations that are about none: their callers need none here."""
-        return self._registries[self._home]
-
-    def _served(self, registry: EcrRegistry, service: str) -> EcrRegistry:
-        """Return the registry as the API of a service knows it; raises EcrError where that is not served."""
-        if service != "ecr-public":
-            return registry
-        if not registry.node.settings.public_registry.is_enabled:
-            raise EcrError("UnsupportedCommandException", "ECR Public is not served by this registry.")
-        return registry.as_public()
-
-    def _registry(self, service: str, operation: Operation, caller: Caller, members: Input) -> EcrRegistry:
-        """Return the registry that is meant: the one that the request names, or else the caller's own.
-
-        A public registry may be named by its alias, too.
-        """
-        account = members.find_text("registryId") or caller.principal.account or self._home.account
-        registry = self._registries.get(NodeId(AccountId(account), self._home.region))
-        if registry is None and service == "ecr-public":
-            registry = self._of_alias(account)
-        if registry is not None:
-            return registry
-        if "RegistryNotFoundException" in operation.errors:
-            raise EcrError("RegistryNotFoundException", texts.public_registry_not_found(account))
-        repository = members.find_text("repositoryName") or next(iter(members.texts("repositoryNames")), None)
-        if repository is not None and "RepositoryNotFoundException" in operation.errors:
-            raise EcrError("RepositoryNotFoundException", texts.repository_not_found(repository, account))
-        raise EcrError("InvalidParameterException", texts.registry_not_found(account, self._home.region))
-
-    def _is_of_nobody(self, caller: Caller, members: Input) -> bool:
-        """Whether a list is asked of an account without a registry here, and of no repository by its name."""
-        account = members.find_text("registryId") or caller.principal.account or self._home.account
-        return (
-            "repositoryNames" not in members and NodeId(AccountId(account), self._home.region) not in self._registries
-        )
-
-    def _of_alias(self, alias: str) -> EcrRegistry | None:
-        return next(
-            (
-                one
-                for node, one in self._registries.items()
-                if node.region == self._home.region and one.node.settings.public_registry.alias == alias
-            ),
-            None,
-        )
 
     def _admit(self, caller: str) -> None:
         if self._rate_limit is not None:
