@@ -43,9 +43,7 @@ async def port(node: CachingNode, clock: FakeClock) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def served(node: CachingNode, clock: FakeClock) -> AsyncIterator[int]:
-    services = Services(
-        node.node, node.cache, node.pushes, node.uploads, Listings(node.node), PeerReads(node.node)
-    )
+    services = Services(node.node, node.cache, node.pushes, node.uploads, Listings(node.node), PeerReads(node.node))
     peers = PeerAuthenticator(PeerTokens(NODE, b"a secret between nodes", clock))
     api = RegistryApi(services, OpenAuthenticator(peers), clock, lambda _: None)
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)
