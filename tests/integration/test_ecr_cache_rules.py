@@ -129,14 +129,15 @@ def test_rules_are_listed_by_pages_and_missing_ones_are_named(ecr: EcrNodes) -> 
         ["ROOT", "team-a"],
         ["team-b"],
     ]
-    for ask in (
-        lambda: client.describe_pull_through_cache_rules(ecrRepositoryPrefixes=["team-a", "unknown"]),
-        lambda: client.update_pull_through_cache_rule(ecrRepositoryPrefix="unknown", credentialArn=SECRET),
-        lambda: client.delete_pull_through_cache_rule(ecrRepositoryPrefix="unknown"),
-        lambda: client.validate_pull_through_cache_rule(ecrRepositoryPrefix="unknown"),
-    ):
+    unknown: tuple[tuple[str, dict[str, object]], ...] = (
+        ("describe_pull_through_cache_rules", {"ecrRepositoryPrefixes": ["team-a", "unknown"]}),
+        ("update_pull_through_cache_rule", {"ecrRepositoryPrefix": "unknown", "credentialArn": SECRET}),
+        ("delete_pull_through_cache_rule", {"ecrRepositoryPrefix": "unknown"}),
+        ("validate_pull_through_cache_rule", {"ecrRepositoryPrefix": "unknown"}),
+    )
+    for operation, given in unknown:
         with pytest.raises(ClientError) as error:
-            ask()
+            getattr(client, operation)(**given)
         assert error_of(error) == (
             "PullThroughCacheRuleNotFoundException",
             f"The pull through cache rule with prefix 'unknown' does not exist in the registry with id '{ACCOUNT}'",
@@ -278,12 +279,9 @@ def test_rules_of_the_file_are_shown_and_cannot_be_changed(tmp_path: Path, upstr
         assert (hub["upstreamRegistryUrl"], hub["upstreamRegistry"]) == ("registry-1.docker.io", "docker-hub")
         assert office["upstreamRegistryUrl"] == upstream.url.removeprefix("http://")
         assert refused(ecr, "hub", credentialArn=SECRET)[0] == "PullThroughCacheRuleAlreadyExistsException"
-        for ask in (
-            lambda: client.delete_pull_through_cache_rule(ecrRepositoryPrefix="hub"),
-            lambda: client.update_pull_through_cache_rule(ecrRepositoryPrefix="hub", credentialArn=SECRET),
-        ):
+        for change, given in (("delete", {}), ("update", {"credentialArn": SECRET})):
             with pytest.raises(ClientError, match=r"is declared in .*replicator\.yaml") as error:
-                ask()
+                getattr(client, f"{change}_pull_through_cache_rule")(ecrRepositoryPrefix="hub", **given)
             assert error_of(error)[0] == "InvalidParameterException"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
+from replicator.core.names import RepositoryName, Tag
 from tests.support.ecr_images import push, put_manifest
 from tests.support.ecr_node import ACCOUNT, OTHER_ACCOUNT, ecr_nodes, node
 from tests.support.images import build_image, build_index
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.ecr_node import EcrNodes
 
 US, EU, AP = "us-east-1", "eu-west-1", "ap-south-1"
-REPOSITORY = "team/app"
+REPOSITORY = RepositoryName("team/app")
 IMAGE, OTHER = build_image([b"image"]), build_image([b"other"])
 INDEX = build_index([IMAGE, OTHER])
 
@@ -59,7 +60,9 @@ def statuses(ecr: EcrNodes, **image_id: str) -> dict[str, str]:
 
 def until_complete(ecr: EcrNodes, *regions: str, **image_id: str) -> None:
     async def is_complete() -> bool:
-        rows = await ecr.node(f"{ACCOUNT}/{US}").replication.use_cases.status.of_image(REPOSITORY, image_id["imageTag"])
+        rows = await ecr.node(f"{ACCOUNT}/{US}").replication.use_cases.status.of_image(
+            REPOSITORY, Tag(image_id["imageTag"])
+        )
         return {one.destination: one.status for one in rows} == {
             f"{ACCOUNT}/{region}": "COMPLETE" for region in regions
         }
@@ -129,7 +132,7 @@ def test_an_unknown_destination_that_is_accepted_fails_at_once_and_for_good(tmp_
         push(ecr, REPOSITORY, IMAGE, "v1")
 
         async def has_failed() -> bool:
-            rows = await ecr.node().replication.use_cases.status.of_image(REPOSITORY, "v1")
+            rows = await ecr.node().replication.use_cases.status.of_image(REPOSITORY, Tag("v1"))
             return [one.status for one in rows] == ["FAILED"]
 
         ecr.until(has_failed)
@@ -218,7 +221,7 @@ def test_a_backfill_brings_what_was_there(ecr: EcrNodes) -> None:
 def test_backfills_are_listed_by_pages_the_youngest_first(ecr: EcrNodes) -> None:
     client = ecr.client()
     put(ecr, to(EU, AP))
-    made = []
+    made: list[str] = []
     for region in (EU, AP):
         started = client.start_replication_backfill(destination={"region": region, "registryId": ACCOUNT})
         made.insert(0, started["replicationBackfillId"])

@@ -262,7 +262,7 @@ def test_sec_31_every_start_has_secrets_of_its_own(tmp_path: Path) -> None:
     """A bearer token of one node is worth nothing at another that was configured alike and knows no secret."""
     user = {"name": "ann", "password": {"env": "ANN"}, "grants": [{"actions": ["pull"]}]}
     basic = {"Authorization": "Basic " + base64.b64encode(b"ann:an9Pass!").decode()}
-    tokens = []
+    tokens: list[str] = []
     for name in ("one", "two"):
         nodes = [node(auth={"users": [user]})]
         with ecr_nodes(tmp_path / name, nodes=nodes, environ={"ANN": "an9Pass!"}) as running:

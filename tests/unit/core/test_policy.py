@@ -9,6 +9,7 @@ import pytest
 from replicator.core.account_settings import PolicyScope
 from replicator.core.errors import InvalidPolicy
 from replicator.core.policy import MAX_POLICY, Effect, PolicyKind, Principals, parse_policy
+from replicator.core.principal_arns import Role
 
 REPOSITORY, REGISTRY, IDENTITY = PolicyKind.REPOSITORY, PolicyKind.REGISTRY, PolicyKind.IDENTITY
 PUBLIC = PolicyKind.PUBLIC_REPOSITORY
@@ -80,7 +81,7 @@ def test_principals_in_all_their_forms() -> None:
     assert found == Principals(
         accounts=frozenset({"111111111111", "222222222222"}),
         arns=frozenset({user, role, session}),
-        roles=frozenset({("123456789012", "ci")}),
+        roles=frozenset({Role("123456789012", "ci")}),
         services=frozenset({"x.amazonaws.com"}),
     )
     assert principals("*") == principals({"AWS": "*"}) == Principals(anybody=True)

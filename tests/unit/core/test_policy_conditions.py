@@ -86,7 +86,8 @@ def test_each_operator_compares_in_its_way(name: str, value: str, meets: str, fa
 
 
 def test_the_table_above_has_every_operator() -> None:
-    (mark,) = (one for one in test_each_operator_compares_in_its_way.pytestmark if one.name == "parametrize")
+    marks: list[pytest.Mark] = vars(test_each_operator_compares_in_its_way)["pytestmark"]
+    (mark,) = (one for one in marks if one.name == "parametrize")
     assert {case[0] for case in mark.args[1]} | {"Null"} == set(OPERATORS)
 
 

@@ -6,6 +6,7 @@ import fnmatch
 import itertools
 import json
 import re
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from replicator.core.names import AccountId
 from replicator.core.policy import Caller, Policy, PolicyKind, parse_policy
 from replicator.core.policy_evaluation import Outcome, Question, Relation, decide, label_of
+
+Facts = Mapping[str, tuple[str, ...]]
 
 OWN, OTHER = AccountId("123456789012"), AccountId("210987654321")
 RESOURCE = f"arn:aws:ecr:us-east-1:{OWN}:repository/team/api"
@@ -35,7 +38,7 @@ def ask(
     relation: Relation = Relation.OWN_ACCOUNT,
     action: str = ACTION,
     resource: str = RESOURCE,
-    facts: dict[str, tuple[str, ...]] | None = None,
+    facts: Facts | None = None,
     service: str | None = None,
 ) -> Outcome:
     account = None if arn is None else AccountId(arn.split(":")[4])
@@ -169,7 +172,7 @@ def test_resources_are_matched_by_their_arns(kind: PolicyKind, pattern: str, mat
 def test_all_conditions_have_to_hold() -> None:
     both = {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}, "Bool": {"aws:SecureTransport": "true"}}
     allowing = policy(IDENTITY, "Allow", Condition=both)
-    here = {"aws:sourceip": ("10.1.2.3",), "aws:securetransport": ("true",)}
+    here: Facts = {"aws:sourceip": ("10.1.2.3",), "aws:securetransport": ("true",)}
     assert ask(allowing, facts=here) is Outcome.ALLOWED
     assert ask(allowing, facts={**here, "aws:securetransport": ("false",)}) is Outcome.NO_IDENTITY_ALLOWS
     assert ask(allowing, facts={"aws:sourceip": ("10.1.2.3",)}) is Outcome.NO_IDENTITY_ALLOWS
@@ -222,8 +225,10 @@ def _statements(kind: PolicyKind) -> st.SearchStrategy[dict[str, object]]:
 
 
 def _documents(kind: PolicyKind) -> st.SearchStrategy[dict[str, object] | None]:
-    found = st.lists(_statements(kind), min_size=1, max_size=3).map(lambda some: {"Statement": some})
-    return st.none() | found
+    def document(statements: list[dict[str, object]]) -> dict[str, object]:
+        return {"Statement": statements}
+
+    return st.none() | st.lists(_statements(kind), min_size=1, max_size=3).map(document)
 
 
 def _model(
@@ -320,8 +325,9 @@ def test_decisions_are_those_of_a_plain_model(
     answer = decide(question, policies)
     assert answer.is_allowed is _model(documents, arn, relation, facts)
     if answer.is_constant:
-        for other in ({}, {"aws:username": ("dev",), "aws:securetransport": ("true",)}):
-            again = decide(Question(Caller(arn, account), relation, ACTION, RESOURCE, lambda o=other: o), policies)
+        others: tuple[Facts, ...] = ({}, {"aws:username": ("dev",), "aws:securetransport": ("true",)})
+        for other in others:
+            again = decide(Question(Caller(arn, account), relation, ACTION, RESOURCE, dict(other).copy), policies)
             assert again.outcome is answer.outcome
 
 

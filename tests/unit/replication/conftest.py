@@ -66,6 +66,9 @@ class Scene:
     @overload
     def find(self, destination: RegistryRef) -> None: ...
 
+    @overload
+    def find(self, destination: NodeId | RegistryRef) -> MemoryPeer | None: ...
+
     def find(self, destination: NodeId | RegistryRef) -> MemoryPeer | None:
         """Return a destination; the scene is what a worker asks for them."""
         return None if isinstance(destination, RegistryRef) else self.destinations.get(destination)
