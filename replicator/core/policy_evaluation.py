@@ -85,7 +85,7 @@ def decide(question: Question, policies: Iterable[Policy]) -> Decision:
                 if not all(condition.holds(facts) for condition in statement.conditions):
                     continue
             if statement.effect is Effect.DENY:
-                return _denied(policy, statement)
+                return _denied(policy, statement, is_constant=facts is None)
             allowing.setdefault(policy.kind is PolicyKind.IDENTITY, (policy, statement))
     return _decide(question.relation, allowing.get(True), allowing.get(False), is_constant=facts is None)
 
@@ -106,10 +106,10 @@ def _counts(policy: Policy, statement: Statement, question: Question) -> bool:
     return names_all and policy.kind is PolicyKind.REPOSITORY
 
 
-def _denied(policy: Policy, statement: Statement) -> Decision:
+def _denied(policy: Policy, statement: Statement, *, is_constant: bool) -> Decision:
     is_identity = policy.kind is PolicyKind.IDENTITY
     outcome = Outcome.DENIED_BY_IDENTITY if is_identity else Outcome.DENIED_BY_RESOURCE
-    return Decision(outcome, policy, statement, not statement.conditions)
+    return Decision(outcome, policy, statement, is_constant)
 
 
 def _decide(

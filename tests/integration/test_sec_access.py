@@ -273,7 +273,7 @@ def test_sec_31_every_start_has_secrets_of_its_own(tmp_path: Path) -> None:
             tokens.append(token)
 
 
-IMAGE_NAME = {"repository": "team/api", "reference": "1"}
+IMAGE_NAME: dict[str, object] = {"repository": "team/api", "reference": "1"}
 PAGES: tuple[tuple[str, dict[str, object] | None], ...] = (
     ("status", None),
     ("replication/images?repository=team/api&reference=1", None),

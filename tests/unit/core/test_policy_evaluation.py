@@ -331,6 +331,14 @@ def test_decisions_are_those_of_a_plain_model(
             assert again.outcome is answer.outcome
 
 
+def test_a_denial_that_another_could_have_come_before_is_not_remembered() -> None:
+    first = policy(IDENTITY, "Deny", Condition={"StringEquals": {"aws:username": "dev"}})
+    root = Caller(f"arn:aws:iam::{OWN}:root", OWN)
+    question = Question(root, Relation.OWN_ACCOUNT, ACTION, RESOURCE, dict)
+    answer = decide(question, [first, policy(REGISTRY, "Deny")])
+    assert (answer.outcome, answer.is_constant) == (Outcome.DENIED_BY_RESOURCE, False)
+
+
 def test_what_conditions_ask_is_found_out_once_and_only_where_one_asks() -> None:
     asked: list[str] = []
 
