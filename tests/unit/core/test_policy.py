@@ -8,6 +8,7 @@ import pytest
 
 from replicator.core.account_settings import PolicyScope
 from replicator.core.errors import InvalidPolicy
+from replicator.core.names import AccountId
 from replicator.core.policy import MAX_POLICY, Effect, PolicyKind, Principals, parse_policy
 from replicator.core.principal_arns import Role
 
@@ -81,7 +82,7 @@ def test_principals_in_all_their_forms() -> None:
     assert found == Principals(
         accounts=frozenset({"111111111111", "222222222222"}),
         arns=frozenset({user, role, session}),
-        roles=frozenset({Role("123456789012", "ci")}),
+        roles=frozenset({Role(AccountId("123456789012"), "ci")}),
         services=frozenset({"x.amazonaws.com"}),
     )
     assert principals("*") == principals({"AWS": "*"}) == Principals(anybody=True)
