@@ -168,7 +168,9 @@ class _Reader:
             raise ValueError("expected Version 2008-10-17 or 2012-10-17")
         if len(_text(document.get("Id", ""), "Id")) > _MAX_ID:
             raise ValueError(f"expected an Id of at most {_MAX_ID} characters")
-        found = document.get("Statement")
+        if "Statement" not in document:
+            raise ValueError("a policy needs the element 'Statement'")
+        found = document["Statement"]
         statements = found if isinstance(found, list) else [found]
         if not statements:
             raise ValueError("expected at least one statement")

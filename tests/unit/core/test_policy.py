@@ -180,6 +180,13 @@ def test_what_the_language_does_not_have_is_refused(kind: PolicyKind, changes: d
         parse_policy(document(kind, **changes), kind)
 
 
+@pytest.mark.parametrize("kind", list(PolicyKind))
+def test_a_policy_without_statements_is_told_what_it_lacks(kind: PolicyKind) -> None:
+    with pytest.raises(InvalidPolicy) as caught:
+        parse_policy('{"Version": "2012-10-17"}', kind)
+    assert caught.value.reason == "a policy needs the element 'Statement'"
+
+
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
