@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EXTRA: Final = "replicator[ecr]"
 _EARLY: Final = 0.5
 """Share of a token's life after which another one is asked for."""
+_UNREACHABLE: Final = {"EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError"}
+"""Botocore's names of failures after which there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +97,7 @@ def _reason(error: Exception) -> str:
     response = getattr(error, "response", None)
     said = response.get("Error", {}) if isinstance(response, dict) else {}
     code = str(said.get("Code", ""))[:100]
-    return f"it answered {code}" if code.isprintable() and code else type(error).__name__
+    if code.isprintable() and code:
+        return f"it answered {code}"
+    kind = type(error).__name__
+    return f"it cannot be reached ({kind})" if kind in _UNREACHABLE else kind

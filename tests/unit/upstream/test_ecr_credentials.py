@@ -96,7 +96,7 @@ async def test_an_answer_without_a_token_is_a_denial(document: object) -> None:
 async def test_an_api_that_is_not_there_is_a_denial() -> None:
     clock = FakeClock()
     identity = AwsIdentity("eu-west-1", "AKIAEXAMPLE", "s3cret-key", None, "http://127.0.0.1:1")
-    with pytest.raises(UpstreamDenied, match="gives no token: EndpointConnectionError"):
+    with pytest.raises(UpstreamDenied, match=r"gives no token: it cannot be reached \(EndpointConnectionError\)"):
         await EcrCredentials("ours", identity, clock)()
 
 
