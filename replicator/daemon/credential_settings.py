@@ -22,6 +22,8 @@ from pydantic import Field, ValidationError
 
 from replicator.config.base import BaseUrl, Host, Model, Name, RegionName, is_loopback
 from replicator.config.document import MAX_BYTES, DocumentError, read_document
+from replicator.config.explain import explain
+from replicator.config.problems import dotted
 from replicator.core.errors import ConfigurationError
 from replicator.core.names import Region
 
@@ -68,10 +70,12 @@ def settings_path(environ: Mapping[str, str]) -> Path:
 
 def load_credential_settings(path: Path, *, must_exist: bool = False) -> CredentialSettings:
     """Return what a file says, nothing when there is no file; raises ConfigurationError."""
+    content: object = None
     try:
         with path.open("rb") as opened:
             data = opened.read(MAX_BYTES + 1)
-        settings = CredentialSettings.model_validate(read_document(data.decode()).data)
+        content = read_document(data.decode()).data
+        settings = CredentialSettings.model_validate(content)
     except FileNotFoundError as error:
         if must_exist:
             raise ConfigurationError(f"{path} does not exist") from error
@@ -83,13 +87,19 @@ def load_credential_settings(path: Path, *, must_exist: bool = False) -> Credent
     except DocumentError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{path}: {place}: {first['msg']}") from error
+        raise ConfigurationError(f"{path}: {_first_problem(error, content)}") from error
     for registry, one in settings.registries.items():
         if one.endpoint_url is not None:
             check_endpoint(one.endpoint_url, f"{path}: {registry}: ")
     return settings
+
+
+def _first_problem(error: ValidationError, content: object) -> str:
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "extra_forbidden":
+        return f"{'.'.join(map(str, first['loc']))}: unknown key"
+    found = explain(first, content)
+    return f"{dotted(found.path)}: {found.message}" if found.path else found.message
 
 
 def check_endpoint(url: str, where: str = "") -> None:
