@@ -133,7 +133,10 @@ class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
     """
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401 - as logging has it
-        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
-            _log.info("request is malformed", remote=str(args[0]), reason=type(kwargs["exc_info"]).__name__)
+        error = kwargs.get("exc_info")
+        if isinstance(error, HttpProcessingError):
+            # Clients that may speak plain HTTP try TLS first.
+            reason = "TLS on a port without it" if "HTTPS traffic" in error.message else type(error).__name__
+            _log.info("request is malformed", remote=str(args[0]), reason=reason)
             return
         super().log(level, msg, *args, **kwargs)

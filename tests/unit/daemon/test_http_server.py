@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import struct
 import sys
@@ -56,6 +57,31 @@ async def test_nobody_is_let_in_while_the_last_ones_are_served() -> None:
                 while _is_open(address):  # noqa: ASYNC110 - nothing tells when a port is closed
                     await asyncio.sleep(0)
             release.set()
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", "TLS on a port without it"), (b"@ hunter2\r\n\r\n", "Bad")],
+)
+async def test_what_is_no_http_is_one_line_that_quotes_nothing(
+    sent: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = HttpServer(Listener(listening, "", None), _unasked, _unasked)
+        await server.start()
+        try:
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(sent)
+            await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            await server.stop(grace=1)
+    told = [one for one in caplog.records if "request is malformed" in one.getMessage()]
+    assert len(told) == 1
+    assert reason in str(told[0].__dict__)
+    assert "hunter2" not in caplog.text
 
 
 def _is_open(address: tuple[str, int]) -> bool:
