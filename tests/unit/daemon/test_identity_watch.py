@@ -61,7 +61,7 @@ class Scene:
             "identities": [{"arn": DEV, "access_keys": keys, "policy_files": ["policy.json"]}],
             **more,
         }
-        self.file.write_text(yaml.safe_dump(document))
+        self.file.write_text(yaml.safe_dump({key: value for key, value in document.items() if value is not None}))
 
     def write_secret(self, text: str) -> None:
         (self.directory / "secret").write_text(text)
@@ -118,7 +118,7 @@ async def test_a_policy_that_changed_is_in_force(scene: Scene) -> None:
 
 async def test_whoever_asks_does_not_wait(scene: Scene) -> None:
     await scene.clock.sleepers()
-    scene.write(identities=[])
+    scene.write(identities=None)
     scene.watch.ask()
     await asyncio.to_thread(eventually, lambda: len(scene.directory_of_keys) == 0, "the keys to be gone")
 
@@ -141,7 +141,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing(
         case "policy":
             scene.write_policy({})
         case _:
-            scene.write(identities=[], colour="blue")
+            scene.write(identities=None, colour="blue")
     with caplog.at_level(logging.ERROR):
         await scene.watch.look()
         await scene.watch.look()
@@ -166,7 +166,7 @@ async def test_other_changes_need_a_restart(tmp_path: Path, caplog: pytest.LogCa
 async def test_a_node_without_identities_does_not_become_one_with(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scene = Scene(tmp_path, identities=[])
+    scene = Scene(tmp_path, identities=None)
     scene.write()
     with caplog.at_level(logging.WARNING):
         await scene.watch.look()
