@@ -88,8 +88,9 @@ def test_every_step_does_what_it_says(demo: Demo) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(number: signal.Signals, demo: Demo) -> None:
-    eventually(lambda: demo.says("5/7  "), "the demo to come to its fifth step", within=TIMEOUT)
+    eventually(lambda: demo.says("2/7  "), "the demo to come to its second step", within=TIMEOUT)
     assert any("replicator serve" in one for one in demo.left())
+    eventually(lambda: demo.says("4/7  "), "the demo to come to its fourth step", within=TIMEOUT)
     demo.process.send_signal(number)
     assert demo.process.wait(TIMEOUT) == 130
     assert "everything is stopped" in demo.output()

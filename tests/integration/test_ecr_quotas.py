@@ -6,6 +6,7 @@ Those of repositories, images and layers are shown next to what creates them.
 from __future__ import annotations
 
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,12 +42,15 @@ PROFILE = f"arn:aws:signer:{REGION}:{ACCOUNT}:/signing-profiles/release"
 
 @pytest.fixture
 def ecr(tmp_path: Path) -> Iterator[EcrNodes]:
-    document = {
-        "upstreams": [{"name": "public.ecr.aws", "url": "http://127.0.0.1:9", "preset": "ecr-public"}],
-        "peers": [{"account": ACCOUNT, "region": region, "url": "http://127.0.0.1:9"} for region in (EU, WEST, SOUTH)],
-    }
-    with ecr_nodes(tmp_path, document, nodes=[node(quotas=QUOTAS)]) as running:
-        yield running
+    # Peers that take a connection and never say anything: what goes there stays on its way.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        document = {
+            "upstreams": [{"name": "public.ecr.aws", "url": "http://127.0.0.1:9", "preset": "ecr-public"}],
+            "peers": [{"account": ACCOUNT, "region": region, "url": url} for region in (EU, WEST, SOUTH)],
+        }
+        with ecr_nodes(tmp_path, document, nodes=[node(quotas=QUOTAS)]) as running:
+            yield running
 
 
 @pytest.fixture
