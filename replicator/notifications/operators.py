@@ -93,8 +93,11 @@ class EventOperators:
     async def discard(self, sink: str | None, event_id: str | None) -> int:
         """Drop given-up deliveries, of one sink or all, of one event or all; return how many there were.
 
-        Raises EventNotFound for an event that is not kept.
+        Also of a sink that is configured no more, as long as deliveries are left for it. Raises SinkNotFound, or
+        EventNotFound for an event that is not kept.
         """
+        if sink is not None and sink not in {one.name for one in await self.sinks()}:
+            self._check(sink)
         if event_id is not None:
             return await self._node.database.write(partial(_discard_event, event_id, sink))
         return await self._each(partial(_discard, sink))

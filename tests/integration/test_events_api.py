@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from replicator.core.digest import Digest
+from replicator.core.errors import SinkNotFound
 from replicator.core.event_sinks import EventSink
 from replicator.core.events import ImageAction, image_action
 from replicator.core.names import RepositoryName, Tag
@@ -131,6 +132,7 @@ async def test_the_latest_come_first_page_by_page(operated: Operated) -> None:
         ("retry", {"snik": "ci"}, 400),
         ("retry", {"sink": 7}, 400),
         ("retry", {"sink": "x" * 201}, 400),
+        ("discard", {"sink": "nobody"}, 404),
         ("discard", {}, 400),
         ("discard", {"event": "no such"}, 404),
         ("discard", {"all": "yes"}, 400),
@@ -143,6 +145,20 @@ async def test_what_cannot_be_is_refused_and_changes_nothing(
     assert (await operated.post(path, body))[0] == status
     _, sinks = await operated.get("sinks")
     assert sinks["sinks"][0]["deliveries"] == {"dead": 1}
+
+
+async def test_a_sink_that_is_unknown_is_refused_in_the_same_words(operated: Operated) -> None:
+    refused = await operated.post("retry", {"sink": "nobody"})
+    assert "there is no sink nobody" in str(refused)
+    assert await operated.post("discard", {"sink": "nobody"}) == refused
+
+
+async def test_what_a_sink_that_was_removed_left_can_be_discarded(operated: Operated) -> None:
+    await operated.happen(2, given_up=True)
+    operators = EventOperators(operated.node, [], {})
+    assert await operators.discard("ci", None) == 2
+    with pytest.raises(SinkNotFound, match="there is no sink ci"):
+        await operators.discard("ci", None)
 
 
 @pytest.mark.parametrize("path", ["dead?after=x", "dead?limit=0", "latest?before=-1", "dead?sink=nobody", "nothing"])
