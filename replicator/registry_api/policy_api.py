@@ -58,8 +58,10 @@ class PolicyApi(OperatorApi):
         fields = query_fields(asked.request, "principal", "action", "repository")
         asked.authorize(Action.EXPLAIN_POLICY, None)
         name, action = fields.position("principal"), fields.find_name("action")
-        if not name or action is None or not _ACTION.fullmatch(action):
-            raise InvalidInput("expected principal, and action such as ecr:BatchGetImage")
+        if not name:
+            raise InvalidInput("expected principal")
+        if action is None or not _ACTION.fullmatch(action):
+            raise InvalidInput(f"expected action such as ecr:BatchGetImage, got {(action or '')[:80]!r}")
         repository = fields.find_repository()
         known = self._find(name)
         principal = (known or _stranger(name)).at(self._rules, RequestContext(now=self._time.now()))

@@ -104,6 +104,19 @@ def test_questions_that_make_no_sense_are_refused(ecr: EcrNodes, query: str) -> 
     assert ecr.send("GET", f"/_replicator/v1/policy/explain?{query}", headers=headers).status == 400
 
 
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("action=ecr:PutImage", "expected principal"),
+        (f"principal={READER}", "expected action such as ecr:BatchGetImage, got ''"),
+        (f"principal={READER}&action=PutImage", "expected action such as ecr:BatchGetImage, got 'PutImage'"),
+    ],
+)
+def test_the_argument_that_is_wrong_is_named(ecr: EcrNodes, query: str, message: str) -> None:
+    reply = ecr.send("GET", f"/_replicator/v1/policy/explain?{query}", headers={"Authorization": login(ecr)})
+    assert (reply.status, reply.json()["errors"][0]["message"]) == (400, message)
+
+
 def test_only_who_may_ask_is_answered(ecr: EcrNodes) -> None:
     path = f"/_replicator/v1/policy/explain?principal={READER}&action=ecr:PutImage&repository=team/api"
     assert ecr.send("GET", path).status == 401
